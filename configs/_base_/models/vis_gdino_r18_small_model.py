@@ -1,0 +1,42 @@
+# VIS-GDINO made small for two CPU cores: ResNet-18, three levels, 2 + 2 layers, 100 queries.
+_base_ = './vis_gdino_swin_t_model.py'
+num_levels = 3
+
+model = dict(
+    num_queries=100,
+    num_feature_levels=num_levels,
+    backbone=dict(
+        _delete_=True,
+        type='ResNet',
+        depth=18,
+        num_stages=4,
+        out_indices=(1, 2, 3),
+        frozen_stages=-1,
+        # trained from scratch; see ReferenceModel on why not BatchNorm
+        norm_cfg=dict(type='GN', num_groups=32, requires_grad=True),
+        norm_eval=False,
+        style='pytorch',
+    ),
+    neck=dict(in_channels=[128, 256, 512], num_outs=num_levels),
+    prompt_encoder=dict(num_levels=num_levels),
+    encoder=dict(
+        num_layers=2,
+        num_cp=0,
+        layer_cfg=dict(
+            self_attn_cfg=dict(num_levels=num_levels),
+            ffn_cfg=dict(feedforward_channels=512),
+        ),
+        text_layer_cfg=dict(ffn_cfg=dict(feedforward_channels=512)),
+        fusion_layer_cfg=dict(embed_dim=256),
+    ),
+    decoder=dict(
+        num_layers=2,
+        layer_cfg=dict(
+            cross_attn_cfg=dict(num_levels=num_levels),
+            ffn_cfg=dict(feedforward_channels=512),
+        ),
+    ),
+    bbox_head=dict(num_classes=30),
+    dn_cfg=dict(group_cfg=dict(num_dn_queries=50)),
+    test_cfg=dict(max_per_img=100),
+)

@@ -1,0 +1,5 @@
+"""What runs around the model."""
+
+from . import hooks
+
+__all__ = ['hooks']

@@ -1,0 +1,87 @@
+"""How much of the training signal comes from GRQO."""
+
+from __future__ import annotations
+
+import torch
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor
+
+
+@HOOKS.register_module()
+class GradientShareHook(Hook):
+    """Log the norm of GRQO's gradient as a share of the detection losses', on request.
+
+    At each interval, before the step, the same batch goes through the model once more and the
+    two sums of losses are differentiated apart. It costs about a step each time, and leaves no
+    trace: parameters' gradients, buffers and random numbers are put back. Logged on each
+    rank's own batch as ``grqo_grad_share`` and ``grqo_grad_cosine`` (with which direction: 1
+    the same, 0 orthogonal).
+
+    Args:
+        interval: iterations between measurements.
+    """
+
+    # after ReferenceModelHook, which may switch GRQO on in this very iteration
+    priority = 'LOW'
+
+    def __init__(self, interval: int = 50) -> None:
+        self.interval = interval
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        """Measure on the batch about to be trained on."""
+        if runner.iter % self.interval:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if model.bbox_head.loss_grqo is None or not model.bbox_head.loss_grqo.active:
+            return
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        devices = [p.device for p in model.parameters() if p.is_cuda][:1]
+        with torch.random.fork_rng(devices):
+            data = model.data_preprocessor(data_batch, True)
+            losses = model(**data, mode='loss')
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+        grqo, detection = split_losses(losses)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        share, cosine = gradient_share(grqo, detection, parameters)
+        runner.message_hub.update_scalar('train/grqo_grad_share', share)
+        runner.message_hub.update_scalar('train/grqo_grad_cosine', cosine)
+
+
+def split_losses(losses: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Sum of the GRQO losses, and of all the others that are optimised."""
+    optimised = {name: value for name, value in losses.items() if 'loss' in name}
+    grqo = sum(value for name, value in optimised.items() if 'grqo' in name)
+    return grqo, sum(value for name, value in optimised.items() if 'grqo' not in name)
+
+
+def gradient_share(
+    part: Tensor, rest: Tensor, parameters: list[torch.nn.Parameter]
+) -> tuple[float, float]:
+    """Norm of one loss's gradient over another's, and the cosine between them.
+
+    Args:
+        part: scalar loss.
+        rest: scalar loss.
+        parameters: what to differentiate by.
+
+    Returns:
+        ``|grad part| / |grad rest|`` and the cosine (0 where a gradient vanishes).
+    """
+    grads = [
+        torch.cat([
+            (torch.zeros_like(p) if g is None else g).flatten().double()
+            for p, g in zip(
+                parameters,
+                torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True),
+                strict=True,
+            )
+        ])
+        for loss in (part, rest)
+    ]
+    norms = [grad.norm() for grad in grads]
+    cosine = grads[0] @ grads[1] / (norms[0] * norms[1]).clamp(min=torch.finfo(torch.double).tiny)
+    return (norms[0] / norms[1]).item(), cosine.item()

@@ -1,0 +1,275 @@
+"""Boxes and scores of the queries, and every loss on them.
+
+Shapes: num_layers (decoder layers), bs, num_queries (matching), num_prompts, dim.
+Boxes of predictions are normalised (cx, cy, w, h) unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmdet.models.dense_heads import GroundingDINOHead
+from mmdet.models.layers import inverse_sigmoid
+from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from mmdet.utils import InstanceList, reduce_mean
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from ...structures import ExemplarChoice, QuerySelection
+from ...structures.visual_prompts import PADDING_LABEL
+from ..layers import PromptContrastiveEmbed
+from ..task_modules import BatchedHungarianAssigner, Matches
+from .training_targets import TrainingTargets
+
+
+@MODELS.register_module()
+class DINOR1Head(GroundingDINOHead):
+    """Grounding DINO's head with logits as wide as there are prompts, and GRQO.
+
+    Differs from the parent: targets are one-hot over the prompts of the batch; matching and
+    losses run on all layers at once; the match cost is computed once and also gives the
+    rewards. The detection losses have the parent's names and values.
+
+    Args:
+        contrastive_cfg: ``log_scale`` and ``bias`` of the similarity, as in mmdet
+            (``max_text_len`` is without effect).
+        loss_grqo: config of :class:`GRQOLoss`; None trains the baseline VIS-GDINO.
+        query_reward: config of the reward, from a match cost.
+        **kwargs: the parent's. ``num_classes`` is the size of the denoising label embedding:
+            at least the number of classes of the training set.
+    """
+
+    def __init__(
+        self,
+        contrastive_cfg: dict | None = None,
+        loss_grqo: dict | None = None,
+        query_reward: dict | None = None,
+        **kwargs,
+    ) -> None:
+        contrastive_cfg = dict(contrastive_cfg or dict(log_scale='auto', bias=True))
+        super().__init__(contrastive_cfg, **kwargs)
+        self.loss_grqo = None if loss_grqo is None else MODELS.build(loss_grqo)
+        self.query_reward = TASK_UTILS.build(query_reward or dict(type='BestMatchReward'))
+        if self.train_cfg and not isinstance(self.assigner, BatchedHungarianAssigner):
+            raise TypeError(
+                "model.train_cfg.assigner must be of type 'BatchedHungarianAssigner' "
+                f'(it takes the same match_costs), got {type(self.assigner).__name__}'
+            )
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        self.cls_branches = nn.ModuleList(
+            [PromptContrastiveEmbed(**self.contrastive_cfg) for _ in self.cls_branches]
+        )
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether this step's loss compares with the reference model."""
+        return self.loss_grqo is not None and self.loss_grqo.needs_reference
+
+    def loss(
+        self,
+        hidden_states: Tensor,
+        references: list[Tensor],
+        memory_text: Tensor,
+        text_token_mask: Tensor,
+        selection: QuerySelection,
+        dn_meta: dict,
+        choice: ExemplarChoice,
+        reference_logits: Tensor | None,
+        batch_data_samples: SampleList,
+    ) -> dict[str, Tensor]:
+        """All losses of a step.
+
+        Args:
+            hidden_states: (num_layers, bs, num_denoising + num_queries, dim).
+            references: num_layers + 1 boxes that the layers start from.
+            memory_text: (bs, num_prompts, dim) fused prompts.
+            text_token_mask: (bs, num_prompts) bool, all True.
+            selection: what the encoder selected; supervised like a decoder layer.
+            dn_meta: layout of the denoising queries.
+            choice: the exemplars; one prompt each.
+            reference_logits: (bs, num_queries) of the reference model, or None.
+            batch_data_samples: ground truth.
+        """
+        logits, boxes = self(hidden_states, references, memory_text, text_token_mask)
+        # costs, rewards and losses in float32 whatever the precision of the network
+        with torch.autocast(logits.device.type, enabled=False):
+            targets = TrainingTargets.build(batch_data_samples, choice)
+            losses = self.loss_by_feat(
+                logits.float(), boxes.float(), selection, dn_meta, targets, reference_logits
+            )
+        if choice.is_placeholder:
+            # nothing to learn from, but every parameter must take part in the backward pass
+            losses = {name: value * 0 for name, value in losses.items()}
+        return losses
+
+    def loss_by_feat(
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        selection: QuerySelection,
+        dn_meta: dict,
+        targets: TrainingTargets,
+        reference_logits: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """Match once, then detection, denoising and GRQO losses.
+
+        Args: see :meth:`loss`; ``logits`` is (num_layers, bs, num_denoising + num_queries,
+            num_prompts) and ``boxes`` the same with 4.
+        """
+        num_denoising = dn_meta['num_denoising_queries']
+        num_layers = len(logits)
+        dn_logits, logits = logits[:, :, :num_denoising], logits[:, :, num_denoising:]
+        dn_boxes, boxes = boxes[:, :, :num_denoising], boxes[:, :, num_denoising:]
+        # the selection is matched and supervised as one more layer, the last
+        logits = torch.cat([logits, selection.logits.float()[None]])
+        boxes = torch.cat([boxes, selection.boxes_unact.float().sigmoid()[None]])
+
+        with torch.set_grad_enabled(
+            self.loss_grqo is not None and self.loss_grqo.differentiates_reward
+        ):
+            costs = self.assigner.cost(logits, boxes, targets.instances, targets.img_shapes)
+        matches = self.assigner.match(costs)
+        dn_matches = targets.denoising_matches(dn_meta, num_layers)
+        # positives per layer, averaged over ranks in one go
+        positives = logits.new_tensor(
+            [len(matches.gt) / (num_layers + 1), len(dn_matches.gt) / num_layers]
+        )
+        mean_positives = reduce_mean(positives).clamp(min=1)
+        cls_factors = mean_positives if self.sync_cls_avg_factor else positives.clamp(min=1)
+
+        matching = self._detection_losses(
+            logits, boxes, matches, targets, cls_factors[0], mean_positives[0]
+        )
+        denoising = self._detection_losses(
+            dn_logits, dn_boxes, dn_matches, targets, cls_factors[1], mean_positives[1]
+        )
+        losses = {}
+        for name, per_layer in matching.items():
+            *earlier, last, selected = per_layer.unbind()
+            losses[f'loss_{name}'] = last
+            losses[f'enc_loss_{name}'] = selected
+            losses.update({f'd{i}.loss_{name}': value for i, value in enumerate(earlier)})
+        for name, per_layer in denoising.items():
+            *earlier, last = per_layer.unbind()
+            losses[f'dn_loss_{name}'] = last
+            losses.update({f'd{i}.dn_loss_{name}': value for i, value in enumerate(earlier)})
+
+        if self.loss_grqo is not None and self.loss_grqo.active:
+            # (num_layers, bs, num_queries); the encoder's selection is no decoder layer
+            reward = torch.stack([self.query_reward(cost[:num_layers]) for cost in costs], dim=1)
+            losses.update(
+                self.loss_grqo(
+                    reward,
+                    has_boxes=torch.tensor(targets.counts, device=reward.device) > 0,
+                    objectness_logits=selection.objectness_logits.float(),
+                    reference_logits=(
+                        None if reference_logits is None else reference_logits.float()
+                    ),
+                )
+            )
+        return losses
+
+    def _detection_losses(
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        matches: Matches,
+        targets: TrainingTargets,
+        cls_factor: Tensor,
+        box_factor: Tensor,
+    ) -> dict[str, Tensor]:
+        """Focal, L1 and GIoU loss of each layer.
+
+        Args:
+            logits: (num_layers, bs, n, num_prompts).
+            boxes: (num_layers, bs, n, 4).
+            matches: positives; everything else is background.
+            targets: ground truth.
+            cls_factor: divides the classification loss.
+            box_factor: divides the box losses.
+
+        Returns:
+            ``cls``, ``bbox`` and ``iou``, each (num_layers,).
+        """
+        num_layers = len(logits)
+        layer, image, query, _ = (index.to(logits.device) for index in matches)
+        gt = targets.flat_index(matches).to(logits.device)
+
+        positive = torch.zeros_like(logits)
+        positive[layer, image, query, targets.prompt_index[gt]] = 1
+        cls = self.loss_cls(
+            logits.flatten(0, 2), positive.flatten(0, 2), reduction_override='none'
+        ).reshape(num_layers, -1)
+
+        predicted, wanted = boxes[layer, image, query], targets.boxes[gt]  # (num_pairs, 4)
+        if len(gt) == 0:
+            # mmdet's box losses return a scalar for no boxes; keep the graph connected
+            bbox = iou = boxes.reshape(num_layers, -1) * 0
+        else:
+            scale = targets.scale_of(image)
+            bbox = self.loss_bbox(predicted, wanted, reduction_override='none')
+            iou = self.loss_iou(
+                bbox_cxcywh_to_xyxy(predicted) * scale,
+                bbox_cxcywh_to_xyxy(wanted) * scale,
+                reduction_override='none',
+            )
+        return dict(
+            cls=cls.sum(dim=1) / cls_factor,
+            # pairs come layer by layer, as many in each
+            bbox=bbox.reshape(num_layers, -1).sum(dim=1) / box_factor,
+            iou=iou.reshape(num_layers, -1).sum(dim=1) / box_factor,
+        )
+
+    def predict(
+        self,
+        hidden_states: Tensor,
+        references: list[Tensor],
+        memory_text: Tensor,
+        text_token_mask: Tensor,
+        prompt_labels: Tensor,
+        batch_data_samples: SampleList,
+        rescale: bool = True,
+    ) -> InstanceList:
+        """Detections of each image.
+
+        Args:
+            hidden_states: (num_layers, bs, num_queries, dim).
+            references: num_layers + 1 boxes that the layers start from.
+            memory_text: (bs, num_prompts, dim) fused prompts.
+            text_token_mask: (bs, num_prompts) bool, True where the prompt counts.
+            prompt_labels: (bs, num_prompts) long, class of each prompt, -1 at padding.
+            batch_data_samples: meta information.
+            rescale: boxes in the original image's pixels rather than the input's.
+
+        Returns:
+            Per image at most ``test_cfg.max_per_img`` instances, best first: ``bboxes``
+            (n, 4) in pixels (x1, y1, x2, y2), clipped to the image, ``scores``, ``labels``.
+        """
+        last = len(hidden_states) - 1  # the other layers' scores would be thrown away
+        logits = self.cls_branches[last](hidden_states[last], memory_text, text_token_mask)
+        offsets = self.reg_branches[last](hidden_states[last])
+        boxes = (offsets + inverse_sigmoid(references[last])).sigmoid()
+        return [
+            self._predict_by_feat_single(*of_image, rescale)
+            for of_image in zip(logits, boxes, prompt_labels, batch_data_samples, strict=True)
+        ]
+
+    def _predict_by_feat_single(
+        self, logits: Tensor, boxes: Tensor, labels: Tensor, sample, rescale: bool
+    ) -> InstanceData:
+        """Top (query, prompt) pairs of one image; (num_queries, num_prompts) logits."""
+        scores = logits.float().sigmoid().flatten()
+        limit = min(self.test_cfg.get('max_per_img', len(boxes)), len(scores))
+        scores, index = scores.topk(limit)
+        query, prompt = index // len(labels), index % len(labels)
+        height, width = sample.img_shape[:2]
+        pixels = boxes.new_tensor([width, height, width, height])
+        bboxes = bbox_cxcywh_to_xyxy(boxes.float())[query] * pixels
+        bboxes = torch.minimum(bboxes.clamp(min=0), pixels)
+        if rescale:
+            bboxes = bboxes / bboxes.new_tensor(sample.scale_factor).repeat(2)
+        found = InstanceData(bboxes=bboxes, scores=scores, labels=labels[prompt])
+        return found[found.labels != PADDING_LABEL]

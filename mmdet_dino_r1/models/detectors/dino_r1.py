@@ -1,0 +1,375 @@
+"""DINO-R1: Grounding DINO that is prompted by boxes (arXiv 2505.24025).
+
+The stages, in the order in which ``loss`` and ``predict`` call them:
+
+    image --extract_feat--> feature maps --pre_transformer--> flattened features
+    boxes --prompt_sampler--> ExemplarChoice --prompt_encoder--> VisualPrompts
+    both --forward_encoder--> memory, fused prompts
+         --pre_decoder (query_selector)--> QuerySelection --forward_decoder--> hidden states
+         --bbox_head--> detections, or matching, rewards and losses
+
+Shapes: bs, num_points (sum of H*W over levels), num_queries, num_prompts, dim.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmdet.models.detectors import GroundingDINO
+from mmdet.models.layers import SinePositionalEncoding
+from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.structures import SampleList
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from ...structures import ExemplarChoice, PromptBank, VisualPrompts
+from ..layers import PromptDecoder, PromptFusionEncoder
+from ..task_modules import normalised_boxes
+from .reference_model import ReferenceModel
+from .warm_start import report_when_loading
+
+
+@MODELS.register_module()
+class DINOR1(GroundingDINO):
+    """Detect every instance of the classes shown by visual prompts.
+
+    ``bbox_head.loss_grqo`` decides what is trained: a ``GRQOLoss`` makes it DINO-R1, None the
+    supervised baseline VIS-GDINO. Parameters have mmdet's names, so ``load_from`` a Grounding
+    DINO checkpoint warm-starts the model.
+
+    Prompts at test time come with each data sample (``prompt_instances``: ``labels`` and
+    ``bboxes`` (x1, y1, x2, y2) in pixels of the network input) or, for all images alike, from
+    ``prompt_bank``. ``test_cfg.chunk_size`` splits many classes into chunks (0: none), which
+    share the image features; every chunk selects its own queries.
+
+    Args:
+        prompt_encoder: config of :class:`VisualPromptEncoder`.
+        prompt_sampler: config of what draws exemplars in training.
+        query_selector: config of :class:`VisualGuidedQuerySelector`.
+        use_autocast: extract features in half precision (mmdet 3.3.0 has no such option).
+        **kwargs: those of mmdet's ``GroundingDINO`` but for ``language_model``.
+
+    Attributes:
+        prompt_bank: what :meth:`set_prompt_bank` was given, or None.
+        reference_model: the frozen snapshot for GRQO's KL.
+    """
+
+    def __init__(
+        self,
+        *args,
+        prompt_encoder: dict,
+        prompt_sampler: dict | None = None,
+        query_selector: dict | None = None,
+        use_autocast: bool = False,
+        **kwargs,
+    ) -> None:
+        # built by _init_layers, which the parents call
+        self.prompt_encoder = prompt_encoder
+        self.query_selector = query_selector or dict(type='VisualGuidedQuerySelector')
+        super().__init__(None, *args, **kwargs)
+        self.use_autocast = use_autocast
+        self.prompt_sampler = TASK_UTILS.build(prompt_sampler or dict(type='InBatchPromptSampler'))
+        self.prompt_bank: PromptBank | None = None
+        self.reference_model = ReferenceModel()
+        report_when_loading(self)
+
+    def _init_layers(self) -> None:
+        self.positional_encoding = SinePositionalEncoding(**self.positional_encoding)
+        self.encoder = PromptFusionEncoder(**self.encoder)
+        self.decoder = PromptDecoder(**self.decoder)
+        self.embed_dims = self.encoder.embed_dims
+        self.query_embedding = nn.Embedding(self.num_queries, self.embed_dims)
+        self.level_embed = nn.Parameter(torch.empty(self.num_feature_levels, self.embed_dims))
+        self.memory_trans_fc = nn.Linear(self.embed_dims, self.embed_dims)
+        self.memory_trans_norm = nn.LayerNorm(self.embed_dims)
+        self.query_selector = MODELS.build(
+            dict(self.query_selector, num_queries=self.num_queries)
+        )
+        self.prompt_encoder = MODELS.build(self.prompt_encoder)
+        if self.prompt_encoder.num_levels != self.num_feature_levels:
+            raise ValueError(
+                f'model.prompt_encoder.num_levels={self.prompt_encoder.num_levels} but '
+                f'model.num_feature_levels={self.num_feature_levels}; they must be equal.'
+            )
+
+    def init_weights(self) -> None:
+        """Initialise as DINO does (Grounding DINO adds text parts, which are not here)."""
+        super(GroundingDINO, self).init_weights()
+
+    # --- stages -------------------------------------------------------------------------
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        """(bs, 3, H, W) images -> feature maps (bs, dim, h, w), one per level."""
+        if not self.use_autocast:
+            return super().extract_feat(batch_inputs)
+        with torch.autocast(batch_inputs.device.type):
+            features = super().extract_feat(batch_inputs)
+        return tuple(feature.float() for feature in features)
+
+    def encode_exemplars(self, encoder_inputs: dict, choice: ExemplarChoice) -> Tensor:
+        """(num_exemplars, dim) embeddings of the chosen boxes, from features before fusion."""
+        inputs = {name: value for name, value in encoder_inputs.items() if name != 'feat_pos'}
+        return self.prompt_encoder(**inputs, image_index=choice.image_index, boxes=choice.boxes)
+
+    def training_prompts(self, encoder_inputs: dict, choice: ExemplarChoice) -> VisualPrompts:
+        """All images get all exemplars: prompt u stands for the u-th class of the batch."""
+        embeddings = self.encode_exemplars(encoder_inputs, choice)
+        batch_size = len(encoder_inputs['feat'])
+        return VisualPrompts.shared(embeddings, torch.arange(len(choice)), batch_size)
+
+    def pre_decoder(
+        self,
+        memory: Tensor,
+        memory_mask: Tensor | None,
+        spatial_shapes: Tensor,
+        memory_text: Tensor,
+        text_token_mask: Tensor,
+        batch_data_samples: SampleList,
+    ) -> tuple[dict, dict]:
+        """Select queries and, in training, add the denoising ones.
+
+        Returns:
+            Keyword arguments of :meth:`forward_decoder`, and of the head (``selection``,
+            ``dn_meta`` in training, ``memory_text``, ``text_token_mask``).
+        """
+        tokens, proposals = self.gen_encoder_output_proposals(memory, memory_mask, spatial_shapes)
+        selection = self.query_selector(
+            tokens,
+            proposals,
+            memory_text,
+            text_token_mask,
+            self.bbox_head.cls_branches[-1],
+            self.bbox_head.reg_branches[-1],
+        )
+        query = self.query_embedding.weight.expand(len(memory), -1, -1)
+        reference_points = selection.boxes_unact.detach()
+        prompts = dict(memory_text=memory_text, text_token_mask=text_token_mask)
+        head_inputs = dict(prompts, selection=selection)
+        dn_mask = None
+        if self.training:
+            dn_query, dn_boxes, dn_mask, dn_meta = self.dn_query_generator(batch_data_samples)
+            query = torch.cat([dn_query, query], dim=1)
+            reference_points = torch.cat([dn_boxes, reference_points], dim=1)
+            head_inputs['dn_meta'] = dn_meta
+        decoder_inputs = dict(
+            query=query,
+            memory=memory,
+            reference_points=reference_points.sigmoid(),
+            dn_mask=dn_mask,
+            memory_text=memory_text,
+            text_attention_mask=~text_token_mask,
+        )
+        return decoder_inputs, head_inputs
+
+    def run_transformer(
+        self,
+        encoder_inputs: dict,
+        decoder_inputs: dict,
+        prompts: VisualPrompts,
+        batch_data_samples: SampleList,
+    ) -> dict:
+        """Fusion, selection and decoder, for one set of prompts.
+
+        Returns:
+            What the head needs: ``hidden_states``, ``references``, ``selection``,
+            ``memory_text``, ``text_token_mask`` and, in training, ``dn_meta``.
+        """
+        encoded = self.forward_encoder(**encoder_inputs, text_dict=prompts.as_text_dict())
+        selected, head_inputs = self.pre_decoder(**encoded, batch_data_samples=batch_data_samples)
+        return head_inputs | self.forward_decoder(**decoder_inputs, **selected)
+
+    def objectness_at(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: SampleList,
+        choice: ExemplarChoice,
+        indices: Tensor,
+    ) -> Tensor:
+        """The path up to the objectness, for the reference model's snapshot.
+
+        Args and returns: see :meth:`ReferenceModel.objectness_logits`.
+        """
+        feats = self.extract_feat(batch_inputs)
+        encoder_inputs, _ = self.pre_transformer(feats, batch_data_samples)
+        prompts = self.training_prompts(encoder_inputs, choice)
+        encoded = self.forward_encoder(**encoder_inputs, text_dict=prompts.as_text_dict())
+        tokens, _ = self.gen_encoder_output_proposals(
+            encoded['memory'], encoded['memory_mask'], encoded['spatial_shapes']
+        )
+        return self.query_selector.objectness_logits(
+            tokens,
+            encoded['memory_text'],
+            encoded['text_token_mask'],
+            self.bbox_head.cls_branches[-1],
+            indices,
+        )
+
+    # --- training -----------------------------------------------------------------------
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses of a batch; keys without ``loss`` are logged only.
+
+        Args:
+            batch_inputs: (bs, 3, H, W) normalised images.
+            batch_data_samples: with ``gt_instances``.
+        """
+        feats = self.extract_feat(batch_inputs)
+        encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
+        choice = self.prompt_sampler(batch_data_samples)  # drawn once, for the reference too
+        self._check_labels(choice)
+        prompts = self.training_prompts(encoder_inputs, choice)
+        head_inputs = self.run_transformer(
+            encoder_inputs, decoder_inputs, prompts, batch_data_samples
+        )
+        reference_logits = None
+        if self.bbox_head.needs_reference:
+            reference_logits = self.reference_model.objectness_logits(
+                batch_inputs, batch_data_samples, choice, head_inputs['selection'].indices
+            )
+        return self.bbox_head.loss(
+            **head_inputs,
+            choice=choice,
+            reference_logits=reference_logits,
+            batch_data_samples=batch_data_samples,
+        )
+
+    def _check_labels(self, choice: ExemplarChoice) -> None:
+        highest, num_classes = int(choice.labels.max()), self.bbox_head.num_classes
+        if highest >= num_classes:
+            raise ValueError(
+                f'The training set has a label {highest}, but '
+                f'model.bbox_head.num_classes={num_classes} (the size of the denoising label '
+                'embedding). Set it to at least the number of classes of the training set.'
+            )
+
+    # --- prompts and prediction ---------------------------------------------------------
+
+    def set_prompt_bank(self, bank: PromptBank | None) -> None:
+        """Prompts for all images that do not bring their own.
+
+        Raises:
+            ValueError: the bank was made by a model of another width.
+        """
+        if bank is not None and bank.embeddings.shape[1] != self.embed_dims:
+            raise ValueError(
+                f'The prompt bank has width {bank.embeddings.shape[1]}, the model needs '
+                f'{self.embed_dims}; rebuild the bank with this model.'
+            )
+        self.prompt_bank = bank
+
+    @torch.no_grad()
+    def encode_reference_images(self, data: dict) -> tuple[Tensor, Tensor]:
+        """Encode exemplars of a batch from a data loader (see ``ExemplarDataset``).
+
+        Args:
+            data: ``inputs`` and ``data_samples`` with ``prompt_instances``, before the data
+                preprocessor.
+
+        Returns:
+            (num_exemplars, dim) embeddings and (num_exemplars,) labels, image by image.
+        """
+        data = self.data_preprocessor(data, False)
+        samples = data['data_samples']
+        encoder_inputs, _ = self.pre_transformer(self.extract_feat(data['inputs']), samples)
+        choice = _carried_exemplars(samples)
+        return self.encode_exemplars(encoder_inputs, choice), choice.labels
+
+    def prompts_for(self, encoder_inputs: dict, batch_data_samples: SampleList) -> VisualPrompts:
+        """Each image's own prompts where the samples carry them, else the bank's.
+
+        Several boxes of a class on one image are averaged.
+
+        Raises:
+            RuntimeError: there are neither.
+        """
+        carried = ['prompt_instances' in sample for sample in batch_data_samples]
+        if not any(carried):
+            if self.prompt_bank is None:
+                raise RuntimeError(
+                    'No visual prompts: add PromptBankHook to default_hooks, call '
+                    'set_prompt_bank(...), or give every data sample prompt_instances.'
+                )
+            bank = self.prompt_bank.embeddings.to(encoder_inputs['feat'])
+            return VisualPrompts.shared(bank, torch.arange(len(bank)), len(batch_data_samples))
+        if not all(carried):
+            raise RuntimeError('Some images of the batch carry prompt_instances, others do not.')
+        choice = _carried_exemplars(batch_data_samples)
+        if len(choice) == 0:
+            nothing = encoder_inputs['feat'].new_zeros(0, self.embed_dims)
+            no_labels = choice.labels.to(nothing.device)
+            return VisualPrompts.padded(
+                [nothing] * len(batch_data_samples), [no_labels] * len(batch_data_samples)
+            )
+        embeddings = self.encode_exemplars(encoder_inputs, choice)
+        per_image, labels_per_image = [], []
+        for image in range(len(batch_data_samples)):
+            mine = choice.image_index == image
+            labels = choice.labels[mine]
+            classes = labels.unique()
+            member = (labels == classes[:, None]).to(embeddings)  # (classes, boxes)
+            per_image.append(member @ embeddings[mine] / member.sum(dim=1, keepdim=True))
+            labels_per_image.append(classes.to(embeddings.device))
+        return VisualPrompts.padded(per_image, labels_per_image)
+
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
+    ) -> SampleList:
+        """Detect; labels are those of the prompts.
+
+        Args:
+            batch_inputs: (bs, 3, H, W) normalised images.
+            batch_data_samples: meta information, maybe ``prompt_instances``.
+            rescale: boxes in the original image's pixels.
+        """
+        feats = self.extract_feat(batch_inputs)
+        encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
+        prompts = self.prompts_for(encoder_inputs, batch_data_samples)
+        chunks = []
+        for chunk in prompts.chunks(self.test_cfg.get('chunk_size', 0)):
+            outputs = self.run_transformer(
+                encoder_inputs, decoder_inputs, chunk, batch_data_samples
+            )
+            chunks.append(
+                self.bbox_head.predict(
+                    outputs['hidden_states'],
+                    outputs['references'],
+                    outputs['memory_text'],
+                    outputs['text_token_mask'],
+                    chunk.labels,
+                    batch_data_samples,
+                    rescale,
+                )
+            )
+        results = [self._best_of(of_image) for of_image in zip(*chunks, strict=True)]
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _best_of(self, chunks: tuple[InstanceData, ...]) -> InstanceData:
+        """The best ``max_per_img`` detections of one image over all chunks."""
+        if len(chunks) == 1:
+            return chunks[0]
+        found = InstanceData.cat(list(chunks))
+        limit = min(self.test_cfg.get('max_per_img', self.num_queries), len(found))
+        return found[found.scores.topk(limit).indices]
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> tuple[Tensor, ...]:
+        """Logits and boxes of every decoder layer, without post-processing."""
+        feats = self.extract_feat(batch_inputs)
+        encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
+        prompts = self.prompts_for(encoder_inputs, batch_data_samples)
+        outputs = self.run_transformer(encoder_inputs, decoder_inputs, prompts, batch_data_samples)
+        return self.bbox_head(
+            outputs['hidden_states'],
+            outputs['references'],
+            outputs['memory_text'],
+            outputs['text_token_mask'],
+        )
+
+
+def _carried_exemplars(batch_data_samples: SampleList) -> ExemplarChoice:
+    """The samples' own ``prompt_instances``, as a choice of exemplars."""
+    boxes = [normalised_boxes(sample, 'prompt_instances') for sample in batch_data_samples]
+    labels = [sample.prompt_instances.labels.cpu() for sample in batch_data_samples]
+    return ExemplarChoice(
+        image_index=torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)]),
+        boxes=torch.cat(boxes),
+        labels=torch.cat(labels),
+    )

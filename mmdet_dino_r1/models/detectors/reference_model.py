@@ -1,0 +1,88 @@
+"""The frozen copy that GRQO's KL compares with."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from mmdet.structures import SampleList
+from torch import Tensor
+
+from ...structures import ExemplarChoice
+
+
+class ReferenceModel:
+    """A snapshot of the whole path up to the objectness, in eval mode.
+
+    Not an ``nn.Module``, on purpose: so it is in no ``parameters()``, ``state_dict()``,
+    optimiser or DDP bucket, and ``train()`` and ``init_weights()`` pass it by. When it is
+    refreshed is ``ReferenceModelHook``'s business.
+
+    BatchNorm in training mode sees other statistics than the snapshot in eval mode, and the KL
+    then starts above zero; give a backbone that trains from scratch GroupNorm.
+    """
+
+    def __init__(self) -> None:
+        self._snapshot = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a snapshot was taken."""
+        return self._snapshot is not None
+
+    @torch.no_grad()
+    def refresh(self, policy) -> None:
+        """Make the snapshot equal to ``policy`` (a ``DINOR1``) as it is now."""
+        if self._snapshot is None:
+            # the objectness needs no decoder: leave it out of the copy
+            unused = (
+                policy.decoder,
+                policy.dn_query_generator,
+                policy.query_embedding,
+                policy.bbox_head.reg_branches,
+            )
+            self._snapshot = deepcopy(policy, {id(module): None for module in unused})
+            self._snapshot.requires_grad_(False)
+            self._snapshot.eval()
+            return
+        current = policy.state_dict()
+        for name, tensor in self._snapshot.state_dict().items():
+            tensor.copy_(current[name])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The snapshot's tensors (not part of the detector's ``state_dict``)."""
+        return self._snapshot.state_dict()
+
+    @torch.no_grad()
+    def objectness_logits(
+        self,
+        batch_inputs: Tensor,
+        batch_data_samples: SampleList,
+        choice: ExemplarChoice,
+        indices: Tensor,
+    ) -> Tensor:
+        """Objectness at the tokens that the policy selected, from the same exemplars.
+
+        Args:
+            batch_inputs: (bs, 3, H, W) normalised images.
+            batch_data_samples: their meta information.
+            choice: the policy's exemplars.
+            indices: (bs, num_queries) the policy's selection.
+
+        Returns:
+            (bs, num_queries) logits.
+
+        Raises:
+            RuntimeError: no snapshot was taken.
+        """
+        if self._snapshot is None:
+            raise RuntimeError(
+                'GRQOLoss has kl_weight > 0 but nothing refreshes the reference model. Add '
+                "reference_model=dict(type='ReferenceModelHook') to default_hooks, or set "
+                'kl_weight=0.'
+            )
+        return self._snapshot.objectness_at(batch_inputs, batch_data_samples, choice, indices)
+
+    def __deepcopy__(self, memo: dict) -> ReferenceModel:
+        """A copied detector (an EMA model, a snapshot) starts without a reference."""
+        return ReferenceModel()

@@ -1,0 +1,14 @@
+"""The stages that learn."""
+
+from .contrastive_embed import PromptContrastiveEmbed
+from .fusion import PromptDecoder, PromptFusionEncoder
+from .query_selector import VisualGuidedQuerySelector
+from .visual_prompt_encoder import VisualPromptEncoder
+
+__all__ = [
+    'PromptContrastiveEmbed',
+    'PromptDecoder',
+    'PromptFusionEncoder',
+    'VisualGuidedQuerySelector',
+    'VisualPromptEncoder',
+]

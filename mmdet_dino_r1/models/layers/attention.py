@@ -1,0 +1,126 @@
+"""Attention as this model needs it: fused, and over a single token.
+
+Shapes: bs, num_points (sum of H*W over levels), num_prompts, num_queries, dim.
+Parameter names are those of the parents in mmcv and mmdet, so their checkpoints load.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from mmcv.cnn.bricks.transformer import MultiheadAttention
+from mmdet.models.utils.vlfuse_helper import BiMultiHeadAttention
+from torch import Tensor
+
+
+class FusedMultiheadAttention(MultiheadAttention):
+    """mmcv's ``MultiheadAttention`` through PyTorch's fused kernel.
+
+    Differs from mmcv (``mmcv/cnn/bricks/transformer.py``) in two ways. mmcv asks for the
+    attention weights, which nobody reads and which rules the fused kernel out. And without
+    ``key_pos`` mmcv adds ``query_pos`` to the keys whenever both happen to have the same
+    shape, so that Grounding DINO's results change when there are as many text tokens as
+    queries; here no ``key_pos`` means none.
+    """
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        query_pos: Tensor | None = None,
+        key_pos: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        **kwargs,
+    ) -> Tensor:
+        """Attend, with the residual. All tensors batch first; masks are True where hidden."""
+        identity = query
+        query = query if query_pos is None else query + query_pos
+        key = key if key_pos is None else key + key_pos
+        # nn.MultiheadAttention was built by mmcv with the sequence first
+        out = self.attn(
+            query.transpose(0, 1),
+            key.transpose(0, 1),
+            value.transpose(0, 1),
+            attn_mask=attn_mask,
+            key_padding_mask=key_padding_mask,
+            need_weights=False,
+        )[0].transpose(0, 1)
+        return identity + self.dropout_layer(self.proj_drop(out))
+
+
+def attend_to_self_only(attention: MultiheadAttention, tokens: Tensor) -> Tensor:
+    """Self-attention under an identity mask, with the residual, in closed form.
+
+    The softmax over a single key is 1, so each token gets its own projected value: queries,
+    keys and positions drop out, and the cost is linear in the number of tokens. It also
+    cannot depend on how a mask is tiled over heads, which mmdet gets wrong for images with
+    different prompts (``masks.repeat(num_heads, 1, 1)`` in
+    ``GroundingDinoTransformerEncoder.forward`` puts heads before images).
+
+    Args:
+        attention: mmcv module; the dropout of attention weights is not applied.
+        tokens: (..., dim).
+    """
+    mha = attention.attn
+    value = F.linear(
+        tokens, mha.in_proj_weight[2 * mha.embed_dim :], mha.in_proj_bias[2 * mha.embed_dim :]
+    )
+    return tokens + attention.dropout_layer(attention.proj_drop(mha.out_proj(value)))
+
+
+class FusedBiAttention(BiMultiHeadAttention):
+    """Image tokens and prompts attend to each other: mmdet's bi-attention, two fused calls.
+
+    Differs from mmdet (``mmdet/models/utils/vlfuse_helper.py``): there a boolean padding mask
+    of the text has no effect (``masked_fill(mask == 0, -9e15)`` turns it into all True, a
+    constant under the softmax), so padding prompts leak into the image. The parent's clamp
+    of logits to ±50000 guards a softmax that does not subtract its maximum; the fused kernel
+    does, so there is none here.
+    """
+
+    def forward(
+        self,
+        vision: Tensor,
+        lang: Tensor,
+        attention_mask_v: Tensor | None = None,
+        attention_mask_l: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Fuse both ways.
+
+        Args:
+            vision: (bs, num_points, v_dim).
+            lang: (bs, num_prompts, l_dim).
+            attention_mask_v: (bs, num_points) bool, True at padding.
+            attention_mask_l: (bs, num_prompts) bool, True at padding.
+
+        Returns:
+            Updates for ``vision`` and ``lang``, of their shapes.
+        """
+        image_query = self._heads(self.v_proj(vision))
+        prompt_key = self._heads(self.l_proj(lang))
+        image_value = self._heads(self.values_v_proj(vision))
+        prompt_value = self._heads(self.values_l_proj(lang))
+        dropout = self.dropout if self.training else 0.0
+        to_image = F.scaled_dot_product_attention(
+            image_query, prompt_key, prompt_value, _visible(attention_mask_l), dropout
+        )
+        # the same logits transposed: prompts look at the image
+        to_prompts = F.scaled_dot_product_attention(
+            prompt_key, image_query, image_value, _visible(attention_mask_v), dropout
+        )
+        return (
+            self.out_v_proj(to_image.transpose(1, 2).flatten(2)),
+            self.out_l_proj(to_prompts.transpose(1, 2).flatten(2)),
+        )
+
+    def _heads(self, tokens: Tensor) -> Tensor:
+        bs, length, _ = tokens.shape
+        # (bs, num_heads, length, head_dim)
+        return tokens.view(bs, length, self.num_heads, self.head_dim).transpose(1, 2)
+
+
+def _visible(padding: Tensor | None) -> Tensor | None:
+    """(bs, n) True at padding -> (bs, 1, 1, n) True where visible."""
+    return None if padding is None else ~padding[:, None, None]
+

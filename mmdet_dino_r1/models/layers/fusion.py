@@ -1,0 +1,207 @@
+"""Encoder and decoder of Grounding DINO, with visual prompts in the place of text.
+
+Shapes: bs, num_points (sum of H*W over levels), num_prompts, num_queries, dim.
+Parameter names are mmdet's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from mmdet.models.layers import (
+    DetrTransformerEncoderLayer,
+    coordinate_to_encoding,
+    inverse_sigmoid,
+)
+from mmdet.models.layers.transformer.deformable_detr_layers import (
+    DeformableDetrTransformerEncoderLayer,
+)
+from mmdet.models.layers.transformer.grounding_dino_layers import (
+    GroundingDinoTransformerDecoder,
+    GroundingDinoTransformerDecoderLayer,
+    GroundingDinoTransformerEncoder,
+)
+from mmdet.models.utils.vlfuse_helper import SingleScaleBiAttentionBlock
+from mmengine.model import ModuleList
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .attention import FusedBiAttention, FusedMultiheadAttention, attend_to_self_only
+
+
+class PromptFusionBlock(SingleScaleBiAttentionBlock):
+    """mmdet's fusion block around :class:`FusedBiAttention`."""
+
+    def __init__(
+        self, v_dim: int, l_dim: int, embed_dim: int, num_heads: int, dropout: float = 0.1, **kwargs
+    ) -> None:
+        super().__init__(v_dim, l_dim, embed_dim, num_heads, dropout, **kwargs)
+        self.attn = FusedBiAttention(v_dim, l_dim, embed_dim, num_heads, dropout)
+
+
+class PromptLayer(DetrTransformerEncoderLayer):
+    """Grounding DINO's text layer when every token attends to itself alone."""
+
+    def forward(self, query: Tensor) -> Tensor:
+        """(bs, num_prompts, dim) to the same."""
+        query = self.norms[0](attend_to_self_only(self.self_attn, query))
+        return self.norms[1](self.ffn(query))
+
+
+class PromptFusionEncoder(GroundingDinoTransformerEncoder):
+    """Grounding DINO's encoder for prompts that do not see one another.
+
+    Differs from the parent: prompt layers in closed form and padding that hides (see
+    ``attention.py``); activation checkpointing (``num_cp``) by PyTorch, so fairscale is
+    not needed.
+    """
+
+    def _init_layers(self) -> None:
+        def build(layer: Callable[..., nn.Module], cfg: dict) -> ModuleList:
+            return ModuleList([layer(**cfg) for _ in range(self.num_layers)])
+
+        self.layers = build(DeformableDetrTransformerEncoderLayer, self.layer_cfg)
+        self.text_layers = build(PromptLayer, self.text_layer_cfg)
+        self.fusion_layers = build(PromptFusionBlock, self.fusion_layer_cfg)
+        self.embed_dims = self.layers[0].embed_dims
+
+    def forward(
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        key_padding_mask: Tensor | None,
+        spatial_shapes: Tensor,
+        level_start_index: Tensor,
+        valid_ratios: Tensor,
+        memory_text: Tensor,
+        text_attention_mask: Tensor,
+        **kwargs,
+    ) -> tuple[Tensor, Tensor]:
+        """Alternate fusion, prompt layer and deformable self-attention.
+
+        Args:
+            query: (bs, num_points, dim) flattened features.
+            query_pos: their positions, same shape.
+            key_padding_mask: (bs, num_points) bool, True at padding, or None.
+            spatial_shapes: (num_levels, 2) (h, w).
+            level_start_index: (num_levels,).
+            valid_ratios: (bs, num_levels, 2) valid share of (w, h).
+            memory_text: (bs, num_prompts, dim).
+            text_attention_mask: (bs, num_prompts) bool, True at padding.
+            **kwargs: the parent's text positions and mask, without effect under an
+                identity mask.
+
+        Returns:
+            Image memory and fused prompts, of their inputs' shapes.
+        """
+        reference_points = self.get_encoder_reference_points(
+            spatial_shapes, valid_ratios, device=query.device
+        )
+        for index, layer in enumerate(self.layers):
+            save_memory = self.training and index < self.num_cp
+            query, memory_text = _run(
+                save_memory,
+                self.fusion_layers[index],
+                query,
+                memory_text,
+                key_padding_mask,
+                text_attention_mask,
+            )
+            memory_text = self.text_layers[index](memory_text)
+            query = _run(
+                save_memory,
+                layer,
+                query,
+                query_pos,
+                key_padding_mask,
+                reference_points=reference_points,
+                spatial_shapes=spatial_shapes,
+                level_start_index=level_start_index,
+            )
+        return query, memory_text
+
+
+class PromptDecoderLayer(GroundingDinoTransformerDecoderLayer):
+    """Grounding DINO's decoder layer with fused attention."""
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        self.self_attn = FusedMultiheadAttention(**self.self_attn_cfg)
+        self.cross_attn_text = FusedMultiheadAttention(**self.cross_attn_text_cfg)
+
+
+class PromptDecoder(GroundingDinoTransformerDecoder):
+    """Grounding DINO's decoder made of :class:`PromptDecoderLayer`.
+
+    Differs from the parent: onedl-mmdetection 3.5.1 encodes the reference boxes at twice the
+    width (``num_feats=query.shape[2]`` in ``DinoTransformerDecoder.forward``) that its Grounding
+    DINO's ``ref_point_head`` and every published checkpoint have, so its own Grounding DINO does
+    not run. Here the width is the published one on both stacks.
+    """
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        self.layers = ModuleList([PromptDecoderLayer(**self.layer_cfg) for _ in self.layers])
+
+    def forward(
+        self,
+        query: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None,
+        self_attn_mask: Tensor | None,
+        reference_points: Tensor,
+        spatial_shapes: Tensor,
+        level_start_index: Tensor,
+        valid_ratios: Tensor,
+        reg_branches: ModuleList,
+        **prompts,
+    ) -> tuple[Tensor, Tensor]:
+        """Refine queries and their boxes layer by layer.
+
+        Args:
+            query: (bs, num_queries, dim), denoising queries first.
+            value: (bs, num_points, dim) memory.
+            key_padding_mask: (bs, num_points) bool, True at padding, or None.
+            self_attn_mask: (num_queries, num_queries) bool, True where hidden, or None.
+            reference_points: (bs, num_queries, 4) normalised (cx, cy, w, h).
+            spatial_shapes: (num_levels, 2) (h, w).
+            level_start_index: (num_levels,).
+            valid_ratios: (bs, num_levels, 2) valid share of (w, h).
+            reg_branches: box offsets, one module for each layer.
+            **prompts: ``memory_text`` and ``text_attention_mask``.
+
+        Returns:
+            Normalised hidden states (num_layers, bs, num_queries, dim) and the boxes before
+            and after each layer (num_layers + 1, bs, num_queries, 4); the gradient of a box
+            reaches back through one more layer ("look forward twice" of DINO).
+        """
+        scale = torch.cat([valid_ratios, valid_ratios], dim=-1)[:, None]  # (bs, 1, levels, 4)
+        states, boxes = [], [reference_points]
+        for layer, reg_branch in zip(self.layers, reg_branches, strict=False):
+            on_levels = reference_points[:, :, None] * scale  # (bs, num_queries, levels, 4)
+            encoding = coordinate_to_encoding(on_levels[:, :, 0], num_feats=self.embed_dims // 2)
+            query = layer(
+                query,
+                query_pos=self.ref_point_head(encoding.to(query.dtype)),
+                value=value,
+                key_padding_mask=key_padding_mask,
+                self_attn_mask=self_attn_mask,
+                spatial_shapes=spatial_shapes,
+                level_start_index=level_start_index,
+                valid_ratios=valid_ratios,
+                reference_points=on_levels,
+                **prompts,
+            )
+            refined = (reg_branch(query) + inverse_sigmoid(reference_points, eps=1e-3)).sigmoid()
+            reference_points = refined.detach()
+            states.append(self.norm(query))
+            boxes.append(refined)
+        return torch.stack(states), torch.stack(boxes)
+
+
+def _run(save_memory: bool, layer: nn.Module, *args, **kwargs) -> Tensor | tuple[Tensor, Tensor]:
+    """Call ``layer``; to save memory, forget its activations and recompute them backward."""
+    if save_memory and torch.is_grad_enabled():
+        return checkpoint(layer, *args, use_reentrant=False, **kwargs)
+    return layer(*args, **kwargs)

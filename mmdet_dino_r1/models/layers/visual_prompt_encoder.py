@@ -1,0 +1,144 @@
+"""Boxes on images -> visual prompts (arXiv 2505.24025, visual prompt encoder).
+
+Shapes: bs, num_points (sum of H*W over levels), num_levels, num_boxes, dim.
+Boxes are normalised (cx, cy, w, h), relative to the unpadded image.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmcv.ops import MultiScaleDeformableAttention
+from mmdet.models.layers import MLP, DeformableDetrTransformerDecoderLayer, coordinate_to_encoding
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from .attention import attend_to_self_only
+
+
+class PromptEncoderLayer(DeformableDetrTransformerDecoderLayer):
+    """mmdet's deformable decoder layer in another order: look, then attend to self, then FFN."""
+
+    def forward(self, query: Tensor, query_pos: Tensor, **image) -> Tensor:
+        """One post-norm layer.
+
+        Args:
+            query: (bs, num_boxes, dim).
+            query_pos: the same shape.
+            **image: ``value``, ``key_padding_mask``, ``reference_points`` and the level
+                layout, as mmcv's deformable attention takes them.
+        """
+        query = self.norms[0](self.cross_attn(query=query, query_pos=query_pos, **image))
+        # each prompt sees only itself, so its position has no effect here
+        query = self.norms[1](attend_to_self_only(self.self_attn, query))
+        return self.norms[2](self.ffn(query))
+
+
+@MODELS.register_module()
+class VisualPromptEncoder(BaseModule):
+    """Turn each box into one embedding of what the image shows there.
+
+    The query is one learned content embedding shared by all boxes plus an encoding of the
+    box; it looks at the neck's features (before fusion) by deformable attention around the
+    box. Prompts do not see one another.
+
+    Args:
+        embed_dims: dim, width of the features and of the prompts.
+        num_levels: feature levels.
+        num_heads: heads of both attentions.
+        num_points: sampling points per head and level.
+        feedforward_channels: hidden width of the FFN.
+        init_cfg: as everywhere in mmengine.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int = 256,
+        num_levels: int = 4,
+        num_heads: int = 8,
+        num_points: int = 4,
+        feedforward_channels: int = 2048,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.embed_dims = embed_dims
+        self.num_levels = num_levels
+        self.content = nn.Embedding(1, embed_dims)
+        # the encoding has dim / 2 numbers for each of the 4 coordinates
+        self.position = MLP(2 * embed_dims, embed_dims, embed_dims, 2)
+        self.layer = PromptEncoderLayer(
+            self_attn_cfg=dict(embed_dims=embed_dims, num_heads=num_heads, batch_first=True),
+            cross_attn_cfg=dict(
+                embed_dims=embed_dims,
+                num_heads=num_heads,
+                num_levels=num_levels,
+                num_points=num_points,
+                dropout=0.0,
+                batch_first=True,
+            ),
+            ffn_cfg=dict(
+                embed_dims=embed_dims,
+                feedforward_channels=feedforward_channels,
+                num_fcs=2,
+                ffn_drop=0.0,
+                act_cfg=dict(type='ReLU', inplace=True),
+            ),
+        )
+
+    def init_weights(self) -> None:
+        """Xavier for matrices, as mmdet initialises the encoder and the decoder."""
+        super().init_weights()
+        for parameter in self.layer.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        for module in self.modules():
+            if isinstance(module, MultiScaleDeformableAttention):
+                module.init_weights()
+
+    def forward(
+        self,
+        feat: Tensor,
+        feat_mask: Tensor | None,
+        spatial_shapes: Tensor,
+        level_start_index: Tensor,
+        valid_ratios: Tensor,
+        image_index: Tensor,
+        boxes: Tensor,
+    ) -> Tensor:
+        """Encode boxes that lie anywhere in the batch.
+
+        Args:
+            feat: (bs, num_points, dim) flattened features of the neck.
+            feat_mask: (bs, num_points) bool, True at padding, or None.
+            spatial_shapes: (num_levels, 2) (h, w).
+            level_start_index: (num_levels,).
+            valid_ratios: (bs, num_levels, 2) valid share of (w, h).
+            image_index: (num_boxes,) long on the CPU, the image of each box.
+            boxes: (num_boxes, 4) normalised (cx, cy, w, h).
+
+        Returns:
+            (num_boxes, dim), in the order of ``boxes``.
+        """
+        bs = feat.shape[0]
+        # lay the boxes out as (bs, most boxes of an image): slot = rank within its image
+        in_image = image_index[:, None] == torch.arange(bs)
+        slot = in_image.long().cumsum(0).gather(1, image_index[:, None])[:, 0] - 1
+        where = (image_index.to(feat.device), slot.to(feat.device))
+        grid = boxes.new_full((bs, int(slot.max()) + 1, 4), 0.5)
+        grid[where] = boxes
+
+        scale = torch.cat([valid_ratios, valid_ratios], dim=-1)  # (bs, num_levels, 4)
+        reference_points = grid[:, :, None] * scale[:, None]  # (bs, slots, num_levels, 4)
+        encoding = coordinate_to_encoding(
+            reference_points[:, :, 0], num_feats=self.embed_dims // 2
+        )  # (bs, slots, 2 * dim)
+        prompts = self.layer(
+            self.content.weight.expand(bs, grid.shape[1], -1),
+            query_pos=self.position(encoding.to(feat.dtype)),
+            value=feat,
+            key_padding_mask=feat_mask,
+            reference_points=reference_points,
+            spatial_shapes=spatial_shapes,
+            level_start_index=level_start_index,
+        )
+        return prompts[where]

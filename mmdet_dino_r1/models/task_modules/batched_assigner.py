@@ -1,0 +1,113 @@
+"""Hungarian matching of all decoder layers and images of a step at once.
+
+Shapes: num_layers, bs, num_queries, num_prompts, num_gts (of one image).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from mmdet.models.task_modules.assigners import BinaryFocalLossCost, HungarianAssigner
+from mmdet.registry import TASK_UTILS
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from mmengine.structures import InstanceData
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+
+class Matches(NamedTuple):
+    """Matched pairs of all layers and images, layer by layer.
+
+    Each a (num_pairs,) long tensor on the CPU; every layer has the same number of pairs.
+    """
+
+    layer: Tensor
+    image: Tensor
+    query: Tensor
+    gt: Tensor
+
+
+@TASK_UTILS.register_module()
+class PromptFocalLossCost(BinaryFocalLossCost):
+    """mmdet's ``BinaryFocalLossCost`` where no prompt is padding.
+
+    The parent finds the tokens that count with ``nonzero``, a wait for the device for each
+    image. In training all images share all prompts, so all count.
+    """
+
+    def __call__(self, pred_instances: InstanceData, gt_instances: InstanceData, **kwargs) -> Tensor:
+        """(num_preds, num_gts) cost from ``scores`` (logits) and ``positive_maps``."""
+        return self._focal_loss_cost(pred_instances.scores, gt_instances.positive_maps)
+
+
+@TASK_UTILS.register_module()
+class BatchedHungarianAssigner(HungarianAssigner):
+    """mmdet's ``HungarianAssigner``, split in two so that its cost also serves as reward.
+
+    The same costs and the same matching as the parent's, but one cost tensor per image for
+    all layers, and one transfer to the CPU for all assignments of a step (DESIGN.md fact 8).
+
+    Args:
+        match_costs: as for the parent.
+    """
+
+    def cost(
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        gt_instances: Sequence[InstanceData],
+        img_shapes: Sequence[tuple[int, int]],
+    ) -> list[Tensor]:
+        """Match cost of every query with every ground truth of its image; differentiable.
+
+        Args:
+            logits: (num_layers, bs, num_queries, num_prompts).
+            boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h).
+            gt_instances: per image ``bboxes`` (x1, y1, x2, y2) in pixels, ``labels`` and
+                ``positive_maps`` (num_gts, num_prompts), one-hot.
+            img_shapes: per image (h, w) of the unpadded input.
+
+        Returns:
+            Per image (num_layers, num_queries, num_gts).
+        """
+        num_layers, _, num_queries, _ = logits.shape
+        costs = []
+        for image, (gts, (height, width)) in enumerate(zip(gt_instances, img_shapes, strict=True)):
+            scale = boxes.new_tensor([width, height, width, height])
+            predictions = InstanceData(
+                scores=logits[:, image].flatten(0, 1),
+                bboxes=bbox_cxcywh_to_xyxy(boxes[:, image].flatten(0, 1)) * scale,
+            )
+            meta = dict(img_shape=(height, width))
+            # an image without boxes has an empty cost; not every match cost of mmdet bears one
+            cost = logits.new_zeros(num_layers * num_queries, len(gts))
+            for match_cost in self.match_costs if len(gts) else ():
+                cost = cost + match_cost(predictions, gts, img_meta=meta)
+            costs.append(cost.view(num_layers, num_queries, len(gts)))
+        return costs
+
+    @staticmethod
+    def match(costs: Sequence[Tensor]) -> Matches:
+        """One-to-one matching of least total cost, for each layer and image.
+
+        Args:
+            costs: per image (num_layers, num_queries, num_gts), as :meth:`cost` returns.
+        """
+        # one transfer for everything
+        flat = torch.cat([cost.detach().flatten() for cost in costs]).cpu()
+        on_cpu = [
+            part.view(cost.shape)
+            for part, cost in zip(flat.split([cost.numel() for cost in costs]), costs, strict=True)
+        ]
+        pairs = []
+        for layer in range(len(costs[0])):
+            for image, cost in enumerate(on_cpu):
+                queries, gts = map(torch.from_numpy, linear_sum_assignment(cost[layer].numpy()))
+                pairs.append(
+                    torch.stack(
+                        [torch.full_like(gts, layer), torch.full_like(gts, image), queries, gts]
+                    )
+                )
+        return Matches(*torch.cat(pairs, dim=1))

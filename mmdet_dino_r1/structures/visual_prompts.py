@@ -1,0 +1,99 @@
+"""Visual prompts, ready to stand where Grounding DINO has text tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PADDING_LABEL = -1
+
+
+@dataclass(frozen=True)
+class VisualPrompts:
+    """One set of prompts per image, padded to the longest.
+
+    Attributes:
+        embeddings: (bs, num_prompts, dim).
+        labels: (bs, num_prompts) long: the class that each prompt stands for,
+            ``PADDING_LABEL`` at padding.
+    """
+
+    embeddings: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.embeddings.shape[:2] != self.labels.shape:
+            raise ValueError(
+                f'Prompt embeddings {tuple(self.embeddings.shape)} and labels '
+                f'{tuple(self.labels.shape)} do not belong together.'
+            )
+
+    def __len__(self) -> int:
+        """Prompts per image, padding included."""
+        return self.labels.shape[1]
+
+    @property
+    def valid(self) -> Tensor:
+        """(bs, num_prompts) bool, False at padding prompts."""
+        return self.labels != PADDING_LABEL
+
+    @classmethod
+    def shared(cls, embeddings: Tensor, labels: Tensor, batch_size: int) -> VisualPrompts:
+        """The same prompts for every image.
+
+        Args:
+            embeddings: (num_prompts, dim).
+            labels: (num_prompts,) long.
+            batch_size: number of images.
+        """
+        labels = labels.to(embeddings.device)
+        return cls(embeddings.expand(batch_size, -1, -1), labels.expand(batch_size, -1))
+
+    @classmethod
+    def padded(cls, embeddings: Sequence[Tensor], labels: Sequence[Tensor]) -> VisualPrompts:
+        """Prompts that differ between images, padded to the longest set (at least one).
+
+        Args:
+            embeddings: per image (n_i, dim).
+            labels: per image (n_i,) long.
+        """
+        longest = max(1, *(len(item) for item in labels))
+        batch = embeddings[0].new_zeros(len(labels), longest, embeddings[0].shape[-1])
+        batch_labels = torch.full(
+            (len(labels), longest), PADDING_LABEL, dtype=torch.long, device=batch.device
+        )
+        for row, (embedding, label) in enumerate(zip(embeddings, labels, strict=True)):
+            batch[row, : len(label)] = embedding
+            batch_labels[row, : len(label)] = label
+        return cls(batch, batch_labels)
+
+    def chunks(self, size: int) -> list[VisualPrompts]:
+        """Split along the prompts into pieces of at most ``size`` (0 or less: one piece)."""
+        if size <= 0 or size >= len(self):
+            return [self]
+        pieces = zip(self.embeddings.split(size, 1), self.labels.split(size, 1), strict=True)
+        return [VisualPrompts(*piece) for piece in pieces]
+
+    def as_text_dict(self) -> dict[str, Tensor]:
+        """What Grounding DINO's ``forward_encoder`` expects of its language model.
+
+        The only place that knows the parent's keys. Each prompt attends to itself alone
+        (identity mask) and has position 0, so prompts do not influence one another.
+        An image without any prompt keeps its first padding token visible, since attention
+        over nothing is NaN; its label stays ``PADDING_LABEL`` and the head drops it.
+        """
+        batch_size, num_prompts = self.labels.shape
+        token_mask = self.valid
+        first = torch.zeros_like(token_mask)
+        first[:, 0] = True
+        token_mask = token_mask | (first & ~token_mask.any(dim=1, keepdim=True))
+        identity = torch.eye(num_prompts, dtype=torch.bool, device=self.labels.device)
+        return dict(
+            embedded=self.embeddings,
+            text_token_mask=token_mask,
+            masks=identity.expand(batch_size, -1, -1),
+            position_ids=torch.zeros_like(self.labels),
+        )

@@ -1,0 +1,142 @@
+"""Builders shared by the tests: tiny models, batches and data; CPU, no downloads."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+import mmdet_dino_r1  # noqa: F401  registers everything
+from mmdet_dino_r1.datasets import ShapesConfig, generate_shapes
+
+# tiny models gain nothing from threads, and two busy processes lose a hundredfold by them
+torch.set_num_threads(1)
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+
+
+@pytest.fixture(autouse=True)
+def mmdet_scope():
+    """What a runner sets up: mmdet's registries, and a known seed."""
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def tiny_shapes(tmp_path_factory) -> Path:
+    """A shapes set of a few 64-pixel images, made once."""
+    root = tmp_path_factory.mktemp('data') / 'shapes'
+    config = ShapesConfig(
+        image_size=64,
+        num_base_classes=4,
+        num_novel_classes=2,
+        train_images=12,
+        val_images=4,
+        val_novel_images=4,
+        prompts_novel_images=6,
+    )
+    generate_shapes(root, config)
+    return root
+
+
+def tiny_model_cfg(grqo: dict | None = None, **model) -> Config:
+    """The small model's config made tiny: one encoder layer, ten queries.
+
+    Args:
+        grqo: arguments of ``GRQOLoss``; None for VIS-GDINO.
+        **model: merged over the model.
+    """
+    cfg = Config.fromfile(CONFIGS / '_base_/models/vis_gdino_r18_small_model.py')
+    cfg.merge_from_dict(
+        dict(
+            model=dict(
+                num_queries=10,
+                backbone=dict(base_channels=8, norm_cfg=dict(num_groups=4)),
+                neck=dict(in_channels=[16, 32, 64]),
+                prompt_encoder=dict(feedforward_channels=64),
+                encoder=dict(
+                    num_layers=1,
+                    layer_cfg=dict(ffn_cfg=dict(feedforward_channels=64)),
+                    text_layer_cfg=dict(ffn_cfg=dict(feedforward_channels=64)),
+                    # a fusion that is felt, rather than the 1e-4 of the first step
+                    fusion_layer_cfg=dict(embed_dim=64, init_values=0.5),
+                ),
+                decoder=dict(layer_cfg=dict(ffn_cfg=dict(feedforward_channels=64))),
+                dn_cfg=dict(group_cfg=dict(num_dn_queries=8)),
+                test_cfg=dict(max_per_img=20),
+            )
+        )
+    )
+    if grqo is not None:
+        cfg.model.bbox_head.loss_grqo = dict(type='GRQOLoss', **grqo)
+    cfg.merge_from_dict(dict(model=model))
+    return cfg.model
+
+
+def build_tiny(grqo: dict | None = None, **model):
+    """A tiny ``DINOR1`` with random weights, the same for the same torch seed."""
+    detector = MODELS.build(tiny_model_cfg(grqo, **model))
+    detector.init_weights()
+    # zero box offsets and sampling weights would hide mistakes
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in detector.named_parameters():
+        if 'reg_branches' in name or 'attention_weights' in name:
+            parameter.data.normal_(0, 0.1, generator=generator)
+    return detector
+
+
+def make_batch(boxes_and_labels: list[tuple[list, list]], size: int = 64, seed: int = 0):
+    """Random images with given ground truth, as the data preprocessor leaves them.
+
+    Args:
+        boxes_and_labels: per image (x1, y1, x2, y2) boxes in pixels, and labels.
+        size: height and width.
+        seed: of the pixels; image i depends on seed and i alone.
+
+    Returns:
+        (bs, 3, size, size) images and data samples.
+    """
+    images, samples = [], []
+    for index, (boxes, labels) in enumerate(boxes_and_labels):
+        generator = torch.Generator().manual_seed(1000 * seed + index)
+        images.append(torch.randn(3, size, size, generator=generator))
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=(size, size),
+                ori_shape=(size, size),
+                batch_input_shape=(size, size),
+                pad_shape=(size, size),
+                scale_factor=(1.0, 1.0),
+                img_id=index,
+            )
+        )
+        sample.gt_instances = InstanceData(
+            bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            labels=torch.tensor(labels, dtype=torch.long),
+        )
+        samples.append(sample)
+    return torch.stack(images), samples
+
+
+TWO_IMAGES = [
+    ([[4, 4, 24, 30], [30, 20, 60, 50], [10, 36, 26, 60]], [2, 5, 2]),
+    ([[8, 8, 40, 40]], [7]),
+]
+
+
+def with_prompts(samples, prompts: list[tuple[list, list]]):
+    """Copies of data samples that carry their own exemplars."""
+    samples = deepcopy(samples)
+    for sample, (boxes, labels) in zip(samples, prompts, strict=True):
+        sample.prompt_instances = InstanceData(
+            bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            labels=torch.tensor(labels, dtype=torch.long),
+        )
+    return samples

@@ -1,0 +1,93 @@
+"""The frozen snapshot: what it is, what it is not, when it runs."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from conftest import TWO_IMAGES, build_tiny, make_batch
+
+
+def test_equals_the_policy_right_after_refresh():
+    model = build_tiny(dict()).eval()
+    model.reference_model.refresh(model)
+    model.train()  # no dropout in this model but the fusion's
+    for module in model.modules():
+        if hasattr(module, 'dropout') and isinstance(module.dropout, float):
+            module.dropout = 0.0
+    losses = model.loss(*make_batch(TWO_IMAGES))
+    assert losses['grqo_kl'].item() == pytest.approx(0, abs=1e-9)
+
+
+def test_shares_the_exemplars_that_the_policy_drew():
+    """DESIGN fact 2: drawn once. Many boxes of one class make another draw visible."""
+    model = build_tiny(dict()).train()
+    model.reference_model.refresh(model)
+    seen = []
+    sampler = model.prompt_sampler
+    model.prompt_sampler = lambda samples: seen.append(sampler(samples)) or seen[-1]
+    objectness = model.reference_model.objectness_logits
+    given = []
+    model.reference_model.objectness_logits = (
+        lambda *args: given.append(args[2]) or objectness(*args)
+    )
+    model.loss(*make_batch(TWO_IMAGES))
+    assert len(seen) == 1 and given[0] is seen[0]
+
+
+def test_is_no_part_of_the_model():
+    model = build_tiny(dict())
+    before = list(model.state_dict()), len(list(model.parameters())), len(list(model.modules()))
+    model.reference_model.refresh(model)
+    assert before == (
+        list(model.state_dict()), len(list(model.parameters())), len(list(model.modules()))
+    )
+
+
+def test_stays_put_through_a_step_and_in_eval_mode():
+    model = build_tiny(dict()).train()
+    model.reference_model.refresh(model)
+    frozen = {name: value.clone() for name, value in model.reference_model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.parse_losses(model.loss(*make_batch(TWO_IMAGES)))[0].backward()
+    optimizer.step()
+    changed = 0
+    for name, value in model.reference_model.state_dict().items():
+        assert torch.equal(value, frozen[name]), name
+        changed += not torch.equal(value, model.state_dict()[name])
+    assert changed > 20
+    snapshot = model.reference_model._snapshot
+    assert not any(module.training for module in snapshot.modules())
+    assert not any(parameter.requires_grad for parameter in snapshot.parameters())
+    model.reference_model.refresh(model)
+    for name, value in model.reference_model.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+def test_holds_no_decoder():
+    model = build_tiny(dict())
+    model.reference_model.refresh(model)
+    names = {name.split('.')[0] for name in model.reference_model.state_dict()}
+    assert names == {
+        'backbone', 'neck', 'encoder', 'bbox_head', 'prompt_encoder', 'level_embed',
+        'memory_trans_fc', 'memory_trans_norm',
+    }
+
+
+def test_never_runs_without_kl_or_before_grqo_starts():
+    model = build_tiny(dict(kl_weight=0)).train()
+    losses = model.loss(*make_batch(TWO_IMAGES))  # would raise if the reference were called
+    assert 'grqo_kl' not in losses
+    model = build_tiny(dict()).train()
+    model.bbox_head.loss_grqo.active = False
+    assert not any('grqo' in name for name in model.loss(*make_batch(TWO_IMAGES)))
+
+
+def test_forgotten_hook_is_named():
+    with pytest.raises(RuntimeError, match='ReferenceModelHook'):
+        build_tiny(dict()).train().loss(*make_batch(TWO_IMAGES))
+
+
+def test_a_copy_of_the_model_has_no_reference():
+    model = build_tiny(dict())
+    model.reference_model.refresh(model)
+    assert not deepcopy(model).reference_model.is_ready

@@ -1,0 +1,80 @@
+"""Values that travel between stages."""
+
+import pytest
+import torch
+
+from mmdet_dino_r1.structures import ExemplarChoice, PromptBank, QuerySelection, VisualPrompts
+
+
+def test_bank_averages_per_class_by_hand():
+    embeddings = torch.tensor([[1.0, 0], [3, 0], [0, 8]])
+    bank = PromptBank.from_exemplars(['a', 'b'], embeddings, torch.tensor([0, 0, 1]))
+    assert bank.embeddings.tolist() == [[2.0, 0], [0, 8]]
+
+
+def test_bank_does_not_depend_on_the_order_of_exemplars():
+    embeddings, labels = torch.randn(40, 16), torch.arange(40) % 3
+    order = torch.randperm(40)
+    names = ['a', 'b', 'c']
+    first = PromptBank.from_exemplars(names, embeddings, labels)
+    second = PromptBank.from_exemplars(names, embeddings[order], labels[order])
+    assert torch.equal(first.embeddings, second.embeddings)
+
+
+def test_bank_is_aligned_by_name():
+    bank = PromptBank(('cat', 'dog', 'owl'), torch.tensor([[1.0], [2.0], [3.0]]))
+    assert bank.aligned_to(['owl', 'cat']).embeddings.tolist() == [[3.0], [1.0]]
+    with pytest.raises(ValueError, match="'dogs' .nearest: 'dog'."):
+        bank.aligned_to(['dogs'])
+
+
+def test_bank_refuses_what_cannot_be():
+    with pytest.raises(ValueError, match='No exemplar for 1 classes: b'):
+        PromptBank.from_exemplars(['a', 'b'], torch.ones(1, 2), torch.tensor([0]))
+    with pytest.raises(ValueError, match="twice.*'a'"):
+        PromptBank(('a', 'a'), torch.ones(2, 2))
+    with pytest.raises(ValueError, match='as many embeddings'):
+        PromptBank(('a',), torch.ones(2, 2))
+
+
+def test_prompts_are_padded_to_the_longest():
+    prompts = VisualPrompts.padded(
+        [torch.ones(2, 4), torch.ones(1, 4)], [torch.tensor([5, 7]), torch.tensor([6])]
+    )
+    assert prompts.labels.tolist() == [[5, 7], [6, -1]]
+    assert prompts.valid.tolist() == [[True, True], [True, False]]
+    assert prompts.embeddings[1, 1].tolist() == [0] * 4
+
+
+def test_text_dict_hides_padding_and_isolates_prompts():
+    text = VisualPrompts.padded(
+        [torch.ones(2, 4), torch.ones(0, 4)], [torch.tensor([5, 7]), torch.tensor([]).long()]
+    ).as_text_dict()
+    assert text['masks'][1].tolist() == [[True, False], [False, True]]
+    assert text['position_ids'].tolist() == [[0, 0], [0, 0]]
+    # an image without prompts keeps one token visible: attention over nothing is NaN
+    assert text['text_token_mask'].tolist() == [[True, True], [True, False]]
+
+
+def test_chunks_cover_all_prompts_in_order():
+    prompts = VisualPrompts.shared(torch.randn(7, 4), torch.arange(7), batch_size=2)
+    chunks = prompts.chunks(3)
+    assert [len(chunk) for chunk in chunks] == [3, 3, 1]
+    assert torch.equal(torch.cat([c.embeddings for c in chunks], 1), prompts.embeddings)
+    assert prompts.chunks(0) == [prompts]
+
+
+def test_mismatched_prompts_are_refused():
+    with pytest.raises(ValueError, match='do not belong together'):
+        VisualPrompts(torch.zeros(1, 2, 4), torch.zeros(1, 3))
+
+
+def test_objectness_is_the_best_prompt():
+    logits = torch.tensor([[[1.0, 4.0], [float('-inf'), -2.0]]])
+    selection = QuerySelection(torch.zeros(1, 2).long(), logits, torch.zeros(1, 2, 4))
+    assert selection.objectness_logits.tolist() == [[4.0, -2.0]]
+
+
+def test_placeholder_has_the_dtype_of_the_boxes():
+    choice = ExemplarChoice.placeholder(torch.zeros(0, 4, dtype=torch.double))
+    assert choice.boxes.dtype == torch.double and len(choice) == 1
