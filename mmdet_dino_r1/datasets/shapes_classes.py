@@ -1,0 +1,216 @@
+"""Class definitions of the *shapes* set.
+
+A class is an appearance: an outline, a texture and two colours. Base and
+novel classes are drawn from one family and keep a distance from each other,
+so a few exemplars are enough to tell them apart.
+
+Names: a *profile* is an outline given by its radius at ``PROFILE_BINS``
+equally spaced angles, scaled to a mean of 1. Colours are BGR in [0, 255].
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+PROFILE_BINS = 72
+OUTLINES = ('star', 'polygon', 'shard', 'flower', 'cross', 'pebble')
+TEXTURES = (
+    'plain',
+    'striped',
+    'checked',
+    'dotted',
+    'ringed',
+    'graded',
+    'halved',
+    'wavy',
+    'sectored',
+    'latticed',
+)
+# Row i of a profile indexed with it: the profile turned by i bins.
+_ROTATIONS = np.add.outer(np.arange(PROFILE_BINS), np.arange(PROFILE_BINS)) % PROFILE_BINS
+# Lab distance at which two colours count as wholly different, and the
+# distance of outlines (root mean square of radii, mean radius 1).
+_COLOUR_UNIT = 60.0
+_OUTLINE_UNIT = 0.2
+# Lab distance of the two colours of a class, so that its texture shows.
+_CONTRAST = 45.0
+
+
+@dataclass(frozen=True)
+class ShapeClass:
+    """The appearance of one class.
+
+    Args:
+        name (str): Unique name, for example ``'striped star 07'``.
+        profile (np.ndarray): Outline, ``(PROFILE_BINS, )``, mean 1.
+        texture (str): One of ``TEXTURES``.
+        frequency (float): Repeats of the texture over the object's side.
+        colours (np.ndarray): Two BGR colours in [0, 255], ``(2, 3)``; equal
+            for the plain texture.
+    """
+
+    name: str
+    profile: np.ndarray
+    texture: str
+    frequency: float
+    colours: np.ndarray
+
+
+# -------------------------------------------------------------- the classes
+def draw_classes(
+    num_classes: int, min_distance: float, rng: np.random.Generator
+) -> list[ShapeClass]:
+    """Draw class definitions that keep a distance from each other.
+
+    Args:
+        num_classes (int): Classes to draw. The first ones do not depend on
+            how many follow.
+        min_distance (float): Smallest ``class_distance`` of two of them.
+        rng (np.random.Generator): Source of all randomness.
+
+    Returns:
+        list[ShapeClass]: In the order drawn; numbered in their names from 1.
+
+    Raises:
+        ValueError: If no room is left for another class.
+    """
+    classes: list[ShapeClass] = []
+    for number in range(1, num_classes + 1):
+        for _ in range(500):
+            candidate = _draw_class(number, rng)
+            if all(class_distance(candidate, other) >= min_distance for other in classes):
+                classes.append(candidate)
+                break
+        else:
+            raise ValueError(
+                f'Only {len(classes)} of {num_classes} shape classes fit with '
+                f'class_distance={min_distance}; lower it or ask for fewer '
+                'classes.'
+            )
+    return classes
+
+
+def class_distance(one: ShapeClass, other: ShapeClass) -> float:
+    """Distance of two appearances: texture + outline + colours, in [0, 3].
+
+    Outlines are compared at their best relative rotation and mirroring;
+    colours in Lab at the better of the two pairings, because stripes of a on
+    b look like stripes of b on a.
+    """
+    texture = float(one.texture != other.texture)
+
+    turned = np.concatenate(
+        [other.profile[_ROTATIONS], other.profile[::-1][_ROTATIONS]]
+    )  # (2 * PROFILE_BINS, PROFILE_BINS)
+    outline = np.sqrt(((turned - one.profile) ** 2).mean(axis=1)).min()
+
+    lab_one, lab_other = to_lab(one.colours), to_lab(other.colours)
+    colour = min(
+        np.linalg.norm(lab_one - lab_other[order], axis=1).mean() for order in ([0, 1], [1, 0])
+    )
+    return texture + min(1.0, outline / _OUTLINE_UNIT) + min(1.0, colour / _COLOUR_UNIT)
+
+
+def _draw_class(number: int, rng: np.random.Generator) -> ShapeClass:
+    outline = str(rng.choice(OUTLINES))
+    texture = str(rng.choice(TEXTURES))
+    first = random_colour(rng)
+    second = first
+    while (
+        texture != 'plain'
+        and np.linalg.norm(to_lab(first[None]) - to_lab(second[None])) < _CONTRAST
+    ):
+        second = random_colour(rng)
+    return ShapeClass(
+        name=f'{texture} {outline} {number:02d}',
+        profile=_draw_profile(outline, rng),
+        texture=texture,
+        frequency=float(rng.uniform(2.6, 3.6)),
+        colours=np.stack([first, second]),
+    )
+
+
+def _draw_profile(outline: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw an outline of a kind as a profile, ``(PROFILE_BINS, )``."""
+    angles = np.arange(PROFILE_BINS) * 2 * np.pi / PROFILE_BINS
+    if outline == 'star':
+        points = int(rng.integers(4, 8))
+        radii = np.ones(2 * points)
+        radii[1::2] = rng.uniform(0.38, 0.58)
+        profile = _radii_of_polygon(radii, None, angles)
+    elif outline == 'polygon':
+        sides = int(rng.integers(3, 6))
+        profile = _radii_of_polygon(np.ones(sides), None, angles)
+    elif outline == 'shard':
+        corners = int(rng.integers(5, 8))
+        steps = rng.uniform(0.7, 1.3, corners)
+        corner_angles = np.cumsum(steps) / steps.sum() * 2 * np.pi
+        radii = rng.uniform(0.4, 1.1, corners)
+        profile = _radii_of_polygon(radii, corner_angles, angles)
+    elif outline == 'flower':
+        petals = int(rng.integers(3, 7))
+        profile = 1 + rng.uniform(0.2, 0.32) * np.cos(petals * angles)
+    elif outline == 'cross':
+        width = rng.uniform(0.26, 0.4)  # half the width of an arm
+        profile = np.minimum(
+            1 / np.maximum(np.abs(np.cos(angles)), np.abs(np.sin(angles))),
+            width / np.maximum(np.minimum(np.abs(np.cos(angles)), np.abs(np.sin(angles))), 1e-6),
+        )
+    else:  # pebble: a smooth outline with two low harmonics
+        phases = rng.uniform(0, 2 * np.pi, 2)
+        profile = (
+            1
+            + rng.uniform(0.15, 0.3) * np.cos(2 * angles + phases[0])
+            + rng.uniform(0.08, 0.18) * np.cos(3 * angles + phases[1])
+        )
+    return profile / profile.mean()
+
+
+def _radii_of_polygon(
+    radii: np.ndarray, corner_angles: np.ndarray | None, angles: np.ndarray
+) -> np.ndarray:
+    """Radius, at each of ``angles``, of a polygon given in polar corners.
+
+    Args:
+        radii (np.ndarray): Radii of the corners, ``(corners, )``.
+        corner_angles (np.ndarray, optional): Their angles, increasing;
+            ``None`` spaces them equally.
+        angles (np.ndarray): Where to read the outline.
+    """
+    num = len(radii)
+    if corner_angles is None:
+        corner_angles = np.arange(num) * 2 * np.pi / num
+    start = np.searchsorted(corner_angles, angles, side='right') - 1
+    end = (start + 1) % num
+    span = (corner_angles[end] - corner_angles[start]) % (2 * np.pi)
+    past = (angles - corner_angles[start]) % (2 * np.pi)
+    # the straight edge between two corners, in polar form
+    return (
+        radii[start]
+        * radii[end]
+        * np.sin(span)
+        / (radii[start] * np.sin(past) + radii[end] * np.sin(span - past))
+    )
+
+
+def random_colour(rng: np.random.Generator) -> np.ndarray:
+    """A BGR colour in [0, 255], float32 ``(3, )``; few greys."""
+    hsv = np.float32(
+        [
+            rng.uniform(0, 360),
+            rng.uniform(0.35, 1.0),
+            rng.uniform(0.35, 1.0),
+        ]
+    )
+    return hsv_to_bgr(hsv[None])[0]
+
+
+def hsv_to_bgr(hsv: np.ndarray) -> np.ndarray:
+    """``(n, 3)`` HSV (degrees, [0, 1], [0, 1]) to BGR in [0, 255]."""
+    return cv2.cvtColor(np.float32(hsv)[None], cv2.COLOR_HSV2BGR)[0] * 255
+
+
+def to_lab(bgr: np.ndarray) -> np.ndarray:
+    """``(n, 3)`` BGR in [0, 255] to CIE Lab."""
+    return cv2.cvtColor(np.float32(bgr)[None] / 255, cv2.COLOR_BGR2LAB)[0]

@@ -1,0 +1,104 @@
+"""Make the shapes set: ``mim run mmdet_dino_r1 generate_shapes data/shapes``.
+
+See ``mmdet_dino_r1/datasets/shapes.py`` for what the set is.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmdet_dino_r1.datasets.shapes import SPLITS, ShapesConfig, generate_shapes
+
+# Command line name of each field of ShapesConfig, and what it says there.
+_NUMBERS = dict(
+    seed='another seed gives other classes and images',
+    image_size='height and width in pixels',
+    num_base_classes='classes to train on',
+    num_novel_classes='classes that are only prompted',
+    train_images='images of the base classes to train on',
+    val_images='images of the base classes to test on',
+    val_novel_images='images of the novel classes to test on',
+    prompts_novel_images='reference images of the novel classes',
+)
+
+
+def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; see ``--help``."""
+    parser = argparse.ArgumentParser(
+        prog='generate_shapes',
+        description='Make the shapes set, a small detection benchmark in '
+        'COCO format with base and novel classes.',
+    )
+    parser.add_argument('root', nargs='?', default='data/shapes', help='folder of the set')
+    defaults = ShapesConfig()
+    for name, meaning in _NUMBERS.items():
+        default = getattr(defaults, name)
+        parser.add_argument(
+            '--' + name.replace('_', '-'),
+            type=int,
+            default=default,
+            help=f'{meaning} (default {default})',
+        )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        help='processes that draw; the result does not depend on it',
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace a set made with other settings'
+    )
+    return parser.parse_args(args)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = parse_args(args)
+    start = time.perf_counter()
+    drawn = 0
+
+    def show_progress(done: int, total: int) -> None:
+        nonlocal drawn
+        drawn = done
+        if done % 100 == 0 or done == total:
+            print(f'\r{done}/{total} images', end='', file=sys.stderr)
+
+    try:
+        config = ShapesConfig(**{name: getattr(options, name) for name in _NUMBERS})
+        root = generate_shapes(
+            options.root, config, options.workers, options.overwrite, show_progress
+        )
+    except (ValueError, OSError) as error:
+        print(f'generate_shapes: {error}', file=sys.stderr)
+        return 2
+    if drawn:
+        print(file=sys.stderr)  # ends the line of the progress
+    _print_summary(root)
+    seconds = time.perf_counter() - start
+    print(
+        f'{root}: made in {seconds:.1f} s.' if drawn else f'{root}: already there, nothing to do.'
+    )
+    return 0
+
+
+def _print_summary(root: Path) -> None:
+    """Print images, boxes and the rarest class of every split."""
+    print(f'{"split":<14}{"images":>7}{"classes":>8}{"boxes":>7}{"fewest boxes of a class":>25}')
+    for split in SPLITS:
+        coco = json.loads((root / 'annotations' / f'{split}.json').read_text())
+        boxes = Counter(ann['category_id'] for ann in coco['annotations'])
+        fewest = min(boxes[cat['id']] for cat in coco['categories'])
+        print(
+            f'{split:<14}{len(coco["images"]):>7}'
+            f'{len(coco["categories"]):>8}{len(coco["annotations"]):>7}'
+            f'{fewest:>25}'
+        )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

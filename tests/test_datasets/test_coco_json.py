@@ -1,0 +1,160 @@
+import json
+import pickle
+
+import pytest
+import torch
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import DATASETS
+
+from mmdet_dino_r1.datasets import CocoJsonDataset  # noqa: F401 (registers it)
+
+# Ids neither sorted nor dense, names not sorted.
+CATEGORIES = [
+    dict(id=7, name='zebra'),
+    dict(id=3, name='apple'),
+    dict(id=12, name='mango'),
+]
+
+
+def coco_dict(**changes):
+    coco = dict(
+        images=[
+            dict(id=1, file_name='a.png', width=40, height=30),
+            dict(id=2, file_name='b.png', width=40, height=30),
+        ],
+        annotations=[
+            dict(id=1, image_id=1, category_id=3, bbox=[1, 2, 10, 10], area=100, iscrowd=0),
+            dict(id=2, image_id=1, category_id=12, bbox=[5, 5, 20, 20], area=400, iscrowd=0),
+            dict(id=3, image_id=2, category_id=7, bbox=[0, 0, 8, 8], area=64, iscrowd=0),
+        ],
+        categories=CATEGORIES,
+    )
+    coco.update(changes)
+    return coco
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(coco):
+        path = tmp_path / 'anns.json'
+        path.write_text(coco if isinstance(coco, str) else json.dumps(coco))
+        return str(path)
+
+    return write_file
+
+
+def build(**kwargs):
+    return DATASETS.build(dict(type='CocoJsonDataset', data_prefix=dict(img=''), **kwargs))
+
+
+def names_of_labels(dataset):
+    """Class name of each instance, by image, read through the labels."""
+    classes = dataset.metainfo['classes']
+    return [
+        [classes[instance['bbox_label']] for instance in dataset.get_data_info(i)['instances']]
+        for i in range(len(dataset))
+    ]
+
+
+def test_classes_come_from_the_file(write):
+    dataset = build(ann_file=write(coco_dict()))
+    assert dataset.metainfo['classes'] == ('zebra', 'apple', 'mango')
+    assert dataset.cat_ids == [7, 3, 12]
+    assert names_of_labels(dataset) == [['apple', 'mango'], ['zebra']]
+
+
+def test_given_classes_are_kept_in_label_order(write):
+    metainfo = dict(classes=('mango', 'zebra'), palette=[(1, 1, 1), (2, 2, 2)])
+    dataset = build(ann_file=write(coco_dict()), metainfo=metainfo)
+    assert dataset.metainfo['classes'] == ('zebra', 'mango')
+    assert dataset.metainfo['palette'] == [(2, 2, 2), (1, 1, 1)]
+    assert names_of_labels(dataset) == [['mango'], ['zebra']]
+    assert metainfo['classes'] == ('mango', 'zebra')  # the config is not changed
+
+
+def test_missing_class_is_named_with_the_nearest(write):
+    with pytest.raises(ValueError, match=r"named 'mangos' \(nearest: 'mango'\), 'quux'; it has 3"):
+        build(ann_file=write(coco_dict()), metainfo=dict(classes=['mangos', 'apple', 'quux']))
+
+
+def test_class_asked_for_twice(write):
+    with pytest.raises(ValueError, match='must not repeat'):
+        build(ann_file=write(coco_dict()), metainfo=dict(classes=['apple', 'apple']))
+
+
+@pytest.mark.parametrize('key', ['images', 'annotations', 'categories'])
+def test_missing_key_is_named(write, key):
+    coco = coco_dict()
+    del coco[key]
+    path = write(coco)
+    with pytest.raises(ValueError, match=f"anns.json is not a COCO annotation file.* '{key}'"):
+        build(ann_file=path)
+
+
+@pytest.mark.parametrize('text', ['{"images": [', '[]', '\x00'])
+def test_broken_file_is_named(write, text):
+    with pytest.raises(ValueError, match='anns.json is not COCO JSON'):
+        build(ann_file=write(text))
+
+
+def test_category_named_twice(write):
+    categories = [*CATEGORIES, dict(id=20, name='apple')]
+    with pytest.raises(ValueError, match="names categories more than once: 'apple'"):
+        build(ann_file=write(coco_dict(categories=categories)))
+
+
+def test_lazy_dataset_knows_its_classes(write):
+    dataset = build(ann_file=write(coco_dict()), lazy_init=True)
+    assert not dataset._fully_initialized
+    assert dataset.metainfo['classes'] == ('zebra', 'apple', 'mango')
+    assert dataset._fully_initialized
+    dataset.full_init()
+    assert len(dataset) == 2
+
+
+def test_file_is_parsed_once(write, monkeypatch):
+    path = write(coco_dict())
+    calls = []
+    load = json.load
+    monkeypatch.setattr(json, 'load', lambda file: calls.append(file.name) or load(file))
+    dataset = build(ann_file=path, lazy_init=True)
+    _ = dataset.metainfo
+    dataset.full_init()
+    assert calls == [path]
+
+
+def test_classes_survive_copies(write):
+    dataset = build(ann_file=write(coco_dict()), metainfo=dict(classes=['mango', 'apple']))
+    for copy in (pickle.loads(pickle.dumps(dataset)), dataset.get_subset([0])):
+        assert copy.metainfo['classes'] == ('apple', 'mango')
+        assert names_of_labels(copy)[0] == ['apple', 'mango']
+
+
+def test_return_classes_gives_the_files_names(write):
+    dataset = build(ann_file=write(coco_dict()), return_classes=True)
+    assert dataset.get_data_info(0)['text'] == ('zebra', 'apple', 'mango')
+
+
+def test_coco_metric_reads_the_same_labels(write):
+    path = write(coco_dict())
+    dataset = build(ann_file=path, metainfo=dict(classes=['mango', 'apple', 'zebra']))
+    metric = CocoMetric(ann_file=path, metric='bbox')
+    metric.dataset_meta = dataset.metainfo
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        metric.process(
+            {},
+            [
+                dict(
+                    img_id=info['img_id'],
+                    ori_shape=(30, 40),
+                    pred_instances=dict(
+                        bboxes=torch.tensor([i['bbox'] for i in info['instances']]),
+                        scores=torch.ones(len(info['instances'])),
+                        labels=torch.tensor([i['bbox_label'] for i in info['instances']]),
+                    ),
+                )
+            ],
+        )
+    result = metric.evaluate(size=len(dataset))
+    assert result['coco/bbox_mAP'] == 1.0
