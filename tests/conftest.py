@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from copy import deepcopy
 from pathlib import Path
 
@@ -44,6 +45,14 @@ def tiny_shapes(tmp_path_factory) -> Path:
     )
     generate_shapes(root, config)
     return root
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
 
 
 def tiny_model_cfg(grqo: dict | None = None, **model) -> Config:

@@ -1,0 +1,85 @@
+"""Every config parses, names what exists, and says what it should."""
+
+from pathlib import Path
+
+import pytest
+from conftest import CONFIGS
+from mmdet import registry as mmdet_registries
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+LEAVES = sorted(CONFIGS.glob('*.py'))
+
+
+def types_in(value):
+    """Every ``type`` anywhere in a config."""
+    if isinstance(value, dict):
+        if isinstance(value.get('type'), str):
+            yield value['type']
+        for item in value.values():
+            yield from types_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from types_in(item)
+
+
+def is_registered(name: str) -> bool:
+    registries = [r for r in vars(mmdet_registries).values() if isinstance(r, Registry)]
+    return any(registry.get(name) is not None for registry in registries)
+
+
+@pytest.mark.parametrize('path', LEAVES, ids=lambda p: p.stem)
+def test_types_are_registered(path):
+    cfg = Config.fromfile(path)
+    names = set(types_in(cfg.to_dict()))
+    # looked up in torch by mmdet's components, not in a registry of mmdet
+    names -= {'GN', 'LN', 'BN'}
+    assert [name for name in sorted(names) if not is_registered(name)] == []
+
+
+@pytest.mark.parametrize('path', [p for p in LEAVES if p.stem.startswith('dino_r1')], ids=lambda p: p.stem)
+def test_dino_r1_is_its_baseline_plus_grqo(path):
+    ours = Config.fromfile(path).to_dict()
+    baseline = Config.fromfile(path.with_name(path.name.replace('dino_r1', 'vis_gdino'))).to_dict()
+    grqo = ours['model']['bbox_head'].pop('loss_grqo')
+    assert grqo['type'] == 'GRQOLoss'
+    assert ours['default_hooks'].pop('reference_model')['type'] == 'ReferenceModelHook'
+    for key in ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler', 'default_hooks'):
+        assert ours[key] == baseline[key], key
+
+
+def test_published_weights():
+    grqo = Config.fromfile(CONFIGS / 'dino_r1_swin_t_coco.py').model.bbox_head.loss_grqo
+    assert (grqo.reward_weight, grqo.kl_weight, grqo.advantage) == (0.01, 0.04, 'reward')
+    assert grqo.mute_share == pytest.approx(1 / 3)
+
+
+def test_file_names_are_unique():
+    """mim searches configs by base name and refuses two of one name."""
+    names = [path.name for path in Path(CONFIGS).rglob('*.py')]
+    assert len(names) == len(set(names))
+
+
+def test_swin_t_has_the_size_of_grounding_dino_plus_the_prompt_encoder():
+    """Counts by hand from the layers' sizes."""
+    model = MODELS.build(Config.fromfile(CONFIGS / 'dino_r1_swin_t_coco.py').model)
+    count = {
+        name: sum(p.numel() for p in module.parameters()) for name, module in model.named_children()
+    }
+    dim, ffn = 256, 2048
+    linear = lambda i, o: i * o + o  # noqa: E731
+    sampling = linear(dim, 8 * 4 * 4 * 2) + linear(dim, 8 * 4 * 4) + 2 * linear(dim, dim)
+    self_attention = linear(dim, 3 * dim) + linear(dim, dim)
+    feedforward = linear(dim, ffn) + linear(ffn, dim)
+    assert count['prompt_encoder'] == (
+        dim + linear(2 * dim, dim) + linear(dim, dim) + sampling + self_attention + feedforward
+        + 3 * 2 * dim
+    )
+    deformable = sampling + feedforward + 2 * 2 * dim
+    prompt_layer = self_attention + linear(dim, 1024) + linear(1024, dim) + 2 * 2 * dim
+    fusion = 4 * linear(dim, 1024) + 2 * linear(1024, dim) + 2 * 2 * dim + 2 * dim
+    assert count['encoder'] == 6 * (deformable + prompt_layer + fusion)
+    decoder_layer = 2 * self_attention + sampling + feedforward + 4 * 2 * dim
+    assert count['decoder'] == 6 * decoder_layer + linear(2 * dim, dim) + linear(dim, dim) + 2 * dim
+    assert count['query_embedding'] == 900 * dim
