@@ -5,15 +5,13 @@ _base_ = [
     './_base_/datasets/shapes.py',
     './_base_/schedules/adamw_12e.py',
 ]
-max_iters = 600
-lr = 4e-4
+max_iters = 480
+lr = 8e-4
 
-optim_wrapper = dict(
-    optimizer=dict(lr=lr), paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0)
-)
+optim_wrapper = dict(optimizer=dict(lr=lr), paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
-    dict(type='MultiStepLR', begin=0, end=max_iters, by_epoch=False, milestones=[500], gamma=0.1),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min_ratio=0.02),
 ]
 train_cfg = dict(
     _delete_=True, type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters

@@ -16,7 +16,11 @@ MAY_IMPORT = {
     'models.task_modules': {'structures'},
     'models.dense_heads': {'structures', 'models.layers', 'models.losses', 'models.task_modules'},
     'models.detectors': {
-        'structures', 'models.layers', 'models.losses', 'models.task_modules', 'models.dense_heads',
+        'structures',
+        'models.layers',
+        'models.losses',
+        'models.task_modules',
+        'models.dense_heads',
     },
     'engine': {'structures'},
     'datasets': {'structures'},
@@ -35,13 +39,17 @@ def part_of(module: str) -> str | None:
 def imported(path: Path) -> set[str]:
     """Absolute names of this package's modules that a file imports."""
     module = '.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts)
-    package = module.removesuffix('.__init__') if path.stem == '__init__' else module.rpartition('.')[0]
+    package = (
+        module.removesuffix('.__init__') if path.stem == '__init__' else module.rpartition('.')[0]
+    )
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package.split('.')[: len(package.split('.')) - node.level + 1] if node.level else []
+            base = (
+                package.split('.')[: len(package.split('.')) - node.level + 1] if node.level else []
+            )
             names.add('.'.join([*base, *([node.module] if node.module else [])]))
     return {name for name in names if name.split('.')[0] == NAME}
 

@@ -38,7 +38,9 @@ def test_types_are_registered(path):
     assert [name for name in sorted(names) if not is_registered(name)] == []
 
 
-@pytest.mark.parametrize('path', [p for p in LEAVES if p.stem.startswith('dino_r1')], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    'path', [p for p in LEAVES if p.stem.startswith('dino_r1')], ids=lambda p: p.stem
+)
 def test_dino_r1_is_its_baseline_plus_grqo(path):
     ours = Config.fromfile(path).to_dict()
     baseline = Config.fromfile(path.with_name(path.name.replace('dino_r1', 'vis_gdino'))).to_dict()
@@ -73,7 +75,12 @@ def test_swin_t_has_the_size_of_grounding_dino_plus_the_prompt_encoder():
     self_attention = linear(dim, 3 * dim) + linear(dim, dim)
     feedforward = linear(dim, ffn) + linear(ffn, dim)
     assert count['prompt_encoder'] == (
-        dim + linear(2 * dim, dim) + linear(dim, dim) + sampling + self_attention + feedforward
+        dim
+        + linear(2 * dim, dim)
+        + linear(dim, dim)
+        + sampling
+        + self_attention
+        + feedforward
         + 3 * 2 * dim
     )
     deformable = sampling + feedforward + 2 * 2 * dim

@@ -23,7 +23,8 @@ def tiny_cfg(shapes: Path, work_dir: Path, name='dino_r1_r18_shapes.py', by_epoc
         ]
         loader.batch_size = 4
     for evaluator, loader in (
-        (cfg.val_evaluator, cfg.val_dataloader), (cfg.test_evaluator, cfg.test_dataloader),
+        (cfg.val_evaluator, cfg.val_dataloader),
+        (cfg.test_evaluator, cfg.test_dataloader),
     ):
         evaluator.ann_file = str(shapes / loader.dataset.ann_file)
     if cfg.default_hooks.prompt_bank.bank.get('data_root'):
@@ -63,13 +64,18 @@ def test_train_validate_resume(tiny_shapes, tmp_path, by_epoch):
     steps = [line for line in lines if 'loss' in line]
     assert len(steps) == 6
     for line in steps:
-        assert {'grqo_reward_mean', 'grqo_reward_std', 'grqo_kl', 'grqo_empty_images'} <= line.keys()
+        assert {
+            'grqo_reward_mean',
+            'grqo_reward_std',
+            'grqo_kl',
+            'grqo_empty_images',
+        } <= line.keys()
         optimised = sum(v for k, v in line.items() if 'loss' in k and k != 'loss')
         assert line['loss'] == pytest.approx(optimised, rel=1e-4)
     assert any('coco/bbox_mAP' in line for line in lines)
 
     half = tmp_path / 'whole' / ('epoch_1.pth' if by_epoch else 'iter_3.pth')
-    state = torch.load(half, map_location='cpu', weights_only=False)['state_dict']
+    state = torch.load(half, map_location='cpu', weights_only=True)['state_dict']
     assert not any('reference' in name for name in state)
     again = tiny_cfg(tiny_shapes, tmp_path / 'resumed', by_epoch=by_epoch)
     again.load_from, again.resume = str(half), True

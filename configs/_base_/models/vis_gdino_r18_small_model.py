@@ -27,7 +27,7 @@ model = dict(
             ffn_cfg=dict(feedforward_channels=512),
         ),
         text_layer_cfg=dict(ffn_cfg=dict(feedforward_channels=512)),
-        fusion_layer_cfg=dict(embed_dim=256),
+        fusion_layer_cfg=dict(embed_dim=256, init_values=0.1),
     ),
     decoder=dict(
         num_layers=2,

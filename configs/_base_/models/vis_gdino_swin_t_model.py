@@ -54,9 +54,7 @@ model = dict(
             self_attn_cfg=dict(num_heads=4, embed_dims=256, dropout=0.0),
             ffn_cfg=dict(embed_dims=256, feedforward_channels=1024, ffn_drop=0.0),
         ),
-        fusion_layer_cfg=dict(
-            v_dim=256, l_dim=256, embed_dim=1024, num_heads=4, init_values=1e-4
-        ),
+        fusion_layer_cfg=dict(v_dim=256, l_dim=256, embed_dim=1024, num_heads=4, init_values=1e-4),
     ),
     decoder=dict(
         num_layers=6,
@@ -64,9 +62,7 @@ model = dict(
         layer_cfg=dict(
             self_attn_cfg=dict(embed_dims=256, num_heads=8, dropout=0.0),
             cross_attn_text_cfg=dict(embed_dims=256, num_heads=8, dropout=0.0),
-            cross_attn_cfg=dict(
-                embed_dims=256, num_heads=8, num_levels=num_levels, dropout=0.0
-            ),
+            cross_attn_cfg=dict(embed_dims=256, num_heads=8, num_levels=num_levels, dropout=0.0),
             ffn_cfg=dict(embed_dims=256, feedforward_channels=2048, ffn_drop=0.0),
         ),
         post_norm_cfg=None,
@@ -76,9 +72,7 @@ model = dict(
         num_classes=80,  # size of the denoising label embedding, nothing else
         sync_cls_avg_factor=True,
         contrastive_cfg=dict(log_scale='auto', bias=True),
-        loss_cls=dict(
-            type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0
-        ),
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
         loss_bbox=dict(type='L1Loss', loss_weight=5.0),
         loss_iou=dict(type='GIoULoss', loss_weight=2.0),
     ),

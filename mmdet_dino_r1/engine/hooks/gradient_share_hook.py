@@ -72,14 +72,16 @@ def gradient_share(
         ``|grad part| / |grad rest|`` and the cosine (0 where a gradient vanishes).
     """
     grads = [
-        torch.cat([
-            (torch.zeros_like(p) if g is None else g).flatten().double()
-            for p, g in zip(
-                parameters,
-                torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True),
-                strict=True,
-            )
-        ])
+        torch.cat(
+            [
+                (torch.zeros_like(p) if g is None else g).flatten().double()
+                for p, g in zip(
+                    parameters,
+                    torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True),
+                    strict=True,
+                )
+            ]
+        )
         for loss in (part, rest)
     ]
     norms = [grad.norm() for grad in grads]

@@ -85,7 +85,9 @@ class PromptBankHook(Hook):
         if 'ann_file' in self.bank:
             return self.bank
         train = _innermost(runner.cfg.train_dataloader.dataset)
-        split = {key: train[key] for key in ('data_root', 'ann_file', 'data_prefix') if key in train}
+        split = {
+            key: train[key] for key in ('data_root', 'ann_file', 'data_prefix') if key in train
+        }
         return split | self.bank
 
 

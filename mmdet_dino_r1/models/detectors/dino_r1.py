@@ -81,9 +81,7 @@ class DINOR1(GroundingDINO):
         self.level_embed = nn.Parameter(torch.empty(self.num_feature_levels, self.embed_dims))
         self.memory_trans_fc = nn.Linear(self.embed_dims, self.embed_dims)
         self.memory_trans_norm = nn.LayerNorm(self.embed_dims)
-        self.query_selector = MODELS.build(
-            dict(self.query_selector, num_queries=self.num_queries)
-        )
+        self.query_selector = MODELS.build(dict(self.query_selector, num_queries=self.num_queries))
         self.prompt_encoder = MODELS.build(self.prompt_encoder)
         if self.prompt_encoder.num_levels != self.num_feature_levels:
             raise ValueError(

@@ -30,7 +30,9 @@ def warm_start_report(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) ->
         lines.append(f'new, keeps its initial values: {_by_module(new)}')
     if ignored := given.keys() - own.keys():
         lines.append(f'ignored, not part of this model: {_by_module(ignored)}')
-        replaced = [part for part in REPLACED_BY_PROMPTS if any(n.startswith(part) for n in ignored)]
+        replaced = [
+            part for part in REPLACED_BY_PROMPTS if any(n.startswith(part) for n in ignored)
+        ]
         if replaced:
             lines.append(f'  ({" and ".join(replaced)}: visual prompts take the place of text)')
     lines += [

@@ -123,4 +123,3 @@ class FusedBiAttention(BiMultiHeadAttention):
 def _visible(padding: Tensor | None) -> Tensor | None:
     """(bs, n) True at padding -> (bs, 1, 1, n) True where visible."""
     return None if padding is None else ~padding[:, None, None]
-

@@ -37,7 +37,9 @@ class PromptFocalLossCost(BinaryFocalLossCost):
     image. In training all images share all prompts, so all count.
     """
 
-    def __call__(self, pred_instances: InstanceData, gt_instances: InstanceData, **kwargs) -> Tensor:
+    def __call__(
+        self, pred_instances: InstanceData, gt_instances: InstanceData, **kwargs
+    ) -> Tensor:
         """(num_preds, num_gts) cost from ``scores`` (logits) and ``positive_maps``."""
         return self._focal_loss_cost(pred_instances.scores, gt_instances.positive_maps)
 

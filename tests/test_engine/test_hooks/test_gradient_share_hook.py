@@ -17,7 +17,9 @@ def test_share_and_direction_by_hand():
     share, cosine = gradient_share((3 * a).sum(), (3 * a + 4 * b).sum(), [a, b, unused])
     assert share == pytest.approx(3 / 5)
     assert cosine == pytest.approx(3 / 5)
-    assert gradient_share((4 * a - 3 * b).sum(), (3 * a + 4 * b).sum(), [a, b])[1] == pytest.approx(0)
+    assert gradient_share((4 * a - 3 * b).sum(), (3 * a + 4 * b).sum(), [a, b])[1] == pytest.approx(
+        0
+    )
 
 
 def test_only_optimised_terms_count():

@@ -9,10 +9,9 @@ from torch import nn
 from mmdet_dino_r1.engine.hooks import ReferenceModelHook
 
 
-def play(hook, policy, iterations, per_epoch=4, first=0, wrapped=False):
+def play(hook, policy, iterations, per_epoch=4, first=0):
     """Call the hook as a loop does; return the iterations with a refresh, and with GRQO."""
-    model = SimpleNamespace(module=policy) if wrapped else policy
-    runner = SimpleNamespace(model=model, train_dataloader=range(per_epoch), iter=first)
+    runner = SimpleNamespace(model=policy, train_dataloader=range(per_epoch), iter=first)
     refreshed, active = [], []
     policy.reference_model.refresh = lambda p: (
         refreshed.append(runner.iter),

@@ -30,18 +30,22 @@ def mmdet_losses(model, inputs):
     theirs = object.__new__(GroundingDINOHead)
     theirs.__dict__.update(head.__dict__)
     theirs.max_text_len = WIDTH
-    theirs.assigner = HungarianAssigner([
-        dict(type='BinaryFocalLossCost', weight=2.0),
-        dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
-        dict(type='IoUCost', iou_mode='giou', weight=2.0),
-    ])
+    theirs.assigner = HungarianAssigner(
+        [
+            dict(type='BinaryFocalLossCost', weight=2.0),
+            dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
+            dict(type='IoUCost', iou_mode='giou', weight=2.0),
+        ]
+    )
 
     def pad(logits):
         missing = WIDTH - logits.shape[-1]
         return nn.functional.pad(logits, (0, missing), value=float('-inf'))
 
     logits, boxes = head(
-        inputs['hidden_states'], inputs['references'], inputs['memory_text'],
+        inputs['hidden_states'],
+        inputs['references'],
+        inputs['memory_text'],
         inputs['text_token_mask'],
     )
     samples, choice = inputs['batch_data_samples'], inputs['choice']
@@ -53,9 +57,13 @@ def mmdet_losses(model, inputs):
     theirs.text_masks = inputs['text_token_mask']
     selection = inputs['selection']
     return theirs.loss_by_feat(
-        pad(logits), boxes, pad(selection.logits), selection.boxes_unact.sigmoid(),
+        pad(logits),
+        boxes,
+        pad(selection.logits),
+        selection.boxes_unact.sigmoid(),
         [sample.gt_instances for sample in samples],
-        [sample.metainfo for sample in samples], inputs['dn_meta'],
+        [sample.metainfo for sample in samples],
+        inputs['dn_meta'],
     )
 
 
@@ -89,7 +97,9 @@ def test_reward_is_the_assigners_own_cost():
     inputs = run(model, *make_batch(TWO_IMAGES))
     head, choice = model.bbox_head, inputs['choice']
     logits, boxes = head(
-        inputs['hidden_states'], inputs['references'], inputs['memory_text'],
+        inputs['hidden_states'],
+        inputs['references'],
+        inputs['memory_text'],
         inputs['text_token_mask'],
     )
     first = inputs['dn_meta']['num_denoising_queries']
@@ -100,7 +110,9 @@ def test_reward_is_the_assigners_own_cost():
     )
     seen = {}
     forward = head.loss_grqo.forward
-    head.loss_grqo.forward = lambda reward, **kw: seen.update(reward=reward) or forward(reward, **kw)
+    head.loss_grqo.forward = lambda reward, **kw: (
+        seen.update(reward=reward) or forward(reward, **kw)
+    )
     head.loss(**inputs)
     torch.testing.assert_close(seen['reward'][1, 0, 3], -cost[0].min())
 

@@ -16,7 +16,9 @@ def bank(num_classes: int, dim: int = 256) -> PromptBank:
 
 
 def detections(samples):
-    return [(s.pred_instances.bboxes, s.pred_instances.scores, s.pred_instances.labels) for s in samples]
+    return [
+        (s.pred_instances.bboxes, s.pred_instances.scores, s.pred_instances.labels) for s in samples
+    ]
 
 
 def assert_same(first, second):
@@ -170,9 +172,7 @@ def test_boxes_of_one_class_are_averaged():
         model.prompts_for(encoder_inputs, with_prompts(samples, [([box], [6])])) for box in boxes
     ]
     assert both.labels.tolist() == [[6]]
-    torch.testing.assert_close(
-        both.embeddings, (single[0].embeddings + single[1].embeddings) / 2
-    )
+    torch.testing.assert_close(both.embeddings, (single[0].embeddings + single[1].embeddings) / 2)
 
 
 @torch.no_grad()

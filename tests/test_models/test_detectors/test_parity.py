@@ -77,7 +77,9 @@ def test_every_stage_agrees(published_width, num_prompts):
     torch.testing.assert_close(
         our_outputs['selection'].boxes_unact.sigmoid(), their_selection['reference_points'], **close
     )
-    torch.testing.assert_close(our_outputs['hidden_states'], their_outputs['hidden_states'], **close)
+    torch.testing.assert_close(
+        our_outputs['hidden_states'], their_outputs['hidden_states'], **close
+    )
 
     for sample in samples:  # label i is token i
         sample.token_positive_map = {i + 1: [i] for i in range(num_prompts)}

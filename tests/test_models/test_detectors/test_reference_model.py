@@ -27,8 +27,8 @@ def test_shares_the_exemplars_that_the_policy_drew():
     model.prompt_sampler = lambda samples: seen.append(sampler(samples)) or seen[-1]
     objectness = model.reference_model.objectness_logits
     given = []
-    model.reference_model.objectness_logits = (
-        lambda *args: given.append(args[2]) or objectness(*args)
+    model.reference_model.objectness_logits = lambda *args: (
+        given.append(args[2]) or objectness(*args)
     )
     model.loss(*make_batch(TWO_IMAGES))
     assert len(seen) == 1 and given[0] is seen[0]
@@ -39,7 +39,9 @@ def test_is_no_part_of_the_model():
     before = list(model.state_dict()), len(list(model.parameters())), len(list(model.modules()))
     model.reference_model.refresh(model)
     assert before == (
-        list(model.state_dict()), len(list(model.parameters())), len(list(model.modules()))
+        list(model.state_dict()),
+        len(list(model.parameters())),
+        len(list(model.modules())),
     )
 
 
@@ -68,8 +70,14 @@ def test_holds_no_decoder():
     model.reference_model.refresh(model)
     names = {name.split('.')[0] for name in model.reference_model.state_dict()}
     assert names == {
-        'backbone', 'neck', 'encoder', 'bbox_head', 'prompt_encoder', 'level_embed',
-        'memory_trans_fc', 'memory_trans_norm',
+        'backbone',
+        'neck',
+        'encoder',
+        'bbox_head',
+        'prompt_encoder',
+        'level_embed',
+        'memory_trans_fc',
+        'memory_trans_norm',
     }
 
 

@@ -11,7 +11,11 @@ from mmdet_dino_r1.models.detectors import warm_start_report
 
 
 def test_report_names_every_fate():
-    own = {'backbone.a': torch.zeros(2), 'head.b': torch.zeros(3), 'prompt_encoder.c': torch.zeros(1)}
+    own = {
+        'backbone.a': torch.zeros(2),
+        'head.b': torch.zeros(3),
+        'prompt_encoder.c': torch.zeros(1),
+    }
     given = {
         'backbone.a': torch.zeros(2),
         'head.b': torch.zeros(4),
@@ -41,7 +45,9 @@ def test_grounding_dino_checkpoint_loads_by_name(tmp_path):
     fresh = {name: value.clone() for name, value in model.state_dict().items()}
     load_checkpoint(model, str(path), map_location='cpu')
     for name, value in model.state_dict().items():
-        is_new = name.startswith('prompt_encoder') or name == 'dn_query_generator.label_embedding.weight'
+        is_new = (
+            name.startswith('prompt_encoder') or name == 'dn_query_generator.label_embedding.weight'
+        )
         assert torch.equal(value, fresh[name] if is_new else source.state_dict()[name]), name
 
 

@@ -10,7 +10,12 @@ def select(memory, prompts, mask, num_queries=2):
     similarity = PromptContrastiveEmbed(log_scale='none', bias=False)
     proposals = torch.arange(memory.shape[1] * 4.0).view(1, -1, 4).expand(len(memory), -1, -1)
     return VisualGuidedQuerySelector(num_queries)(
-        memory, proposals, prompts, mask, similarity, lambda tokens: torch.zeros(*tokens.shape[:2], 4)
+        memory,
+        proposals,
+        prompts,
+        mask,
+        similarity,
+        lambda tokens: torch.zeros(*tokens.shape[:2], 4),
     )
 
 

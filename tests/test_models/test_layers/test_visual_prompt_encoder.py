@@ -55,7 +55,9 @@ def test_position_is_that_of_the_padded_image():
     """A box of an image that fills half the padded width, by two routes."""
     module = encoder()
     half = inputs(1, valid=(0.5, 1.0))
-    in_half = module(**half, image_index=torch.tensor([0]), boxes=torch.tensor([[0.5, 0.5, 0.4, 0.2]]))
+    in_half = module(
+        **half, image_index=torch.tensor([0]), boxes=torch.tensor([[0.5, 0.5, 0.4, 0.2]])
+    )
     full = module(
         **inputs(1), image_index=torch.tensor([0]), boxes=torch.tensor([[0.25, 0.5, 0.2, 0.2]])
     )

@@ -15,7 +15,9 @@ def test_advantage_by_hand():
     )
     # mean 2, deviations -2 0 0 2, variance 8 / 3
     expected = torch.tensor([-2.0, 0, 0, 2.0]) / math.sqrt(8 / 3)
-    torch.testing.assert_close(group_advantage(torch.tensor([0.0, 2.0, 2.0, 4.0]), eps=0.0), expected)
+    torch.testing.assert_close(
+        group_advantage(torch.tensor([0.0, 2.0, 2.0, 4.0]), eps=0.0), expected
+    )
 
 
 def test_advantage_of_each_group_is_its_own():
@@ -145,12 +147,16 @@ def test_only_weighted_terms_are_optimised():
     )
     assert {k for k in result if 'loss' in k} == {'loss_grqo_reward', 'loss_grqo_kl'}
     assert {k for k in result if 'loss' not in k} == {
-        'grqo_reward_mean', 'grqo_reward_std', 'grqo_empty_images', 'grqo_kl',
+        'grqo_reward_mean',
+        'grqo_reward_std',
+        'grqo_empty_images',
+        'grqo_kl',
     }
 
 
 @pytest.mark.parametrize(
-    'bad', [dict(advantage='rewards'), dict(mute_share=1.0), dict(kl_weight=-1), dict(mute_share=-0.1)]
+    'bad',
+    [dict(advantage='rewards'), dict(mute_share=1.0), dict(kl_weight=-1), dict(mute_share=-0.1)],
 )
 def test_bad_arguments_are_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):

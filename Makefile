@@ -1,0 +1,110 @@
+# make setup   the environment, in .venv          make demo   train and test on a drawn data set
+# make test    the tests                          make lint   ruff and codespell
+# make format  what ruff can put right            make clean  build leftovers away
+#
+# What can be overridden, for instance a GPU build of torch under another Python:
+#   make setup PYTHON=python3.12 TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?= torch==2.13.0
+# One of the two families of mm* packages: requirements/mminstall{,-openmmlab}.txt
+MM     ?= requirements/mminstall.txt
+# A folder of ready-made mmcv wheels; without one mmcv's operators are compiled, 12 to 15 minutes.
+WHEELS ?= ../shared/wheels
+# More arguments for pytest.
+ARGS   ?=
+
+BIN   := $(VENV)/bin
+PY    := $(BIN)/python
+PIP   := $(PY) -m pip --disable-pip-version-check
+MIM   := $(BIN)/mim
+LINKS := $(if $(wildcard $(WHEELS)),--find-links $(WHEELS))
+MMCV   = $(shell grep -E '^(onedl-)?mmcv==' $(MM))
+DEMO  := work_dirs/demo
+# Half the cores compute, the others load data: threads that wait for a busy core spin, and two on
+# two such cores were seen to be ten times slower than one.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+export OMP_NUM_THREADS ?= $(shell echo $$(( $(CORES) > 1 ? $(CORES) / 2 : 1 )))
+
+.PHONY: help setup demo test lint format clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^PYTHON/q' Makefile
+
+setup: $(VENV)/.setup-done
+
+# Each step says what it does. The order is a chain of needs: torch before mmcv, which compiles
+# against it; build tools before mmcv, which is built without pip's isolation (with it there is no
+# torch in sight and the operators are left out without a word).
+$(VENV)/.setup-done: $(wildcard requirements/*.txt) setup.py pyproject.toml
+	@echo "== setup 1/6: environment $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || \
+	  { echo "$(PYTHON) is not Python 3.10, 3.11 or 3.12; name one: make setup PYTHON=python3.11"; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "== setup 2/6: $(TORCH)"
+	$(PIP) install $(TORCH)
+	@echo "== setup 3/6: $(MM) (where no wheel of mmcv fits, it is compiled: 12 to 15 minutes)"
+	$(PIP) install 'setuptools>=70,<80' wheel ninja psutil packaging
+	MMCV_WITH_OPS=1 CFLAGS=-g0 $(PIP) install --no-build-isolation $(LINKS) -r $(MM)
+	@echo "== setup 4/6: openmim, without opendatalab, which pip will remark on and nothing here needs"
+	$(PIP) install --no-deps openmim==0.3.9
+	$(PIP) install -r requirements/mim.txt
+	@echo "== setup 5/6: this package, editable, and what its tests need"
+	$(PIP) install --no-build-isolation -e . -r requirements/tests.txt
+	@echo "== setup 6/6: checks"
+# opencv-python needs libGL, which servers lack; the headless build has the same modules. Both are
+# dependencies and share one folder, so the wanted one is installed again once the other is gone.
+	@$(PY) -c 'import cv2' || { \
+	  echo "== no libGL here: opencv-python gives way to opencv-python-headless"; \
+	  version=$$($(PY) -c 'from importlib.metadata import version; print(version("opencv-python"))'); \
+	  $(PIP) uninstall -y opencv-python && \
+	  $(PIP) install --no-deps --force-reinstall opencv-python-headless==$$version; }
+	@$(PY) -c 'import torch, mmcv._ext' || { \
+	  echo "== mmcv's operators do not load under this torch: compiling them, 12 to 15 minutes"; \
+	  MMCV_WITH_OPS=1 CFLAGS=-g0 $(PIP) install --no-build-isolation --no-deps --no-cache-dir \
+	    --force-reinstall --no-binary :all: $(MMCV); }
+	@$(PY) -c 'import torch, mmcv._ext' || { \
+	  echo "mmcv has no operators (mmcv._ext) for this torch. Its build needs a C++ compiler and,"; \
+	  echo "for CUDA, nvcc of torch's CUDA version; see the output above, then run make again."; exit 1; }
+	$(PY) -c 'import mmdet_dino_r1; print("mmdet_dino_r1", mmdet_dino_r1.__version__, "is ready")'
+	@touch $@
+
+# Every step can be run again by itself; the data are drawn only once.
+demo: setup
+	@printf '\n== demo 1/5: draw the shapes set\n'
+	$(MIM) run mmdet_dino_r1 generate_shapes data/shapes
+	@printf '\n== demo 2/5: train on the base classes\n'
+	$(MIM) train mmdet_dino_r1 configs/dino_r1_r18_shapes.py --work-dir $(DEMO)
+	@printf '\n== demo 3/5: test on the base classes\n'
+	$(MIM) test mmdet_dino_r1 configs/dino_r1_r18_shapes.py --work-dir $(DEMO)/base \
+	  --checkpoint "$$(cat $(DEMO)/last_checkpoint)" \
+	  --cfg-options test_evaluator.outfile_prefix=$(DEMO)/base/results
+	@printf '\n== demo 4/5: test on classes never trained on, from prompts alone\n'
+	$(MIM) test mmdet_dino_r1 configs/dino_r1_r18_shapes_novel.py --work-dir $(DEMO)/novel \
+	  --checkpoint "$$(cat $(DEMO)/last_checkpoint)" \
+	  --cfg-options test_evaluator.outfile_prefix=$(DEMO)/novel/results
+	@printf '\n== demo 5/5: report\n'
+	$(MIM) run mmdet_dino_r1 demo_report $(DEMO)
+
+test: setup
+	$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/.lint-done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+format: $(VENV)/.lint-done
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.lint-done: requirements/dev.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PIP) install $(shell grep -E '^(ruff|codespell)==' requirements/dev.txt)
+	@touch $@
+
+# Leaves data/, work_dirs/ and the environment; .mim belongs to the editable install.
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

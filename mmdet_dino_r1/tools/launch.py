@@ -1,0 +1,138 @@
+"""Runs mmdet's own train and test scripts, after checks that speak plainly.
+
+The scripts are the ones mmdet installed, so every flag behaves as in mmdet. What is added: this
+package is imported first (its classes are registered, and ``mmdet_dino_r1::configs/x.py``
+resolves), and missing data, unknown configs and mistyped ``type=`` names end in a message of a
+few lines instead of a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import mmdet
+import mmengine.registry
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+from ..shipped import config_path, near_configs
+from .preflight import find_missing, report_missing
+
+_RANK_VARIABLES = {
+    'pytorch': 'RANK',
+    'slurm': 'SLURM_PROCID',
+    'mpi': 'OMPI_COMM_WORLD_RANK',
+}
+# How mmengine words a `type` it cannot find; runners and schedulers leave the scope out.
+_UNKNOWN_TYPE = re.compile(r'^(\S+) is not in the (?:\w+::)?(.+?) registry\.')
+
+
+def launch(stage: str) -> None:
+    """Check, then run mmdet's script with this process's command line.
+
+    Args:
+        stage: 'train' or 'test'.
+    """
+    script = str(mmdet_script(stage))
+    # Its parser is the only one that knows all its flags; `-h` prints its help and ends here.
+    args = runpy.run_path(script, run_name='mmdet_script')['parse_args']()
+    cfg = load_config(args)
+    if missing := find_missing(cfg, args, stage):
+        stop(report_missing(missing, args.config), args.launcher)
+    try:
+        runpy.run_path(script, run_name='__main__')
+    except KeyError as error:
+        if (message := explain_unknown_type(error, cfg)) is None:
+            raise
+        stop(message, args.launcher)
+
+
+def mmdet_script(stage: str) -> Path:
+    """Path of the script mmdet installed.
+
+    Raises:
+        FileNotFoundError: mmdet was installed without its tools.
+    """
+    script = Path(mmdet.__file__).parent / '.mim' / 'tools' / f'{stage}.py'
+    if not script.is_file():
+        raise FileNotFoundError(
+            f'{script} does not exist: mmdet was installed without its tools. Install it with '
+            'pip or mim, not by copying its folder.'
+        )
+    return script
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config as mmdet's script will see it; ends with a message where there is none."""
+    if not Path(args.config).is_file():
+        stop(explain_unknown_config(args.config), args.launcher)
+    try:
+        cfg = Config.fromfile(args.config)
+    except FileNotFoundError as error:  # a `_base_` of it
+        stop(f'{args.config}: {error}', args.launcher)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    return cfg
+
+
+def explain_unknown_config(config: str) -> str:
+    """One line on a config file that does not exist, with what was probably meant."""
+    message = f'config file {os.path.abspath(config)} does not exist.'
+    try:
+        return f'{message} The shipped one of that name is {config_path(Path(config).name)}'
+    except FileNotFoundError:
+        near = near_configs(config)
+    return f'{message} Near names among the shipped ones: {", ".join(near)}' if near else message
+
+
+def explain_unknown_type(error: KeyError, cfg: Config) -> str | None:
+    """One line on a mistyped ``type=``, with near names; None if ``error`` is another one."""
+    match = _UNKNOWN_TYPE.match(str(error.args[0]) if error.args else '')
+    if match is None:
+        return None
+    name, kind = match.groups()
+    places = [f'{key}.type' for key in _find_type(cfg.to_dict(), name)]
+    where = f' ({", ".join(places)})' if places else ''
+    near = difflib.get_close_matches(name, _registered_names(kind), n=3, cutoff=0.6)
+    hint = f'Did you mean {" or ".join(near)}?' if near else 'Is its module in `custom_imports`?'
+    return f"type='{name}'{where} is not registered as a {kind}. {hint}"
+
+
+def _find_type(node: object, name: str, key: str = '') -> list[str]:
+    """Dotted keys of the dicts in ``node`` whose ``type`` is ``name``."""
+    if isinstance(node, dict):
+        found = [key] if node.get('type') == name else []
+        items = node.items()
+    elif isinstance(node, (list, tuple)):
+        found, items = [], enumerate(node)
+    else:
+        return []
+    for child, value in items:
+        found += _find_type(value, name, f'{key}.{child}' if key else str(child))
+    return found
+
+
+def _registered_names(kind: str) -> set[str]:
+    """Names in all registries of one kind ('model', 'hook', ...), mmengine's and its children's."""
+    names: set[str] = set()
+    waiting = [root for root in vars(mmengine.registry).values() if isinstance(root, Registry)]
+    while waiting:
+        registry = waiting.pop()
+        waiting += registry.children.values()
+        if registry.name == kind:
+            names |= registry.module_dict.keys()
+    return names
+
+
+def stop(message: str, launcher: str) -> NoReturn:
+    """End with exit status 2; of several processes only the first says why."""
+    if os.environ.get(_RANK_VARIABLES.get(launcher, ''), '0') == '0':
+        print(f'mmdet_dino_r1: {message}', file=sys.stderr, flush=True)
+    sys.exit(2)

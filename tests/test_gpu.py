@@ -1,0 +1,48 @@
+"""The same model on a CUDA device: it trains there, and says the same as on the CPU."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from conftest import TWO_IMAGES, build_tiny, make_batch, with_prompts
+
+from mmdet_dino_r1.structures import PromptBank
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device'),
+]
+
+
+def on_gpu(images, samples):
+    return images.cuda(), [deepcopy(sample).to('cuda') for sample in samples]
+
+
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16])
+@pytest.mark.parametrize('ground_truth', [TWO_IMAGES, [([], []), ([], [])]])
+def test_training_step(dtype, ground_truth):
+    model = build_tiny(dict()).cuda().train()
+    model.reference_model.refresh(model)
+    with torch.autocast('cuda', dtype or torch.bfloat16, enabled=dtype is not None):
+        losses = model.loss(*on_gpu(*make_batch(ground_truth)))
+    loss, _ = model.parse_losses(losses)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('carried', [False, True])
+def test_agrees_with_the_cpu(carried):
+    model = build_tiny().eval()
+    names = tuple('abcde')
+    model.set_prompt_bank(PromptBank(names, torch.randn(5, 256)))
+    images, samples = make_batch([([], [])] * 2)
+    if carried:
+        samples = with_prompts(samples, [([[4, 4, 30, 30]], [3]), ([[9, 9, 50, 50]] * 2, [1, 2])])
+    on_cpu = [s.pred_instances for s in model.predict(images, deepcopy(samples))]
+    found = model.cuda().predict(*on_gpu(images, samples))
+    for one, other in zip(on_cpu, found, strict=True):
+        other = other.pred_instances.cpu()
+        torch.testing.assert_close(other.scores, one.scores, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(other.bboxes / 64, one.bboxes / 64, rtol=1e-4, atol=1e-4)

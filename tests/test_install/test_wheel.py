@@ -1,0 +1,93 @@
+"""The wheel holds what mim and mmengine look for, whatever lies around in the checkout."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('*.py')}
+MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'mmdet_dino_r1').rglob('*.py')}
+MODULES = {name for name in MODULES if '/.mim/' not in name}
+LEFT_BEHIND = shutil.ignore_patterns(
+    '.git', '.venv*', '.mim', 'build', 'dist', '*.egg-info', '__pycache__', 'data', 'work_dirs'
+)
+
+
+def build_wheel(source, folder):
+    pip_wheel = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation']
+    subprocess.run([*pip_wheel, '-w', str(folder), str(source)], check=True)
+    return next(Path(folder).glob('*.whl'))
+
+
+def contents(wheel):
+    """Name and content of each file; what pip records about them is left out."""
+    with zipfile.ZipFile(wheel) as file:
+        return {name: file.read(name) for name in file.namelist() if '.dist-info/' not in name}
+
+
+@pytest.fixture(scope='session')
+def checkout(tmp_path_factory):
+    """A copy, so that building disturbs neither the checkout nor an editable install of it."""
+    copy = tmp_path_factory.mktemp('checkout') / 'repo'
+    shutil.copytree(ROOT, copy, ignore=LEFT_BEHIND)
+    return copy
+
+
+@pytest.fixture(scope='session')
+def wheel(checkout, tmp_path_factory):
+    return build_wheel(checkout, tmp_path_factory.mktemp('wheel'))
+
+
+def test_the_wheel_holds_all_and_only_what_belongs_there(wheel):
+    shipped = {f'mmdet_dino_r1/.mim/configs/{name}' for name in CONFIGS}
+    assert set(contents(wheel)) == MODULES | shipped | {'mmdet_dino_r1/.mim/model-index.yml'}
+    assert {'mmdet_dino_r1/tools/train.py', 'mmdet_dino_r1/tools/test.py'} <= MODULES
+
+
+def test_no_mm_package_is_required_by_the_wheel(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        metadata = next(name for name in file.namelist() if name.endswith('METADATA'))
+        text = file.read(metadata).decode()
+    required = [line.split()[1] for line in text.splitlines() if line.startswith('Requires-Dist')]
+    assert 'pycocotools' in required
+    assert not [name for name in required if name.startswith(('mm', 'onedl', 'torch'))]
+
+
+def test_what_an_earlier_install_left_does_not_get_in(wheel, checkout, tmp_path):
+    stale = tmp_path / 'repo'
+    shutil.copytree(checkout, stale)
+    for folder in ('mmdet_dino_r1/.mim/configs/configs', 'build/lib/mmdet_dino_r1/.mim/configs'):
+        (stale / folder).mkdir(parents=True, exist_ok=True)
+        (stale / folder / 'ghost.py').touch()
+    assert contents(build_wheel(stale, tmp_path / 'out')) == contents(wheel)
+
+
+def test_an_sdist_builds_into_the_same_wheel(wheel, checkout, tmp_path):
+    build = 'import sys, setuptools.build_meta as b; print(b.build_sdist(sys.argv[1]))'
+    subprocess.run([sys.executable, '-c', build, str(tmp_path)], cwd=checkout, check=True)
+    sdist = next(tmp_path.glob('*.tar.gz'))
+    assert contents(build_wheel(sdist, tmp_path / 'out')) == contents(wheel)
+
+
+def test_an_editable_install_leads_every_tool_to_the_checkout(checkout, tmp_path):
+    repo = tmp_path / 'repo'
+    shutil.copytree(checkout, repo)
+    build = 'import sys, setuptools.build_meta as b; print(b.build_editable(sys.argv[1]))'
+    subprocess.run([sys.executable, '-c', build, str(tmp_path)], cwd=repo, check=True)
+    with zipfile.ZipFile(next(tmp_path.glob('*.whl'))) as file:
+        top_level = next(name for name in file.namelist() if name.endswith('top_level.txt'))
+        # openmim and mmengine 0.10.7 join this to site-packages and look there
+        assert file.read(top_level).decode() == f'{repo}/mmdet_dino_r1\n'
+    assert (repo / 'mmdet_dino_r1/.mim/configs/configs').resolve() == repo / 'configs'
+    assert (repo / 'mmdet_dino_r1/.mim/model-index.yml').resolve() == repo / 'model-index.yml'
+    assert (repo / '.mim/tools').resolve() == repo / 'mmdet_dino_r1/tools'
+
+
+def test_building_touches_only_what_git_ignores(wheel, checkout):
+    new = {path.name for path in checkout.iterdir()} - {path.name for path in ROOT.iterdir()}
+    assert new <= {'build', 'mmdet_dino_r1.egg-info'}
+    assert not (checkout / 'mmdet_dino_r1' / '.mim').exists()
