@@ -21,10 +21,9 @@ MIM   := $(BIN)/mim
 LINKS := $(if $(wildcard $(WHEELS)),--find-links $(WHEELS))
 MMCV   = $(shell grep -E '^(onedl-)?mmcv==' $(MM))
 DEMO  := work_dirs/demo
-# Half the cores compute, the others load data: threads that wait for a busy core spin, and two on
-# two such cores were seen to be ten times slower than one.
-CORES := $(shell getconf _NPROCESSORS_ONLN)
-export OMP_NUM_THREADS ?= $(shell echo $$(( $(CORES) > 1 ? $(CORES) / 2 : 1 )))
+# Threads of torch that wait for each other spin; beside any other load on the same cores a step was
+# seen to take ten times as long. Spinning only briefly costs nothing on an idle machine.
+export GOMP_SPINCOUNT ?= 10000
 
 .PHONY: help setup demo test lint format clean
 .DEFAULT_GOAL := help

@@ -5,10 +5,12 @@ _base_ = [
     './_base_/datasets/shapes.py',
     './_base_/schedules/adamw_12e.py',
 ]
-max_iters = 480
+max_iters = 460
 lr = 8e-4
 
-optim_wrapper = dict(optimizer=dict(lr=lr), paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0))
+randomness = dict(seed=0)
+# one group of parameters, updated by one fused kernel
+optim_wrapper = dict(optimizer=dict(lr=lr, fused=True), paramwise_cfg=None)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min_ratio=0.02),

@@ -46,10 +46,10 @@ class ShapesDifficulty:
         noise (float): Standard deviation of the final noise, of 255.
     """
 
-    class_distance: float = 1.3
+    class_distance: float = 1.5
     object_side: tuple[float, float] = (0.14, 0.375)
-    objects_per_image: tuple[int, int] = (1, 6)
-    classes_per_image: int = 3
+    objects_per_image: tuple[int, int] = (2, 8)
+    classes_per_image: int = 5
     max_overlap: float = 0.3
     min_visible: float = 0.6
     stretch: float = 0.15

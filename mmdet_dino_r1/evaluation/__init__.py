@@ -1,1 +1,5 @@
-"""Metrics that mmdet lacks; none are needed so far."""
+"""What mmdet's metrics lack."""
+
+from .chance_level import chance_ap50
+
+__all__ = ['chance_ap50']

@@ -26,7 +26,7 @@ import numpy as np
 from mmengine.config import Config
 
 from mmdet_dino_r1.datasets import ExemplarDataset
-from mmdet_dino_r1.tools.chance_level import chance_ap50
+from mmdet_dino_r1.evaluation.chance_level import chance_ap50
 from mmdet_dino_r1.visualization import (
     DetectionRow,
     draw_curves,

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mmdet_dino_r1.tools.chance_level import chance_ap50
+from mmdet_dino_r1.evaluation.chance_level import chance_ap50
 
 
 def write(path, num_classes, num_images=20, crowd=0):
