@@ -3,7 +3,7 @@ _base_ = './vis_gdino_r18_shapes.py'
 
 reward_weight = 0.01  # alpha in the paper
 kl_weight = 0.04  # beta in the paper; 0 disables the reference model
-mute_share = 1 / 3  # queries of lowest objectness that get no advantage: 13 of 40
+mute_share = 1 / 3  # queries of lowest objectness that get no advantage: 16 of 50
 
 model = dict(
     bbox_head=dict(

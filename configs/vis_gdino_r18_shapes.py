@@ -5,7 +5,7 @@ _base_ = [
     './_base_/datasets/shapes.py',
     './_base_/schedules/adamw_12e.py',
 ]
-max_iters = 460
+max_iters = 500
 lr = 8e-4
 
 randomness = dict(seed=0)

@@ -79,7 +79,7 @@ def tiny_model_cfg(grqo: dict | None = None, **model) -> Config:
                 ),
                 decoder=dict(layer_cfg=dict(ffn_cfg=dict(feedforward_channels=64))),
                 dn_cfg=dict(group_cfg=dict(num_dn_queries=8)),
-                test_cfg=dict(max_per_img=20),
+                test_cfg=dict(max_per_img=20, nms=None),
             )
         )
     )

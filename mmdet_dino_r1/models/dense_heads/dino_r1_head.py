@@ -7,6 +7,7 @@ Boxes of predictions are normalised (cx, cy, w, h) unless said otherwise.
 from __future__ import annotations
 
 import torch
+from mmcv.ops import batched_nms
 from mmdet.models.dense_heads import GroundingDINOHead
 from mmdet.models.layers import inverse_sigmoid
 from mmdet.registry import MODELS, TASK_UTILS
@@ -245,7 +246,8 @@ class DINOR1Head(GroundingDINOHead):
             rescale: boxes in the original image's pixels rather than the input's.
 
         Returns:
-            Per image at most ``test_cfg.max_per_img`` instances, best first: ``bboxes``
+            Per image at most ``test_cfg.max_per_img`` instances, best first, after class-wise
+            suppression where ``test_cfg.nms`` asks for it (ours; the paper has none): ``bboxes``
             (n, 4) in pixels (x1, y1, x2, y2), clipped to the image, ``scores``, ``labels``.
         """
         last = len(hidden_states) - 1  # the other layers' scores would be thrown away
@@ -272,4 +274,8 @@ class DINOR1Head(GroundingDINOHead):
         if rescale:
             bboxes = bboxes / bboxes.new_tensor(sample.scale_factor).repeat(2)
         found = InstanceData(bboxes=bboxes, scores=scores, labels=labels[prompt])
-        return found[found.labels != PADDING_LABEL]
+        found = found[found.labels != PADDING_LABEL]
+        if nms := self.test_cfg.get('nms'):
+            _, keep = batched_nms(found.bboxes, found.scores, found.labels, dict(nms))
+            found = found[keep]
+        return found

@@ -162,6 +162,22 @@ def test_predictions_by_hand():
     assert len(found) <= 20
 
 
+def test_suppression_is_class_wise_and_only_on_request():
+    head = build_tiny().bbox_head
+    _, (sample,) = make_batch([([], [])])
+    logits = torch.full((10, 2), -9.0)
+    logits[0, 0], logits[1, 0], logits[2, 1] = 3.0, 2.0, 1.0
+    boxes = torch.full((10, 4), 0.5)
+    boxes[1, 0] = 0.52  # IoU 0.92 with the first
+    labels = torch.tensor([4, 5])
+    found = head._predict_by_feat_single(logits, boxes, labels, sample, False)
+    assert found.labels[:3].tolist() == [4, 4, 5]
+    head.test_cfg = dict(max_per_img=3, nms=dict(type='nms', iou_threshold=0.7))
+    found = head._predict_by_feat_single(logits, boxes, labels, sample, False)
+    assert found.labels.tolist() == [4, 5], 'the second of class 4 gives way, the other class not'
+    torch.testing.assert_close(found.scores, torch.tensor([3.0, 1.0]).sigmoid())
+
+
 def test_another_assigner_is_refused_by_name():
     with pytest.raises(TypeError, match='BatchedHungarianAssigner.*got HungarianAssigner'):
         build_tiny(train_cfg=dict(assigner=dict(type='HungarianAssigner')))
