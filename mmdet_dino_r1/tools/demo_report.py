@@ -289,7 +289,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='SPLIT=FILE',
         help='detections of a split, instead of ROOT/SPLIT/results.bbox.json',
     )
-    parser.add_argument('--score-thr', type=float, default=0.3, help='of detections drawn')
+    parser.add_argument('--score-thr', type=float, default=0.25, help='of detections drawn')
     parser.add_argument('--rows', type=int, default=3, help='images drawn per split')
     options = parser.parse_args(args)
     results = {name: options.root / name / 'results.bbox.json' for name in SPLITS}

@@ -41,7 +41,8 @@ def draw_curves(train: Sequence[dict], val: Sequence[dict]) -> np.ndarray:
             (_losses, train, 'loss_cls'),
             (_reward, train, 'grqo_reward_mean'),
             (_kl, train, 'grqo_kl'),
-            (_validation, val, 'coco/bbox_mAP'),
+            # a single validation is no curve
+            (_validation, val if len(val) > 1 else (), 'coco/bbox_mAP'),
         )
         if any(key in row for row in rows)
     ]

@@ -57,7 +57,7 @@ class DetectionRow:
 
 
 def draw_prompts_and_detections(
-    rows: Sequence[DetectionRow], score_thr: float = 0.3, size: int = 320, crop: int = 72
+    rows: Sequence[DetectionRow], score_thr: float = 0.25, size: int = 320, crop: int = 72
 ) -> np.ndarray:
     """Draw exemplars, ground truth and detections side by side, row by row.
 
@@ -78,7 +78,7 @@ def draw_prompts_and_detections(
             (
                 'prompts',
                 'ground truth',
-                f'detections, score >= {score_thr:g} (grey: a class not shown)',
+                f'detections, score >= {score_thr:g} (grey: other class)',
             ),
             widths,
         )

@@ -8,7 +8,7 @@ GRQO = [
     row | dict(grqo_reward_mean=-2.0, grqo_reward_std=0.5, grqo_kl=0.01 * row['step'])
     for row in LOSSES
 ]
-VAL = [{'step': 1, 'coco/bbox_mAP': 0.1, 'coco/bbox_mAP_50': 0.2}]
+VAL = [{'step': step, 'coco/bbox_mAP': 0.1, 'coco/bbox_mAP_50': 0.2} for step in (1, 2)]
 
 
 def test_one_panel_for_each_kind_of_value():
@@ -18,6 +18,10 @@ def test_one_panel_for_each_kind_of_value():
     panels = [draw_curves(train, val) for train, val in ((LOSSES, VAL), (GRQO, []), (GRQO, VAL))]
     widths = [panel.shape[1] / one.shape[1] for panel in panels]
     np.testing.assert_allclose(widths, [2, 3, 4], atol=0.01)
+
+
+def test_a_single_validation_is_no_curve():
+    assert draw_curves(LOSSES, VAL[:1]).shape == draw_curves(LOSSES, []).shape
 
 
 def test_values_reach_the_picture():

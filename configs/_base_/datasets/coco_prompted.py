@@ -28,7 +28,7 @@ train_pipeline = [
             ],
         ],
     ),
-    dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2), keep_empty=False),
+    dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)),
     dict(
         type='PackDetInputs',
         meta_keys=(

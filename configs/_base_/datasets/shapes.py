@@ -7,7 +7,7 @@ train_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(128, 128), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1), keep_empty=False),
+    dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1)),
     dict(
         type='PackDetInputs',
         meta_keys=(
