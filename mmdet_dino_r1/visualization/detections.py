@@ -78,7 +78,7 @@ def draw_prompts_and_detections(
             (
                 'prompts',
                 'ground truth',
-                f'detections, score >= {score_thr:g} (grey: other class)',
+                f'detections >= {score_thr:g} (grey: other class)',
             ),
             widths,
         )
