@@ -1,4 +1,4 @@
-"""Imports point one way (DESIGN.md section 3), and files stay small."""
+"""Imports point one way, and files stay small."""
 
 import ast
 from pathlib import Path

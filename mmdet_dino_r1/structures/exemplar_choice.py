@@ -13,7 +13,7 @@ class ExemplarChoice:
     """Exemplars drawn from the images of one batch.
 
     Drawn once per step and shared by the policy and the reference model
-    (DESIGN.md fact 2: the published code draws twice).
+    (the published code draws twice, unlike its Algorithm 1).
 
     Attributes:
         image_index: (num_exemplars,) long, on the CPU: the image of the batch each box lies in.

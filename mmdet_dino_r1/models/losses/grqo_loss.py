@@ -37,7 +37,7 @@ def group_advantage(reward: Tensor, eps: float = 1e-6) -> Tensor:
 def mute_last(advantage: Tensor, mute_share: float) -> Tensor:
     """Zero the advantages of the queries with the lowest objectness (300 of 900).
 
-    Without it the mean advantage is identically zero and teaches nothing (DESIGN.md fact 1).
+    Without it the mean advantage is identically zero and teaches nothing.
 
     Args:
         advantage: (..., num_queries), highest objectness first.

@@ -49,7 +49,7 @@ class BatchedHungarianAssigner(HungarianAssigner):
     """mmdet's ``HungarianAssigner``, split in two so that its cost also serves as reward.
 
     The same costs and the same matching as the parent's, but one cost tensor per image for
-    all layers, and one transfer to the CPU for all assignments of a step (DESIGN.md fact 8).
+    all layers, and one transfer to the CPU for all assignments of a step.
 
     Args:
         match_costs: as for the parent.

@@ -140,7 +140,7 @@ def test_batch_size_and_order_change_nothing():
 
 @torch.no_grad()
 def test_images_with_different_prompts_as_if_alone():
-    """DESIGN fact 5: padding prompts and neighbours must not leak."""
+    """Padding prompts and neighbours must not leak."""
     model = build_tiny().eval()
     images, samples = make_batch([NO_BOXES] * 3)
     prompts = [

@@ -19,7 +19,7 @@ def test_equals_the_policy_right_after_refresh():
 
 
 def test_shares_the_exemplars_that_the_policy_drew():
-    """DESIGN fact 2: drawn once. Many boxes of one class make another draw visible."""
+    """Drawn once. Many boxes of one class make another draw visible."""
     model = build_tiny(dict()).train()
     model.reference_model.refresh(model)
     seen = []

@@ -34,7 +34,7 @@ def test_advantage_ignores_shift_and_positive_scale():
 
 
 def test_whole_group_sums_to_zero_with_zero_gradient():
-    """DESIGN fact 1: the mean advantage of a whole group teaches nothing."""
+    """The mean advantage of a whole group teaches nothing."""
     reward = torch.randn(2, 30, dtype=torch.double, requires_grad=True)
     total = group_advantage(reward).sum()
     total.backward()
@@ -118,7 +118,7 @@ def test_loss_by_hand_policy_mode():
 
 
 def test_published_loss_raises_kept_and_lowers_muted_rewards():
-    """DESIGN fact 1, what the muting does: descend the loss on the rewards themselves."""
+    """What the muting does: descend the loss on the rewards themselves."""
     reward = torch.randn(1, 4, 900, requires_grad=True)
     loss = GRQOLoss(kl_weight=0)(reward, torch.ones(4, dtype=torch.bool), torch.zeros(4, 900), None)
     loss['loss_grqo_reward'].backward()
