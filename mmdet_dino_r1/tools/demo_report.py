@@ -26,6 +26,7 @@ import numpy as np
 from mmengine.config import Config
 
 from mmdet_dino_r1.datasets import ExemplarDataset
+from mmdet_dino_r1.engine.hooks.prompt_bank_hook import exemplar_source, innermost_dataset
 from mmdet_dino_r1.evaluation.chance_level import chance_ap50
 from mmdet_dino_r1.visualization import (
     DetectionRow,
@@ -97,7 +98,7 @@ def read_split(root: Path, name: str) -> SplitRun:
     if not config.exists():
         raise FileNotFoundError(f'{config} is missing; {_test_command(root, name)}')
     cfg = Config.fromfile(config)
-    dataset = _innermost(cfg.test_dataloader.dataset)
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
     data_root = dataset.get('data_root', '')
     ann_file = osp.join(data_root, dataset.ann_file)
     if not osp.exists(ann_file):
@@ -140,13 +141,6 @@ def _test_command(root: Path, name: str) -> str:
     )
 
 
-def _innermost(dataset: Config) -> Config:
-    """The dataset config inside wrappers such as ``RepeatDataset``."""
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
-
-
 def _bank_of(cfg: Config) -> dict:
     """Where ``PromptBankHook`` took the exemplars from: the training set by default."""
     hooks = [*cfg.get('default_hooks', {}).values(), *(cfg.get('custom_hooks') or [])]
@@ -154,11 +148,7 @@ def _bank_of(cfg: Config) -> dict:
     for hook in hooks:
         if hook is not None and hook['type'] == 'PromptBankHook':
             bank = dict(hook.get('bank') or {})
-    if 'ann_file' not in bank:
-        train = _innermost(cfg.train_dataloader.dataset)
-        source = ('data_root', 'ann_file', 'data_prefix')
-        bank = {key: train[key] for key in source if key in train} | bank
-    return bank
+    return exemplar_source(bank, cfg)
 
 
 # -------------------------------------------------------------------- writing

@@ -52,8 +52,8 @@ class PromptBankHook(Hook):
             dict(
                 type='ExemplarDataset',
                 classes=list(tested.metainfo['classes']),
-                pipeline=_innermost(loader_cfg.dataset).pipeline,
-                **self._source(runner),
+                pipeline=innermost_dataset(loader_cfg.dataset).pipeline,
+                **exemplar_source(self.bank, runner.cfg),
             )
         )
         loader = Runner.build_dataloader(
@@ -80,18 +80,22 @@ class PromptBankHook(Hook):
             logger='current',
         )
 
-    def _source(self, runner: Runner) -> dict:
-        """Arguments of ``ExemplarDataset`` that name the split and the choice from it."""
-        if 'ann_file' in self.bank:
-            return self.bank
-        train = _innermost(runner.cfg.train_dataloader.dataset)
-        split = {
-            key: train[key] for key in ('data_root', 'ann_file', 'data_prefix') if key in train
-        }
-        return split | self.bank
+
+def exemplar_source(bank: dict, cfg: ConfigDict) -> dict:
+    """Arguments of ``ExemplarDataset`` that name the split and the choice from it.
+
+    Args:
+        bank: argument of :class:`PromptBankHook`.
+        cfg: the whole config; its training set is the split where ``bank`` names none.
+    """
+    if 'ann_file' in bank:
+        return bank
+    train = innermost_dataset(cfg.train_dataloader.dataset)
+    split = {key: train[key] for key in ('data_root', 'ann_file', 'data_prefix') if key in train}
+    return split | bank
 
 
-def _innermost(dataset: ConfigDict) -> ConfigDict:
+def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
     """The dataset config inside wrappers such as ``RepeatDataset``."""
     while 'dataset' in dataset:
         dataset = dataset.dataset
