@@ -1,8 +1,18 @@
 """Typed values that travel between the stages; no model code."""
 
 from .exemplar_choice import ExemplarChoice
-from .prompt_bank import PromptBank
+from .prompt_bank import BankExemplars, PromptBank, protocol_summary
+from .prompt_bank_file import load_prompt_bank, save_prompt_bank
 from .query_selection import QuerySelection
 from .visual_prompts import VisualPrompts
 
-__all__ = ['ExemplarChoice', 'PromptBank', 'QuerySelection', 'VisualPrompts']
+__all__ = [
+    'BankExemplars',
+    'ExemplarChoice',
+    'PromptBank',
+    'QuerySelection',
+    'VisualPrompts',
+    'load_prompt_bank',
+    'protocol_summary',
+    'save_prompt_bank',
+]

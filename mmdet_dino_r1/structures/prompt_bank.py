@@ -1,13 +1,45 @@
-"""Prompts kept for later: one embedding per class."""
+"""Prompts kept for later: one embedding per class, and how it was made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import torch
 from torch import Tensor
+
+_NAMED_AT_MOST = 10
+
+
+@dataclass(frozen=True)
+class BankExemplars:
+    """The boxes that a prompt bank was encoded from, in any order.
+
+    Attributes:
+        labels: (num_exemplars,) long, row of the bank that each went into.
+        boxes: (num_exemplars, 4) float (x1, y1, x2, y2) in pixels of the image file.
+        image_ids: id of each one's image in the annotation file.
+        file_names: path of that image below the image folder.
+        embeddings: (num_exemplars, dim), or None where only the means were kept.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    image_ids: tuple[int | str, ...]
+    file_names: tuple[str, ...]
+    embeddings: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.labels), len(self.boxes), len(self.image_ids), len(self.file_names)}
+        if self.embeddings is not None:
+            lengths.add(len(self.embeddings))
+        if len(lengths) > 1:
+            raise ValueError(f'Exemplars of a prompt bank have unequal lengths: {sorted(lengths)}')
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -17,25 +49,61 @@ class PromptBank:
     Attributes:
         class_names: name of each class, without repetition.
         embeddings: (num_classes, dim).
-        provenance: how the bank was made (shots, seed, source split …), for the log.
+        provenance: how the bank was made, in plain JSON values: ``shots``, ``seed``,
+            ``ann_file``, ``ann_sha256``, ``img_prefix``, ``model`` (config name), ``weights``
+            (fingerprint), ``package_version`` …
+        class_ids: category id of each class in the source; empty where unknown.
+        exemplars: what the embeddings are means of, or None where unknown.
+        labels: label of each row in the dataset that is tested; None: the row's number. Set by
+            :meth:`aligned_to`.
     """
 
     class_names: tuple[str, ...]
     embeddings: Tensor
     provenance: dict = field(default_factory=dict)
+    class_ids: tuple[int, ...] = ()
+    exemplars: BankExemplars | None = None
+    labels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if len(self.class_names) == 0:
+            raise ValueError('A prompt bank needs at least one class.')
         if len(self.class_names) != len(self.embeddings):
             raise ValueError(
                 f'A prompt bank of {len(self.class_names)} classes needs as many embeddings, '
                 f'got {len(self.embeddings)}.'
             )
-        repeated = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(self.class_names).items() if count > 1)
         if repeated:
             raise ValueError(f'Class names appear twice in a prompt bank: {repeated}')
+        broken = ~torch.isfinite(self.embeddings).all(dim=1)
+        if broken.any():
+            names = [name for name, bad in zip(self.class_names, broken, strict=True) if bad]
+            raise ValueError(f'Embeddings that are not finite numbers: {_some(names)}')
+        for name, value in (('class_ids', self.class_ids), ('labels', self.labels)):
+            if value and len(value) != len(self.class_names):
+                raise ValueError(f'A prompt bank needs one of {name} per class, got {len(value)}.')
 
     def __len__(self) -> int:
         return len(self.class_names)
+
+    @property
+    def dim(self) -> int:
+        """Width of the embeddings."""
+        return self.embeddings.shape[1]
+
+    @property
+    def label_tensor(self) -> Tensor:
+        """(num_classes,) long: the label that each row stands for."""
+        return torch.arange(len(self)) if self.labels is None else torch.tensor(self.labels)
+
+    @property
+    def counts(self) -> dict[str, int] | None:
+        """Exemplars by class name, or None where unknown."""
+        if self.exemplars is None:
+            return None
+        counts = torch.bincount(self.exemplars.labels.cpu(), minlength=len(self)).tolist()
+        return dict(zip(self.class_names, counts, strict=True))
 
     @classmethod
     def from_exemplars(
@@ -66,22 +134,136 @@ class PromptBank:
         means = sums / counts.to(sums.device)[:, None]
         return cls(tuple(class_names), means.to(embeddings.dtype), provenance or {})
 
-    def aligned_to(self, class_names: Sequence[str]) -> PromptBank:
+    def aligned_to(self, class_names: Sequence[str], skip_missing: bool = False) -> PromptBank:
         """The bank's rows for exactly these classes, in this order, matched by name.
+
+        Args:
+            class_names: the classes of the dataset that is tested, in label order.
+            skip_missing: leave classes that the bank lacks without a prompt instead of failing;
+                they are then never detected.
 
         Raises:
             ValueError: a class is not in the bank; the nearest names are given.
         """
         row = {name: index for index, name in enumerate(self.class_names)}
         missing = [name for name in class_names if name not in row]
-        if missing:
+        if missing and (not skip_missing or len(missing) == len(class_names)):
             hints = [
                 f'{name!r} (nearest: {get_close_matches(name, row, n=1, cutoff=0.0)[0]!r})'
-                for name in missing[:10]
+                for name in missing[:_NAMED_AT_MOST]
             ]
+            more = f' and {len(missing) - len(hints)} more' if len(missing) > len(hints) else ''
             raise ValueError(
                 f'The prompt bank lacks {len(missing)} of {len(class_names)} classes: '
-                f'{", ".join(hints)}. Build the bank from a split with the same class names.'
+                f'{", ".join(hints)}{more}. Build the bank from a split with the same class names.'
             )
-        order = torch.tensor([row[name] for name in class_names], device=self.embeddings.device)
-        return PromptBank(tuple(class_names), self.embeddings[order], self.provenance)
+        found = [(label, row[name]) for label, name in enumerate(class_names) if name in row]
+        rows = [index for _, index in found]
+        return PromptBank(
+            tuple(self.class_names[index] for index in rows),
+            self.embeddings[torch.tensor(rows, device=self.embeddings.device)],
+            self.provenance,
+            tuple(self.class_ids[index] for index in rows) if self.class_ids else (),
+            labels=tuple(label for label, _ in found) if missing else None,
+        )
+
+    def differences_from(self, class_names: Sequence[str]) -> list[str]:
+        """What :meth:`aligned_to` has to put right, in words, one line each.
+
+        Args:
+            class_names: the classes of the dataset that is tested, in label order.
+        """
+        wanted, known = set(class_names), set(self.class_names)
+        lines = []
+        if missing := [name for name in class_names if name not in known]:
+            lines.append(f'{len(missing)} classes of the dataset have no prompt: {_some(missing)}')
+        if extra := [name for name in self.class_names if name not in wanted]:
+            lines.append(
+                f'{len(extra)} classes of the bank are not in the dataset and stay out: '
+                f'{_some(extra)}'
+            )
+        shared = [name for name in self.class_names if name in wanted]
+        if shared != [name for name in class_names if name in known]:
+            lines.append('bank and dataset order their classes differently: matched by name')
+        return lines
+
+    def with_exemplars(self, exemplars: BankExemplars | None) -> PromptBank:
+        """The same bank with this record of exemplars."""
+        return replace(self, exemplars=exemplars)
+
+    @staticmethod
+    def merge(banks: Sequence[PromptBank]) -> PromptBank:
+        """Join banks of different classes, in the order given.
+
+        The provenance keeps what all have in common, and each one's own under ``merged``.
+
+        Raises:
+            ValueError: two banks have the same class, or were made by models of different
+                width or with different weights.
+        """
+        if len(banks) < 2:
+            raise ValueError(f'Merging needs at least two prompt banks, got {len(banks)}.')
+        counts = Counter(name for bank in banks for name in bank.class_names)
+        if clashes := [name for name, count in counts.items() if count > 1]:
+            raise ValueError(
+                f'{len(clashes)} classes are in more than one bank: {_some(clashes)}. '
+                'Leave them out of all banks but one.'
+            )
+        for what, values in (
+            ('widths', [bank.dim for bank in banks]),
+            ('weights', [bank.provenance.get('weights') for bank in banks]),
+        ):
+            if len(set(values)) > 1:
+                raise ValueError(
+                    f'The banks were made by models of different {what} ({_some(values)}); '
+                    'build them with the same checkpoint.'
+                )
+        first = banks[0].provenance
+        common = {
+            key: value
+            for key, value in first.items()
+            if all(bank.provenance.get(key) == value for bank in banks)
+        }
+        merged = [dict(bank.provenance, classes=list(bank.class_names)) for bank in banks]
+        ids = [bank.class_ids for bank in banks]
+        return PromptBank(
+            tuple(name for bank in banks for name in bank.class_names),
+            torch.cat([bank.embeddings for bank in banks]),
+            common | dict(merged=merged),
+            tuple(id_ for of_bank in ids for id_ in of_bank) if all(ids) else (),
+            _join_exemplars(banks),
+        )
+
+
+def protocol_summary(provenance: Mapping) -> str:
+    """Shots, seed and split of a bank in a few words; '?' stands for what is unknown.
+
+    Args:
+        provenance: of a :class:`PromptBank`.
+    """
+    shots, fewest = provenance.get('shots', '?'), provenance.get('fewest', '?')
+    seed, source = provenance.get('seed', '?'), provenance.get('ann_file', '?')
+    return f'N = {shots} exemplars per class (fewest {fewest}), seed {seed}, from {source}'
+
+
+def _join_exemplars(banks: Sequence[PromptBank]) -> BankExemplars | None:
+    """The exemplars of all banks with rows counted through; None if one bank has no record."""
+    parts = [bank.exemplars for bank in banks]
+    if any(part is None for part in parts):
+        return None
+    starts = [sum(len(bank) for bank in banks[:index]) for index in range(len(banks))]
+    kept = all(part.embeddings is not None for part in parts)
+    return BankExemplars(
+        labels=torch.cat([p.labels + start for p, start in zip(parts, starts, strict=True)]),
+        boxes=torch.cat([p.boxes for p in parts]),
+        image_ids=tuple(i for p in parts for i in p.image_ids),
+        file_names=tuple(name for p in parts for name in p.file_names),
+        embeddings=torch.cat([p.embeddings for p in parts]) if kept else None,
+    )
+
+
+def _some(names: Sequence) -> str:
+    """The first few names, and how many more there are."""
+    shown = ', '.join(repr(name) for name in names[:_NAMED_AT_MOST])
+    more = len(names) - _NAMED_AT_MOST
+    return f'{shown} and {more} more' if more > 0 else shown
