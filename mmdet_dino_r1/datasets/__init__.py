@@ -1,13 +1,17 @@
-"""Datasets: the shapes set, COCO files with own classes, exemplars."""
+"""Datasets: the shapes set, COCO files with own classes, exemplars, groups of test sets."""
 
 from .coco_json import CocoJsonDataset
+from .dataset_group import DatasetGroup
 from .exemplar_dataset import ExemplarDataset
+from .same_size import SameSizeBatchSampler
 from .shapes import ShapesConfig, generate_shapes
 from .shapes_drawing import ShapesDifficulty
 
 __all__ = [
     'CocoJsonDataset',
+    'DatasetGroup',
     'ExemplarDataset',
+    'SameSizeBatchSampler',
     'ShapesConfig',
     'ShapesDifficulty',
     'generate_shapes',

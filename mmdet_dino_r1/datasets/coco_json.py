@@ -32,8 +32,13 @@ class CocoJsonDataset(CocoDataset):
     The classes are known once the file is read; reading ``metainfo`` before
     (``lazy_init=True``) reads it.
 
+    LVIS files will do as well; see :func:`image_file`.
+
     Args:
         *args: As for ``CocoDataset``.
+        sort_by_size (bool): Order the images by height and width, as they
+            stand in the file, so that ``SameSizeBatchSampler`` finds full
+            batches.
         **kwargs: As for ``CocoDataset``; ``metainfo`` may be left out.
 
     Raises:
@@ -46,6 +51,10 @@ class CocoJsonDataset(CocoDataset):
     # True while `load_data_list` runs, which asks for `metainfo` itself.
     _loading = False
 
+    def __init__(self, *args, sort_by_size: bool = False, **kwargs) -> None:
+        self.sort_by_size = sort_by_size
+        super().__init__(*args, **kwargs)
+
     @property
     def metainfo(self) -> dict:
         """Meta information, with ``classes`` in label order."""
@@ -57,9 +66,18 @@ class CocoJsonDataset(CocoDataset):
         """Read the annotation file, settling the classes on the way."""
         self._loading = True
         try:
-            return super().load_data_list()
+            data_list = super().load_data_list()
         finally:
             self._loading = False
+        if self.sort_by_size:
+            data_list.sort(key=lambda info: (info['height'], info['width']))  # stable
+        return data_list
+
+    def parse_data_info(self, raw_data_info: dict) -> dict | list[dict]:
+        """As the parent does, with LVIS's way of naming image files."""
+        image = raw_data_info['raw_img_info']
+        image['file_name'] = image_file(image)
+        return super().parse_data_info(raw_data_info)
 
     def COCOAPI(self, local_path: str) -> COCO:  # noqa: N802
         """Stands in for mmdet's class attribute, which opens the file.
@@ -87,12 +105,34 @@ class CocoJsonDataset(CocoDataset):
         return api
 
 
-def check_coco(coco: Any, ann_file: str) -> None:
+def image_file(image: dict) -> str:
+    """Path of an image of a COCO or LVIS file below the image folder.
+
+    LVIS draws on both splits of COCO, and the split of an image stands only in its ``coco_url``
+    (``http://images.cocodataset.org/train2017/x.jpg``), even where somebody inserted a
+    ``file_name``.
+
+    Args:
+        image (dict): An entry of ``images``.
+
+    Raises:
+        ValueError: If it has neither.
+    """
+    is_lvis = 'neg_category_ids' in image
+    if 'coco_url' in image and (is_lvis or 'file_name' not in image):
+        return '/'.join(image['coco_url'].split('/')[-2:])
+    if 'file_name' not in image:
+        raise ValueError(f'Image {image.get("id", "?")} has neither file_name nor coco_url.')
+    return image['file_name']
+
+
+def check_coco(coco: Any, ann_file: str, unique_names: bool = True) -> None:
     """Check the form of a parsed COCO or LVIS annotation file.
 
     Args:
         coco (Any): What was parsed.
         ann_file (str): The file's name in messages.
+        unique_names (bool): Whether category names must differ.
 
     Raises:
         ValueError: If it lacks a top-level key or names a category twice.
@@ -102,6 +142,8 @@ def check_coco(coco: Any, ann_file: str) -> None:
         raise ValueError(
             f'{ann_file} is not a COCO annotation file: it has no {", ".join(map(repr, lacking))}.'
         )
+    if not unique_names:
+        return
     counts = Counter(cat['name'] for cat in coco['categories'])
     twice = [name for name, count in counts.items() if count > 1]
     if twice:

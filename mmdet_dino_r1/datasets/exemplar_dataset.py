@@ -5,8 +5,11 @@ exemplar of a class. Boxes are ``(x1, y1, x2, y2)`` in pixels: of the image
 file in annotations, of the network input in data samples.
 """
 
+from __future__ import annotations
+
+import hashlib
 import json
-import random
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from os import path as osp
@@ -18,35 +21,22 @@ from mmdet.registry import DATASETS
 from mmengine.fileio import get_local_path
 from mmengine.structures import InstanceData
 
-from .coco_json import check_classes, check_coco
-
-Box = tuple[float, float, float, float]
-# Boxes whose sides are shorter show too little to serve as an exemplar.
-MIN_SIDE = 8.0
+from .coco_json import check_classes, check_coco, image_file
+from .exemplar_selection import Box, candidate_boxes, choose_exemplars
 
 
 @DATASETS.register_module()
 class ExemplarDataset(BaseDetDataset):
     """Up to ``shots`` exemplars of each class, by image.
 
-    Holds only the images that carry a chosen exemplar, each once, in the
-    order of their ids. An item is what ``PackDetInputs`` packs, and its
-    ``data_samples`` carries ``prompt_instances``: an ``InstanceData`` of
-    ``bboxes``, float ``(n, 4)`` in pixels of the network input (the frame of
-    ``img_shape``), and of ``labels``, long ``(n, )`` into
-    ``metainfo['classes']``.
+    Holds only the images that carry a chosen exemplar, each once, ordered by
+    size, then id, so that batches of one size come about. An item is what
+    ``PackDetInputs`` packs, and its ``data_samples`` carries
+    ``prompt_instances``: an ``InstanceData`` of ``bboxes``, float ``(n, 4)``
+    in pixels of the network input (the frame of ``img_shape``), and of
+    ``labels``, long ``(n, )`` into ``metainfo['classes']``.
 
-    How exemplars are chosen is ours; the paper gives no rule. For each class:
-
-    1. Crowds, ignored boxes and boxes whose width or height inside the image
-       is under 8 pixels are skipped. If nothing is left, the largest of the
-       smaller boxes (each side at least 1 pixel) are used instead.
-    2. Its images are shuffled by a generator seeded with ``seed`` and the
-       name of the class. So the choice depends neither on other classes, nor
-       on category ids, nor on the order of the file.
-    3. Each image gives one of its boxes at random, then a second one where
-       it has one, and so on until there are ``shots``. Fewer shots are the
-       first ones of more.
+    How exemplars are chosen is told in ``exemplar_selection.py``.
 
     Args:
         ann_file (str): COCO- or LVIS-format annotation file. An image
@@ -59,6 +49,12 @@ class ExemplarDataset(BaseDetDataset):
         classes (Sequence[str], optional): Names wanted, in the order of the
             labels. ``None`` takes every category with a box, in the order of
             the file.
+        category_ids (Sequence[int], optional): For each of ``classes`` its
+            category in this file, whose names may then be others (some
+            ODinW sets rename classes in the test split only). ``None``
+            matches by name.
+        skip_missing (bool): Leave out classes that the file lacks or has no
+            box of, instead of failing; ``summary`` names them.
         data_root (str): Prefix of ``ann_file`` and of the image folder.
         data_prefix (dict): Image folder, under ``img``.
         backend_args (dict, optional): File backend of the annotation file.
@@ -66,6 +62,7 @@ class ExemplarDataset(BaseDetDataset):
     Raises:
         ValueError: If the file is not COCO JSON, lacks a class wanted or a
             box of it, or ``shots`` is not positive.
+        FileNotFoundError: If there is no such file.
     """
 
     METAINFO: dict = dict()
@@ -77,15 +74,21 @@ class ExemplarDataset(BaseDetDataset):
         shots: int = 16,
         seed: int = 0,
         classes: Sequence[str] | None = None,
+        category_ids: Sequence[int] | None = None,
+        skip_missing: bool = False,
         data_root: str = '',
         data_prefix: dict | None = None,
         backend_args: dict | None = None,
     ) -> None:
         if shots < 1:
             raise ValueError(f'shots must be at least 1, got {shots}.')
+        if category_ids is not None and (classes is None or len(category_ids) != len(classes)):
+            raise ValueError('category_ids must name one category for each of classes.')
         self.shots = shots
         self.seed = seed
         self.classes_wanted = classes
+        self.category_ids = category_ids
+        self.skip_missing = skip_missing
         super().__init__(
             ann_file=ann_file,
             pipeline=pipeline,
@@ -100,44 +103,57 @@ class ExemplarDataset(BaseDetDataset):
         """What to state beside every number measured with these exemplars.
 
         Returns:
-            dict: ``ann_file``, ``seed``, ``shots`` (the most asked for),
-            ``fewest`` and ``most`` exemplars of a class, ``num_images``,
-            ``num_exemplars``, ``counts`` by class name and
-            ``classes_left_out``, the categories without a box.
+            dict: ``ann_file``, ``ann_sha256``, ``img_prefix``, ``seed``,
+            ``shots`` (the most asked for), ``fewest`` and ``most`` exemplars
+            of a class, ``num_images`` read of ``images_in_file``,
+            ``num_exemplars``, ``counts`` by class name, ``classes_left_out``
+            (without a box) and ``renamed``: names in the file that differ
+            where categories are matched by id.
         """
         counts = self._counts
         return dict(
             ann_file=self.ann_file,
+            ann_sha256=self._sha256,
+            img_prefix=self.data_prefix['img'],
             seed=self.seed,
             shots=self.shots,
             fewest=min(counts.values(), default=0),
             most=max(counts.values(), default=0),
             num_images=len(self),
+            images_in_file=self._images_in_file,
             num_exemplars=sum(counts.values()),
             counts=dict(counts),
             classes_left_out=list(self._classes_left_out),
+            renamed=dict(self._renamed),
         )
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """Category id, in the annotation file, of each of ``metainfo['classes']``."""
+        return self._class_ids
 
     def load_data_list(self) -> list[dict]:
         """Choose the exemplars; one entry per image that carries some."""
-        with get_local_path(self.ann_file, backend_args=self.backend_args) as local_path:
-            try:
-                with open(local_path, encoding='utf-8') as file:
-                    coco = json.load(file)
-            except ValueError as error:
-                raise ValueError(f'{self.ann_file} is not COCO JSON: {error}') from error
-        check_coco(coco, self.ann_file)
+        coco = self._read()
+        categories = self._categories(coco)  # id -> our name
+        candidates = candidate_boxes(coco, categories, self.ann_file)
+        without = [name for name, boxes in candidates.items() if not boxes]
+        if self.classes_wanted is None:
+            classes = [name for name in candidates if name not in set(without)]
+        else:
+            # a category that is not in the file at all has no entry among the candidates
+            without = [name for name in self.classes_wanted if not candidates.get(name)]
+            self._check_without(without)
+            classes = [name for name in self.classes_wanted if name not in set(without)]
+        if not classes:
+            raise ValueError(f'{self.ann_file} has no box that could serve as an exemplar.')
+        id_of = {name: id_ for id_, name in categories.items()}
+        self._metainfo['classes'] = tuple(classes)
+        self._class_ids = tuple(id_of[name] for name in classes)
+        self._classes_left_out = without
 
         images = {image['id']: image for image in coco['images']}
-        candidates = self._candidates(coco, images)
-        if self.classes_wanted is None:
-            classes = [name for name, boxes in candidates.items() if boxes]
-        else:
-            classes = list(self.classes_wanted)
-            self._check_boxes(candidates)
-        self._metainfo['classes'] = tuple(classes)
-        self._classes_left_out = [name for name, boxes in candidates.items() if not boxes]
-
+        self._images_in_file = len(images)
         chosen = defaultdict(list)  # image id -> [(label, box)]
         self._counts = {}
         for label, name in enumerate(classes):
@@ -145,50 +161,65 @@ class ExemplarDataset(BaseDetDataset):
             self._counts[name] = len(exemplars)
             for image_id, box in exemplars:
                 chosen[image_id].append((label, box))
-        return [self._data_info(images[image_id], chosen[image_id]) for image_id in sorted(chosen)]
+        order = sorted(chosen, key=lambda id_: (images[id_]['height'], images[id_]['width'], id_))
+        return [self._data_info(images[id_], chosen[id_]) for id_ in order]
 
-    def _candidates(self, coco: dict, images: dict[Any, dict]) -> dict[str, list[tuple]]:
-        """``(image id, box)`` of each class wanted, clipped, 1 px or more."""
-        names = {cat['id']: cat['name'] for cat in coco['categories']}
-        if self.classes_wanted is not None:
-            check_classes(self.classes_wanted, list(names.values()), self.ann_file)
-            wanted = set(self.classes_wanted)
-            names = {id_: name for id_, name in names.items() if name in wanted}
-        candidates: dict[str, list[tuple]] = {name: [] for name in names.values()}
-        for ann in coco['annotations']:
-            name = names.get(ann['category_id'])
-            if name is None or ann.get('iscrowd') or ann.get('ignore'):
-                continue
-            image = images[ann['image_id']]
-            x, y, width, height = ann['bbox']
-            box = (
-                max(0.0, x),
-                max(0.0, y),
-                min(float(image['width']), x + width),
-                min(float(image['height']), y + height),
+    def _read(self) -> dict:
+        """Parse the annotation file, and remember its hash."""
+        if not osp.isfile(self.ann_file) and '://' not in self.ann_file:
+            raise FileNotFoundError(
+                f'The annotation file of the exemplars does not exist: {self.ann_file}'
             )
-            if _shorter_side(box) >= 1:
-                candidates[name].append((ann['image_id'], box))
-        return candidates
+        with get_local_path(self.ann_file, backend_args=self.backend_args) as local_path:
+            with open(local_path, 'rb') as file:
+                content = file.read()
+        self._sha256 = hashlib.sha256(content).hexdigest()
+        try:
+            coco = json.loads(content)
+        except ValueError as error:  # bytes that are no text, too
+            raise ValueError(f'{self.ann_file} is not COCO JSON: {error}') from error
+        # matched by id, names do not matter and may repeat
+        check_coco(coco, self.ann_file, unique_names=self.category_ids is None)
+        return coco
 
-    def _check_boxes(self, candidates: dict[str, list[tuple]]) -> None:
-        without = [name for name in self.classes_wanted if not candidates[name]]
-        if without:
+    def _categories(self, coco: dict) -> dict[int, str]:
+        """Class name, as wanted, of each category id that is wanted."""
+        names = {cat['id']: cat['name'] for cat in coco['categories']}
+        self._renamed: dict[str, str] = {}
+        if self.classes_wanted is None:
+            return names
+        if self.category_ids is None:
+            if not self.skip_missing:
+                check_classes(self.classes_wanted, list(names.values()), self.ann_file)
+            wanted = set(self.classes_wanted)
+            return {id_: name for id_, name in names.items() if name in wanted}
+        by_id = dict(zip(self.category_ids, self.classes_wanted, strict=True))
+        lacking = [f'{id_} ({name!r})' for id_, name in by_id.items() if id_ not in names]
+        if lacking and not self.skip_missing:
+            raise ValueError(
+                f'{self.ann_file} has no categories of id {", ".join(lacking)}; its ids are '
+                f'{", ".join(map(str, sorted(names)))}.'
+            )
+        self._renamed = {
+            names[id_]: name for id_, name in by_id.items() if id_ in names and names[id_] != name
+        }
+        return {id_: name for id_, name in by_id.items() if id_ in names}
+
+    def _check_without(self, without: list[str]) -> None:
+        if without and not self.skip_missing:
             raise ValueError(
                 f'{self.ann_file} has no box that could serve as an exemplar '
                 f'for {", ".join(map(repr, without))}. Take the exemplars '
-                'from another annotation file or leave these classes out.'
+                'from another annotation file, leave these classes out, or allow '
+                'classes without a prompt (skip_missing=True); these are never detected.'
             )
 
     def _data_info(self, image: dict, chosen: list[tuple[int, Box]]) -> dict:
-        file_name = image.get('file_name')
-        if file_name is None:
-            # http://images.cocodataset.org/train2017/x.jpg: the split of an
-            # LVIS image stands only there
-            file_name = '/'.join(image['coco_url'].split('/')[-2:])
+        file_name = image_file(image)
         chosen = sorted(chosen)
         return dict(
             img_id=image['id'],
+            file_name=file_name,
             img_path=osp.join(self.data_prefix['img'], file_name),
             height=image['height'],
             width=image['width'],
@@ -196,6 +227,23 @@ class ExemplarDataset(BaseDetDataset):
             exemplar_labels=[label for label, _ in chosen],
             exemplar_boxes=[box for _, box in chosen],
         )
+
+    def check_images(self) -> None:
+        """Look for every image file before any of them is encoded.
+
+        Raises:
+            FileNotFoundError: some are missing.
+        """
+        if '://' in self.data_prefix['img'] or self.backend_args:
+            return  # not on this machine
+        paths = [self.get_data_info(index)['img_path'] for index in range(len(self))]
+        missing = [path for path in paths if not os.path.isfile(path)]
+        if missing:
+            raise FileNotFoundError(
+                f'{len(missing)} of {len(paths)} images with exemplars are missing, among them '
+                f'{missing[0]}. The image folder is {self.data_prefix["img"] or "."}; '
+                f'the file names are those of {self.ann_file}.'
+            )
 
     def prepare_data(self, idx: int) -> dict:
         """Run the pipeline and attach ``prompt_instances``.
@@ -211,7 +259,10 @@ class ExemplarDataset(BaseDetDataset):
         labels = info.pop('exemplar_labels')
         boxes = info.pop('exemplar_boxes')
         height, width = info['height'], info['width']
-        data = self.pipeline(info)
+        try:
+            data = self.pipeline(info)
+        except Exception as error:
+            raise ValueError(f'{info["img_path"]} cannot be read as an image: {error}') from error
         sample = data['data_samples']
         _check_only_resized(sample.metainfo, (height, width))
         scale_y = sample.img_shape[0] / height
@@ -222,56 +273,6 @@ class ExemplarDataset(BaseDetDataset):
             labels=torch.tensor(labels, dtype=torch.long),
         )
         return data
-
-
-def choose_exemplars(
-    candidates: Sequence[tuple[Any, Box]], shots: int, seed: int, name: str
-) -> list[tuple[Any, Box]]:
-    """Choose exemplars of one class; the rule is ``ExemplarDataset``'s.
-
-    Args:
-        candidates (Sequence[tuple]): ``(image id, xyxy box)`` of its boxes in
-            any order, none of them degenerate.
-        shots (int): Most exemplars.
-        seed (int): Of the choice.
-        name (str): Of the class; part of the seed.
-
-    Returns:
-        list[tuple]: The chosen candidates, first choice first.
-    """
-    usable = [item for item in candidates if _shorter_side(item[1]) >= MIN_SIDE]
-    if not usable:
-        largest_first = sorted(candidates, key=lambda item: (-_area(item[1]), item))
-        return largest_first[:shots]
-
-    by_image = defaultdict(list)
-    for image_id, box in sorted(usable):
-        by_image[image_id].append(box)
-    # Python promises the same `random()` of a seed in every version, and of
-    # no other method.
-    rng = random.Random(f'{seed}/{name}')
-    order = sorted(by_image, key=lambda _: rng.random())
-    for image_id in order:
-        by_image[image_id].sort(key=lambda _: rng.random())
-
-    chosen: list[tuple[Any, Box]] = []
-    turn = 0
-    while len(chosen) < min(shots, len(usable)):
-        chosen += [
-            (image_id, by_image[image_id][turn])
-            for image_id in order
-            if turn < len(by_image[image_id])
-        ]
-        turn += 1
-    return chosen[:shots]
-
-
-def _shorter_side(box: Box) -> float:
-    return min(box[2] - box[0], box[3] - box[1])
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _check_only_resized(metainfo: dict, ori_shape: tuple[int, int]) -> None:

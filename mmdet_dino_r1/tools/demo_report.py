@@ -26,7 +26,7 @@ import numpy as np
 from mmengine.config import Config
 
 from mmdet_dino_r1.datasets import ExemplarDataset
-from mmdet_dino_r1.engine.hooks.prompt_bank_hook import exemplar_source, innermost_dataset
+from mmdet_dino_r1.engine.hooks.tested_sets import exemplar_source, innermost_dataset
 from mmdet_dino_r1.evaluation.chance_level import chance_ap50
 from mmdet_dino_r1.visualization import (
     DetectionRow,
@@ -148,7 +148,8 @@ def _bank_of(cfg: Config) -> dict:
     for hook in hooks:
         if hook is not None and hook['type'] == 'PromptBankHook':
             bank = dict(hook.get('bank') or {})
-    return exemplar_source(bank, cfg)
+    choice = {key: bank[key] for key in ('shots', 'seed') if key in bank}
+    return exemplar_source(bank, cfg) | choice
 
 
 # -------------------------------------------------------------------- writing

@@ -1,4 +1,5 @@
 import copy
+import hashlib
 import json
 import random
 from collections import Counter
@@ -9,7 +10,8 @@ import pytest
 import torch
 from mmdet.registry import DATASETS
 
-from mmdet_dino_r1.datasets.exemplar_dataset import ExemplarDataset, choose_exemplars
+from mmdet_dino_r1.datasets.exemplar_dataset import ExemplarDataset
+from mmdet_dino_r1.datasets.exemplar_selection import choose_exemplars
 
 PIPELINE = [
     dict(type='LoadImageFromFile'),
@@ -225,6 +227,10 @@ def test_image_of_another_size_than_annotated(build, tmp_path):
 def test_summary(build, tmp_path):
     assert build(shots=4, seed=2).summary == dict(
         ann_file=str(tmp_path / 'anns.json'),
+        ann_sha256=hashlib.sha256(json.dumps(coco_dict()).encode()).hexdigest(),
+        img_prefix=f'{tmp_path}/',
+        images_in_file=6,
+        renamed={},
         seed=2,
         shots=4,
         fewest=1,

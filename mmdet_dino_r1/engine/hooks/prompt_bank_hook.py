@@ -2,101 +2,254 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+from pathlib import Path
+
 from mmdet.registry import DATASETS, HOOKS
 from mmengine.config import ConfigDict
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import cat
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
-from ...structures import PromptBank
+from ...structures import PromptBank, load_prompt_bank, protocol_summary, save_prompt_bank
+from ...version import __version__
+from ..bank_builder import encode_prompt_bank, weights_fingerprint
+from .evaluation_record import protocol_record, write_record
+from .sample_lookup import SampleLookup, interactive_prompts
+from .tested_sets import SPLIT_KEYS, exemplar_source, members_of, position_name
+
+PROTOCOLS = ('visual_g', 'visual_i')
+# of the dict `bank`: those of the split, of the choice from it, and of the encoding
+_KNOWN = {*SPLIT_KEYS, 'shots', 'seed', 'skip_missing', 'keep_exemplars', 'batch_size'}
 
 
 @HOOKS.register_module()
 class PromptBankHook(Hook):
-    """Protocol Visual-G: per class the mean of N exemplars drawn from a named split.
+    """Gives the model its prompts before every validation and test, and states the protocol.
 
-    Encodes a new bank before every validation and test with the weights in force (after an
-    EMA hook has put its own in place) and prints one line: N, seed, split. Put it into
+    - ``protocol='visual_g'`` (generic): per class the mean of N exemplars from a named split, all
+      classes in every image. The bank is encoded with the weights in force (after an EMA hook
+      has put its own in place); for a test it is kept under the work dir
+      (``prompt_banks/<key>.safetensors``) and used again where weights, exemplars and pipeline
+      are the same.
+    - ``protocol='visual_i'`` (interactive): each test image brings one random ground-truth box
+      of each class present in it. That tells the model which classes are there; never mix its
+      numbers with Visual-G's.
+
+    A ``DatasetGroup``, or mmdet's ``ConcatDataset``, gets one bank per member. Protocol, N, seed,
+    split, detections per image and chunk size are printed and written beside the metrics, into
+    ``<work dir>/<timestamp>/metrics/{test,epoch_N,iter_N}.json``. Put the hook into
     ``default_hooks``.
 
     Args:
-        bank: where exemplars come from. ``shots`` (N, default 16) and ``seed`` (default 0)
-            choose them; ``data_root``, ``ann_file`` and ``data_prefix`` name the split, which
-            is the training set's where no ``ann_file`` is given.
+        bank: path of a bank; or where exemplars come from: ``shots`` (N, default 16) and
+            ``seed`` (default 0) choose them; ``data_root``, ``ann_file`` and ``data_prefix``
+            name the split, without which it is a member's own ``prompts``, else the training
+            set; ``match='id'`` matches categories by id instead of by name; ``skip_missing``
+            leaves classes without an exemplar unprompted instead of failing;
+            ``keep_exemplars`` (default True) keeps their embeddings in the file;
+            ``batch_size``, else the test loader's.
+        protocol: 'visual_g' or 'visual_i', which needs of ``bank`` only the ``seed``.
+        strict: refuse a bank that other weights made, instead of warning.
+
+    Raises:
+        ValueError: unknown protocol or key.
     """
 
-    # after EMAHook (NORMAL) has swapped the weights in
+    # after EMAHook (NORMAL) has swapped the weights in, before LoggerHook has reported
     priority = 'LOW'
 
-    def __init__(self, bank: dict | None = None) -> None:
-        self.bank = dict(bank or {})
-        known = {'shots', 'seed', 'data_root', 'ann_file', 'data_prefix'}
-        if unknown := self.bank.keys() - known:
+    def __init__(
+        self, bank: dict | str | None = None, protocol: str = 'visual_g', strict: bool = False
+    ) -> None:
+        if protocol not in PROTOCOLS:
+            raise ValueError(f'PromptBankHook.protocol is one of {PROTOCOLS}, got {protocol!r}')
+        self.bank = bank if isinstance(bank, str) else dict(bank or {})
+        if isinstance(self.bank, dict) and (unknown := self.bank.keys() - _KNOWN):
             raise ValueError(
-                f'PromptBankHook.bank has unknown keys {sorted(unknown)}; known: {sorted(known)}'
+                f'PromptBankHook.bank has unknown keys {sorted(unknown)}; known: {sorted(_KNOWN)}'
             )
+        self.protocol = protocol
+        self.strict = strict
+        self._lookup: SampleLookup | None = None
+        self._record: dict = {}
+
+    # --- when ---------------------------------------------------------------------------
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Build the bank for the validation set."""
-        self._install(runner, runner.cfg.val_dataloader, runner.val_dataloader.dataset)
+        """Prompts for the validation set, from the weights as they are now."""
+        self._install(runner, runner.val_dataloader, may_reuse=False)
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Build the bank for the test set."""
-        self._install(runner, runner.cfg.test_dataloader, runner.test_dataloader.dataset)
+        """Prompts for the test set."""
+        self._install(runner, runner.test_dataloader, may_reuse=True)
 
-    def _install(self, runner: Runner, loader_cfg: ConfigDict, tested) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        exemplars = DATASETS.build(
+    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
+        """Tell each sample its dataset or, in Visual-I, its prompts."""
+        self._prepare(batch_idx, data_batch['data_samples'])
+
+    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
+        """Tell each sample its dataset or, in Visual-I, its prompts."""
+        self._prepare(batch_idx, data_batch['data_samples'])
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Write metrics and protocol of a validation."""
+        by_epoch = getattr(runner.train_loop, '_max_epochs', None) is not None
+        name = f'epoch_{runner.epoch}' if by_epoch else f'iter_{runner.iter}'
+        write_record(runner, name, self._record, metrics)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Write metrics and protocol of a test."""
+        write_record(runner, 'test', self._record, metrics)
+
+    # --- what ---------------------------------------------------------------------------
+
+    def _install(self, runner: Runner, loader: DataLoader, may_reuse: bool) -> None:
+        model = unwrapped(runner.model)
+        model.prompt_banks.clear()
+        members = members_of(loader.dataset)
+        tells_dataset = len(members) == 1 or hasattr(loader.dataset, 'prompt_sources')
+        visual_i = self.protocol == 'visual_i'
+        self._lookup = SampleLookup(loader) if visual_i or not tells_dataset else None
+        if visual_i:
+            print_log(
+                'Visual-I: the prompts of a test image are boxes of its own ground truth, so the '
+                'classes present are given away. Not comparable with Visual-G.',
+                logger='current',
+            )
+            provenance = dict(seed=self._seed, shots=1, fewest=1, ann_file='the test images')
+            self._record = protocol_record(self.protocol, model, {None: provenance})
+            return
+        fingerprint = weights_fingerprint(model)
+        provenances = {}
+        for name, member, source in members:
+            if isinstance(self.bank, str):
+                bank = load_prompt_bank(self.bank)
+                self._check_weights(bank, fingerprint)
+                skip_missing = False
+            else:
+                exemplars = self._exemplars(member, source, runner.cfg)
+                bank = self._built_or_kept(runner, loader, model, exemplars, may_reuse, fingerprint)
+                skip_missing = self.bank.get('skip_missing', False)
+            classes = member.metainfo['classes']
+            model.set_prompt_bank(bank.aligned_to(classes, skip_missing), name)
+            provenances[name] = bank.provenance
+            where = '' if name is None else f' of {name}'
+            lines = [
+                f'Visual-G prompts{where}: {protocol_summary(bank.provenance)} '
+                f'({len(classes)} classes)',
+                *bank.differences_from(classes),
+            ]
+            print_log('\n  '.join(lines), logger='current')
+        self._record = protocol_record(self.protocol, model, provenances, fingerprint)
+
+    def _exemplars(self, member: Dataset, source: dict | None, cfg: ConfigDict) -> Dataset:
+        """The ``ExemplarDataset`` for one test set."""
+        split = exemplar_source(self.bank, cfg, source)
+        arguments = {key: value for key, value in split.items() if key != 'match'}
+        choice = ('shots', 'seed', 'skip_missing')
+        arguments |= {key: self.bank[key] for key in choice if key in self.bank}
+        if split.get('match', 'name') == 'id':
+            arguments['category_ids'] = list(member.cat_ids)
+        return DATASETS.build(
             dict(
                 type='ExemplarDataset',
-                classes=list(tested.metainfo['classes']),
-                pipeline=innermost_dataset(loader_cfg.dataset).pipeline,
-                **exemplar_source(self.bank, runner.cfg),
+                classes=list(member.metainfo['classes']),
+                pipeline=[member.pipeline],
+                **arguments,
             )
         )
-        loader = Runner.build_dataloader(
-            dict(
-                dataset=exemplars,
-                batch_size=loader_cfg.batch_size,
-                num_workers=loader_cfg.num_workers,
-                sampler=dict(type='DefaultSampler', shuffle=False),
-            ),
-            seed=self.bank.get('seed', 0),
-        )
-        model.eval()
-        encoded = [model.encode_reference_images(batch) for batch in loader]
-        embeddings, labels = (cat(parts) for parts in zip(*encoded, strict=True))
+
+    def _built_or_kept(
+        self,
+        runner: Runner,
+        loader: DataLoader,
+        model: nn.Module,
+        exemplars: Dataset,
+        may_reuse: bool,
+        fingerprint: str,
+    ) -> PromptBank:
+        """Encode a bank, or read it where the very same one was encoded before."""
+        batch_size = self.bank.get('batch_size') or _batch_size(loader)
+        keep_exemplars = self.bank.get('keep_exemplars', True)
         summary = exemplars.summary
-        model.set_prompt_bank(
-            PromptBank.from_exemplars(exemplars.metainfo['classes'], embeddings, labels, summary)
+        key = dict(
+            summary,
+            weights=fingerprint,
+            classes=exemplars.metainfo['classes'],
+            pipeline=repr(exemplars.pipeline),
+            batch_size=batch_size,
+            keep_exemplars=keep_exemplars,
+            package_version=__version__,
         )
-        print_log(
-            'Visual-G prompts: N = {shots} exemplars per class (fewest {fewest}), seed {seed}, '
-            'from {ann_file} ({num_images} images, {num_classes} classes)'.format(
-                num_classes=len(exemplars.metainfo['classes']), **summary
-            ),
-            logger='current',
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
+        path = Path(runner.work_dir) / 'prompt_banks' / f'{digest[:16]}.safetensors'
+        if may_reuse and path.is_file():
+            print_log(f'Prompt bank: {path}, encoded before', logger='current')
+            return load_prompt_bank(path)
+        bank = encode_prompt_bank(
+            model,
+            exemplars,
+            batch_size=batch_size,
+            num_workers=loader.num_workers,
+            keep_exemplars=keep_exemplars,
+            progress=may_reuse,
+            provenance=dict(model=Path(runner.cfg.filename or '').stem),
         )
-
-
-def exemplar_source(bank: dict, cfg: ConfigDict) -> dict:
-    """Arguments of ``ExemplarDataset`` that name the split and the choice from it.
-
-    Args:
-        bank: argument of :class:`PromptBankHook`.
-        cfg: the whole config; its training set is the split where ``bank`` names none.
-    """
-    if 'ann_file' in bank:
+        if may_reuse:
+            if is_main_process():
+                _keep(bank, path)
+            barrier()
         return bank
-    train = innermost_dataset(cfg.train_dataloader.dataset)
-    split = {key: train[key] for key in ('data_root', 'ann_file', 'data_prefix') if key in train}
-    return split | bank
+
+    def _check_weights(self, bank: PromptBank, fingerprint: str) -> None:
+        made_by = bank.provenance.get('weights', 'unknown')
+        if made_by == fingerprint:
+            return
+        message = (
+            f'The prompt bank {self.bank} was made with the weights {made_by}, the model has '
+            f'{fingerprint}. Prompts of one model mean little to another; build the bank with '
+            'this checkpoint.'
+        )
+        if self.strict:
+            raise ValueError(message)
+        print_log(message, logger='current', level=logging.WARNING)
+
+    @property
+    def _seed(self) -> int:
+        return 0 if isinstance(self.bank, str) else self.bank.get('seed', 0)
+
+    def _prepare(self, batch_idx: int, samples: list) -> None:
+        if self._lookup is None:
+            return
+        for sample, (index, info) in zip(
+            samples, self._lookup.entries(batch_idx, samples), strict=True
+        ):
+            if self.protocol == 'visual_i':
+                sample.prompt_instances = interactive_prompts(info, sample, self._seed)
+            else:
+                name = position_name(self._lookup.member(index))
+                sample.set_metainfo(dict(dataset_name=name))
 
 
-def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
-    """The dataset config inside wrappers such as ``RepeatDataset``."""
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The detector inside a DDP or test-time-augmentation wrapper."""
+    return getattr(model, 'module', model)
+
+
+def _batch_size(loader: DataLoader) -> int:
+    return loader.batch_size or loader.batch_sampler.batch_size
+
+
+def _keep(bank: PromptBank, path: Path) -> None:
+    try:
+        save_prompt_bank(bank, path)
+    except OSError as error:  # a work dir that is read-only or full costs the time, not the test
+        print_log(f'The prompt bank was not kept: {error}', logger='current', level=logging.WARNING)
+    else:
+        print_log(f'Prompt bank kept: {path}', logger='current')

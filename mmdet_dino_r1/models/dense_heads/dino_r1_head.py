@@ -246,9 +246,10 @@ class DINOR1Head(GroundingDINOHead):
             rescale: boxes in the original image's pixels rather than the input's.
 
         Returns:
-            Per image at most ``test_cfg.max_per_img`` instances, best first, after class-wise
-            suppression where ``test_cfg.nms`` asks for it (ours; the paper has none): ``bboxes``
-            (n, 4) in pixels (x1, y1, x2, y2), clipped to the image, ``scores``, ``labels``.
+            Per image at most ``test_cfg.max_per_img`` instances (and ``max_per_chunk``, where it
+            is set), best first, after class-wise suppression where ``test_cfg.nms`` asks for it
+            (ours; the paper has none): ``bboxes`` (n, 4) in pixels (x1, y1, x2, y2), clipped to
+            the image, ``scores``, ``labels``.
         """
         last = len(hidden_states) - 1  # the other layers' scores would be thrown away
         logits = self.cls_branches[last](hidden_states[last], memory_text, text_token_mask)
@@ -265,6 +266,8 @@ class DINOR1Head(GroundingDINOHead):
         """Top (query, prompt) pairs of one image; (num_queries, num_prompts) logits."""
         scores = logits.float().sigmoid().flatten()
         limit = min(self.test_cfg.get('max_per_img', len(boxes)), len(scores))
+        if per_chunk := self.test_cfg.get('max_per_chunk'):
+            limit = min(limit, per_chunk)
         scores, index = scores.topk(limit)
         query, prompt = index // len(labels), index % len(labels)
         height, width = sample.img_shape[:2]

@@ -37,9 +37,11 @@ class DINOR1(GroundingDINO):
     DINO checkpoint warm-starts the model.
 
     Prompts at test time come with each data sample (``prompt_instances``: ``labels`` and
-    ``bboxes`` (x1, y1, x2, y2) in pixels of the network input) or, for all images alike, from
-    ``prompt_bank``. ``test_cfg.chunk_size`` splits many classes into chunks (0: none), which
-    share the image features; every chunk selects its own queries.
+    ``bboxes`` (x1, y1, x2, y2) in pixels of the network input) or from a prompt bank: the one
+    that the sample's ``dataset_name`` names, where several were set, else ``prompt_bank``.
+    ``test_cfg.chunk_size`` splits many classes into chunks (0: none), which share the image
+    features; every chunk selects its own queries and gives at most ``test_cfg.max_per_chunk``
+    detections (0: as many as ``max_per_img``).
 
     Args:
         prompt_encoder: config of :class:`VisualPromptEncoder`.
@@ -49,7 +51,8 @@ class DINOR1(GroundingDINO):
         **kwargs: those of mmdet's ``GroundingDINO`` but for ``language_model``.
 
     Attributes:
-        prompt_bank: what :meth:`set_prompt_bank` was given, or None.
+        prompt_banks: what :meth:`set_prompt_bank` was given, by name of the dataset; None is
+            the name of the one for all.
         reference_model: the frozen snapshot for GRQO's KL.
     """
 
@@ -68,7 +71,7 @@ class DINOR1(GroundingDINO):
         super().__init__(None, *args, **kwargs)
         self.use_autocast = use_autocast
         self.prompt_sampler = TASK_UTILS.build(prompt_sampler or dict(type='InBatchPromptSampler'))
-        self.prompt_bank: PromptBank | None = None
+        self.prompt_banks: dict[str | None, PromptBank] = {}
         self.reference_model = ReferenceModel()
         report_when_loading(self)
 
@@ -241,18 +244,30 @@ class DINOR1(GroundingDINO):
 
     # --- prompts and prediction ---------------------------------------------------------
 
-    def set_prompt_bank(self, bank: PromptBank | None) -> None:
-        """Prompts for all images that do not bring their own.
+    @property
+    def prompt_bank(self) -> PromptBank | None:
+        """The bank for all images that have no other prompts, or None."""
+        return self.prompt_banks.get(None)
+
+    def set_prompt_bank(self, bank: PromptBank | None, dataset_name: str | None = None) -> None:
+        """Prompts for all images, or those of one dataset, that do not bring their own.
+
+        Args:
+            bank: its rows stand for ``bank.labels``; None removes what was set before.
+            dataset_name: of the data samples that the bank is for; None: of all others.
 
         Raises:
             ValueError: the bank was made by a model of another width.
         """
-        if bank is not None and bank.embeddings.shape[1] != self.embed_dims:
+        if bank is None:
+            self.prompt_banks.pop(dataset_name, None)
+            return
+        if bank.dim != self.embed_dims:
             raise ValueError(
-                f'The prompt bank has width {bank.embeddings.shape[1]}, the model needs '
+                f'The prompt bank has width {bank.dim}, the model needs '
                 f'{self.embed_dims}; rebuild the bank with this model.'
             )
-        self.prompt_bank = bank
+        self.prompt_banks[dataset_name] = bank
 
     @torch.no_grad()
     def encode_reference_images(self, data: dict) -> tuple[Tensor, Tensor]:
@@ -281,13 +296,7 @@ class DINOR1(GroundingDINO):
         """
         carried = ['prompt_instances' in sample for sample in batch_data_samples]
         if not any(carried):
-            if self.prompt_bank is None:
-                raise RuntimeError(
-                    'No visual prompts: add PromptBankHook to default_hooks, call '
-                    'set_prompt_bank(...), or give every data sample prompt_instances.'
-                )
-            bank = self.prompt_bank.embeddings.to(encoder_inputs['feat'])
-            return VisualPrompts.shared(bank, torch.arange(len(bank)), len(batch_data_samples))
+            return self._prompts_from_banks(encoder_inputs['feat'], batch_data_samples)
         if not all(carried):
             raise RuntimeError('Some images of the batch carry prompt_instances, others do not.')
         choice = _carried_exemplars(batch_data_samples)
@@ -307,6 +316,24 @@ class DINOR1(GroundingDINO):
             per_image.append(member @ embeddings[mine] / member.sum(dim=1, keepdim=True))
             labels_per_image.append(classes.to(embeddings.device))
         return VisualPrompts.padded(per_image, labels_per_image)
+
+    def _prompts_from_banks(self, like: Tensor, batch_data_samples: SampleList) -> VisualPrompts:
+        """Each image's bank, in the type and on the device of ``like``."""
+        names = [sample.get('dataset_name') for sample in batch_data_samples]
+        names = [name if name in self.prompt_banks else None for name in names]
+        if None in names and self.prompt_bank is None:
+            raise RuntimeError(
+                'No visual prompts: add PromptBankHook to default_hooks, call '
+                'set_prompt_bank(...), or give every data sample prompt_instances.'
+            )
+        banks = {
+            name: (bank.embeddings.to(like), bank.label_tensor.to(like.device))
+            for name, bank in self.prompt_banks.items()
+            if name in names
+        }
+        if len(banks) == 1:
+            return VisualPrompts.shared(*banks[names[0]], len(names))
+        return VisualPrompts.padded(*zip(*(banks[name] for name in names), strict=True))
 
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True

@@ -1,0 +1,104 @@
+"""Several test sets under one config, each with its own classes and its own prompts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from mmdet.datasets import ConcatDataset
+from mmdet.registry import DATASETS
+from mmengine.logging import print_log
+
+
+@DATASETS.register_module()
+class DatasetGroup(ConcatDataset):
+    """mmdet's ``ConcatDataset`` with names, for benchmarks such as ODinW.
+
+    Members are a dict, so that a config inherits, overrides or drops each by name. Every data
+    sample carries its member's name (``dataset_name``), by which ``PromptBankHook`` gives it
+    that member's prompts and ``DatasetGroupEvaluator`` takes it to that member's metric.
+
+    Args:
+        datasets: config of each member by name. Besides the dataset's own arguments it may have
+            ``prompts``: where its exemplars come from (``ann_file``, ``data_prefix`` and, where
+            it differs from the member's, ``data_root``; ``match='id'`` matches categories by id
+            instead of by name). Set a member to None to drop it.
+        only: names to keep; None keeps all.
+        skip_missing: leave out members whose annotation file does not exist, rather than fail.
+
+    Attributes:
+        names: of the members in use, in order.
+        skipped: names left out by ``skip_missing``.
+        prompt_sources: ``prompts`` of each member by name, None where it gave none.
+
+    Raises:
+        KeyError: ``only`` has an unknown name.
+        FileNotFoundError: files are missing, and ``skip_missing`` is False or nothing is left.
+    """
+
+    def __init__(
+        self,
+        datasets: dict[str, dict],
+        only: Sequence[str] | None = None,
+        skip_missing: bool = False,
+        lazy_init: bool = False,
+    ) -> None:
+        members = {name: dict(cfg) for name, cfg in datasets.items() if cfg is not None}
+        if only is not None:
+            members = {name: members[name] for name in self._checked(only, members)}
+        missing = {
+            name: path for name, cfg in members.items() if not os.path.isfile(path := _ann(cfg))
+        }
+        if missing and (not skip_missing or len(missing) == len(members)):
+            raise FileNotFoundError(
+                f'{len(missing)} of {len(members)} datasets are missing: '
+                + '; '.join(f'{name} ({path})' for name, path in missing.items())
+                + '. Set skip_missing=True to leave them out of the mean.'
+            )
+        if missing:
+            print_log(f'Left out, files missing: {", ".join(missing)}', logger='current')
+        self.skipped = list(missing)
+        members = {name: cfg for name, cfg in members.items() if name not in missing}
+        self.names = list(members)
+        self.prompt_sources = {name: _prompts(cfg) for name, cfg in members.items()}
+        super().__init__(list(members.values()), lazy_init=lazy_init)
+
+    @staticmethod
+    def _checked(only: Sequence[str], members: dict) -> list[str]:
+        if isinstance(only, str):
+            raise TypeError(f'only must be a list of names, got {only!r}.')
+        for name in only:
+            if name not in members:
+                near = get_close_matches(name, members, n=3, cutoff=0.5)
+                hint = f'near: {", ".join(near)}' if near else f'they are {", ".join(members)}'
+                raise KeyError(f'There is no dataset {name!r} in the group; {hint}.')
+        return list(only)
+
+    @property
+    def metainfo(self) -> dict:
+        """``datasets``: each member's, with ``name``, ``ann_file`` and ``size``; ``skipped``."""
+        return dict(
+            datasets=[
+                dict(member.metainfo, name=name, ann_file=member.ann_file, size=len(member))
+                for name, member in zip(self.names, self.datasets, strict=True)
+            ],
+            skipped=list(self.skipped),
+        )
+
+    def __getitem__(self, idx: int) -> dict:
+        data = super().__getitem__(idx)
+        member, _ = self._get_ori_dataset_idx(idx)
+        data['data_samples'].set_metainfo(dict(dataset_name=self.names[member]))
+        return data
+
+
+def _ann(cfg: dict) -> str:
+    """Annotation file of a member as mmengine will join it."""
+    return os.path.join(cfg.get('data_root') or '', cfg['ann_file'])
+
+
+def _prompts(cfg: dict) -> dict | None:
+    """Take a member's ``prompts`` out of its config; its ``data_root`` holds for them too."""
+    prompts = cfg.pop('prompts', None)
+    return None if prompts is None else dict(data_root=cfg.get('data_root')) | dict(prompts)

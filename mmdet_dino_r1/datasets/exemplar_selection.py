@@ -1,0 +1,124 @@
+"""Which boxes of an annotation file become exemplars; the paper gives no rule, this is ours.
+
+For each class:
+
+1. Crowds, ignored boxes and boxes whose width or height inside the image is under 8 pixels are
+   skipped. If nothing is left, the largest of the smaller boxes (each side at least 1 pixel) are
+   used instead.
+2. Its images are shuffled by a generator seeded with the seed and the name of the class. So the
+   choice depends neither on other classes, nor on category ids, nor on the order of the file.
+3. Each image gives one of its boxes at random, then a second one where it has one, and so on until
+   there are enough. Fewer shots are the first ones of more.
+
+Boxes are (x1, y1, x2, y2) in pixels of the image file.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+Box = tuple[float, float, float, float]
+# Boxes whose sides are shorter show too little to serve as an exemplar.
+MIN_SIDE = 8.0
+
+
+def candidate_boxes(
+    coco: dict, categories: Mapping[int, str], ann_file: str
+) -> dict[str, list[tuple[Any, Box]]]:
+    """The boxes that may become exemplars, by class.
+
+    Args:
+        coco: a parsed COCO or LVIS file.
+        categories: class name of each category id wanted.
+        ann_file: the file's name in messages.
+
+    Returns:
+        ``(image id, box)`` of each class, boxes clipped to their image. Boxes outside it, under
+        1 pixel, not finite, crowds and ignored ones are left out.
+
+    Raises:
+        ValueError: an annotation lacks a key or names an image that the file has not.
+    """
+    images = {image['id']: image for image in coco['images']}
+    found: dict[str, list[tuple[Any, Box]]] = {name: [] for name in categories.values()}
+    for ann in coco['annotations']:
+        try:
+            name = categories.get(ann['category_id'])
+            if name is None or ann.get('iscrowd') or ann.get('ignore'):
+                continue
+            image = images[ann['image_id']]
+            box = _clipped(ann['bbox'], image)
+        except KeyError as error:
+            raise ValueError(
+                f'{ann_file}: annotation {ann.get("id", "?")} (of image '
+                f'{ann.get("image_id", "?")}) or its image lacks {error}.'
+            ) from error
+        if shorter_side(box) >= 1:
+            found[name].append((ann['image_id'], box))
+    return found
+
+
+def choose_exemplars(
+    candidates: Sequence[tuple[Any, Box]], shots: int, seed: int, name: str
+) -> list[tuple[Any, Box]]:
+    """Choose exemplars of one class by the rule above.
+
+    Args:
+        candidates: ``(image id, box)`` of its boxes in any order, none of them degenerate.
+        shots: most exemplars.
+        seed: of the choice.
+        name: of the class; part of the seed.
+
+    Returns:
+        The chosen candidates, first choice first.
+    """
+    usable = [item for item in candidates if shorter_side(item[1]) >= MIN_SIDE]
+    if not usable:
+        largest_first = sorted(candidates, key=lambda item: (-_area(item[1]), item))
+        return largest_first[:shots]
+
+    by_image = defaultdict(list)
+    for image_id, box in sorted(usable):
+        by_image[image_id].append(box)
+    # Python promises the same `random()` of a seed in every version, and of no other method.
+    rng = random.Random(f'{seed}/{name}')
+    order = sorted(by_image, key=lambda _: rng.random())
+    for image_id in order:
+        by_image[image_id].sort(key=lambda _: rng.random())
+
+    chosen: list[tuple[Any, Box]] = []
+    turn = 0
+    while len(chosen) < min(shots, len(usable)):
+        chosen += [
+            (image_id, by_image[image_id][turn])
+            for image_id in order
+            if turn < len(by_image[image_id])
+        ]
+        turn += 1
+    return chosen[:shots]
+
+
+def shorter_side(box: Box) -> float:
+    """Pixels; not positive for a box outside its image."""
+    return min(box[2] - box[0], box[3] - box[1])
+
+
+def _clipped(bbox: Sequence[float], image: dict) -> Box:
+    """COCO's (x, y, w, h) as a box inside the image; an empty one where it is not finite."""
+    x, y, width, height = bbox
+    if not all(map(isfinite, bbox)):
+        return (0.0, 0.0, 0.0, 0.0)
+    return (
+        max(0.0, x),
+        max(0.0, y),
+        min(float(image['width']), x + width),
+        min(float(image['height']), y + height),
+    )
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])

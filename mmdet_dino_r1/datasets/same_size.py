@@ -1,0 +1,54 @@
+"""Batches of images of one size, so that a batch gives what its images give alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmdet.registry import DATA_SAMPLERS
+from torch.utils.data import BatchSampler, Sampler
+
+
+@DATA_SAMPLERS.register_module()
+class SameSizeBatchSampler(BatchSampler):
+    """Ends a batch wherever the image size changes; the order stays the sampler's.
+
+    Images of different sizes are padded to a common one, and padding is felt: group norms average
+    over it, convolutions see it at the border. With this batch sampler nothing is padded, and
+    detections do not depend on the batch size beyond rounding. Sort the dataset
+    (``CocoJsonDataset(sort_by_size=True)``) and most batches are full.
+
+    Sizes are those of the image files, as annotated; a test pipeline resizes equal sizes equally.
+
+    Args:
+        sampler: over a dataset whose ``get_data_info`` tells ``height`` and ``width``.
+        batch_size: most images of a batch.
+        drop_last: not wanted in a test; must be False.
+    """
+
+    def __init__(self, sampler: Sampler, batch_size: int, drop_last: bool = False) -> None:
+        if drop_last:
+            raise ValueError('SameSizeBatchSampler serves tests and drops nothing.')
+        super().__init__(sampler, batch_size, drop_last)
+        self._batches: list[list[int]] | None = None
+
+    def _split(self) -> list[list[int]]:
+        dataset = getattr(self.sampler, 'dataset', None) or self.sampler.data_source
+        batches: list[list[int]] = []
+        size_before = None
+        for index in self.sampler:
+            info = dataset.get_data_info(index)
+            size = (info['height'], info['width'])
+            if size != size_before or len(batches[-1]) == self.batch_size:
+                batches.append([])
+            batches[-1].append(index)
+            size_before = size
+        return batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        self._batches = self._split()
+        yield from self._batches
+
+    def __len__(self) -> int:
+        if self._batches is None:
+            self._batches = self._split()
+        return len(self._batches)

@@ -1,0 +1,123 @@
+"""Encodes exemplars into a prompt bank, over one process or several."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
+from mmengine.registry import DATA_SAMPLERS
+from mmengine.utils import ProgressBar
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
+
+from ..structures import BankExemplars, PromptBank
+from ..version import __version__
+
+
+def encode_prompt_bank(
+    model: nn.Module,
+    exemplars: Dataset,
+    batch_size: int = 1,
+    num_workers: int = 0,
+    keep_exemplars: bool = True,
+    progress: bool = False,
+    provenance: Mapping | None = None,
+) -> PromptBank:
+    """Encode an ``ExemplarDataset`` with the weights in force (protocol Visual-G).
+
+    Every process encodes every n-th batch. Batches hold images of one size and are the same
+    however many processes there are, so the bank is, too.
+
+    Args:
+        model: a ``DINOR1``; left in eval mode.
+        exemplars: what to encode.
+        batch_size: most images of a batch.
+        num_workers: of the data loader.
+        keep_exemplars: keep each exemplar's embedding beside the means.
+        progress: show a progress bar.
+        provenance: more to state about the bank, such as ``model``.
+
+    Returns:
+        The bank, on the CPU, on every process.
+
+    Raises:
+        FileNotFoundError: image files are missing; looked for before any is encoded.
+        ValueError: an image cannot be read or has another size than annotated.
+    """
+    exemplars.check_images()
+    batches = list(
+        DATA_SAMPLERS.build(
+            dict(
+                type='SameSizeBatchSampler',
+                sampler=SequentialSampler(exemplars),
+                batch_size=batch_size,
+            )
+        )
+    )
+    mine = batches[get_rank() :: get_world_size()]
+    loader = DataLoader(
+        exemplars, batch_sampler=mine, num_workers=num_workers, collate_fn=pseudo_collate
+    )
+    bar = ProgressBar(len(mine)) if progress and is_main_process() else None
+    model.eval()
+    encoded = []
+    for data in loader:
+        embeddings, _ = model.encode_reference_images(data)
+        encoded.append(embeddings.float().cpu())
+        if bar is not None:
+            bar.update()
+    if bar is not None:
+        print(flush=True)  # ends the bar's line
+
+    by_rank = all_gather_object(encoded)
+    in_order = [by_rank[i % len(by_rank)][i // len(by_rank)] for i in range(len(batches))]
+    embeddings = torch.cat(in_order)
+    record = _record(exemplars, embeddings if keep_exemplars else None)
+    bank = PromptBank.from_exemplars(
+        exemplars.metainfo['classes'],
+        embeddings,
+        record.labels,
+        dict(
+            exemplars.summary,
+            weights=weights_fingerprint(model),
+            package_version=__version__,
+            **(provenance or {}),
+        ),
+    )
+    return PromptBank(
+        bank.class_names, bank.embeddings, bank.provenance, exemplars.class_ids, record
+    )
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """16 hexadecimal digits that change when any weight or buffer does.
+
+    Args:
+        model: every entry of its ``state_dict`` counts, with name, type and shape.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _record(exemplars: Dataset, embeddings: Tensor | None) -> BankExemplars:
+    """What was encoded, in the order of the embeddings: image by image."""
+    infos = [exemplars.get_data_info(index) for index in range(len(exemplars))]
+    rows = [
+        (label, box, info['img_id'], info['file_name'])
+        for info in infos
+        for label, box in zip(info['exemplar_labels'], info['exemplar_boxes'], strict=True)
+    ]
+    labels, boxes, image_ids, file_names = zip(*rows, strict=True)
+    return BankExemplars(
+        torch.tensor(labels), torch.tensor(boxes), image_ids, file_names, embeddings
+    )

@@ -1,0 +1,105 @@
+"""What has to stand beside every number: protocol, N, seed, split, detections, chunks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from math import isfinite
+from pathlib import Path
+
+import mmengine
+import torch
+from mmengine.dist import master_only
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from torch import nn
+
+from ...version import __version__
+
+
+def protocol_record(
+    protocol: str,
+    model: nn.Module,
+    provenances: Mapping[str | None, dict],
+    fingerprint: str | None = None,
+) -> dict:
+    """Describe an evaluation, and print it in one line.
+
+    Args:
+        protocol: 'visual_g' or 'visual_i'.
+        model: a ``DINOR1``, for its ``test_cfg``.
+        provenances: of each test set's prompt bank, by name; None names a single one.
+        fingerprint: of the model's weights, where it was computed.
+
+    Returns:
+        ``weights`` and ``protocol`` of the record, in plain JSON values.
+    """
+    cfg = model.test_cfg
+    described = dict(
+        name=protocol,
+        detections_per_image=cfg.get('max_per_img', model.num_queries),
+        chunk_size=cfg.get('chunk_size', 0),
+        detections_per_chunk=cfg.get('max_per_chunk', 0),
+        nms=dict(cfg['nms']) if cfg.get('nms') else None,
+    )
+    splits = {name: _split(provenance) for name, provenance in provenances.items()}
+    if None in splits:
+        described |= splits[None]
+    else:
+        # what all have in common, then each
+        shared = {key: {str(split[key]) for split in splits.values()} for key in _split({})}
+        first = next(iter(splits.values()))
+        described |= {
+            key: first[key] if len(values) == 1 else 'differs' for key, values in shared.items()
+        }
+        described['datasets'] = splits
+    print_log(
+        'Protocol {name}: N = {shots}, seed {seed}, prompts from {source}, '
+        '{detections_per_image} detections per image, chunk size {chunk_size}'.format(
+            **dict(described, source=described['source'] if None in splits else 'each train split')
+        ),
+        logger='current',
+    )
+    return dict(weights=fingerprint, protocol=described)
+
+
+@master_only
+def write_record(runner: Runner, name: str, record: dict, metrics: Mapping | None) -> None:
+    """Write ``<log dir>/metrics/<name>.json``.
+
+    Args:
+        runner: whose log dir, config and checkpoint count.
+        name: of the evaluation: 'test', 'epoch_3', 'iter_500'.
+        record: of :func:`protocol_record`.
+        metrics: results by key; what is not finite becomes null.
+    """
+    path = Path(runner.log_dir) / 'metrics' / f'{name}.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = dict(
+        config=Path(runner.cfg.filename or '').stem,
+        checkpoint=runner.cfg.get('load_from'),
+        **record,
+        metrics={key: _plain(value) for key, value in (metrics or {}).items()},
+        versions=dict(
+            mmdet_dino_r1=__version__, mmengine=mmengine.__version__, torch=torch.__version__
+        ),
+    )
+    path.write_text(json.dumps(content, indent=1, default=str) + '\n', encoding='utf-8')
+    print_log(f'Metrics and protocol: {path}', logger='current')
+
+
+def _split(provenance: Mapping) -> dict:
+    """The part of a bank's provenance that the protocol asks to be stated."""
+    keys = dict(shots='shots', fewest='fewest', seed='seed', source='ann_file')
+    return {ours: provenance.get(theirs, 'unknown') for ours, theirs in keys.items()}
+
+
+def _plain(value: object) -> object:
+    """A number as JSON knows it."""
+    if isinstance(value, str | bool) or value is None:
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return number if isfinite(number) else None

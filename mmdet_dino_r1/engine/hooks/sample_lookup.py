@@ -1,0 +1,83 @@
+"""Which entry of the dataset a sample of a test batch is, and what that entry says."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections import defaultdict
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch.utils.data import DataLoader
+
+
+class SampleLookup:
+    """Follows a loader batch by batch, by its own batch sampler.
+
+    Data samples say neither which member of a ``ConcatDataset`` they are of nor what their
+    boxes were before the pipeline; the dataset does.
+
+    Args:
+        loader: whose sampler gives the same order every time it is asked, as mmengine's do
+            within an epoch.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self.dataset = loader.dataset
+        self._batches = list(loader.batch_sampler)
+
+    def entries(self, batch_idx: int, samples: list[DetDataSample]) -> list[tuple[int, dict]]:
+        """Index and ``data_info`` of each sample.
+
+        Raises:
+            RuntimeError: the samples are others than the sampler promised.
+        """
+        found = []
+        for index, sample in zip(self._batches[batch_idx], samples, strict=True):
+            info = self.dataset.get_data_info(index)
+            if info['img_id'] != sample.img_id:
+                raise RuntimeError(
+                    f'Batch {batch_idx} holds image {sample.img_id}, its sampler promised '
+                    f'{info["img_id"]}. Prompts per image or per dataset need a sampler '
+                    "that gives the same order twice, as dict(type='DefaultSampler', "
+                    'shuffle=False) does.'
+                )
+            found.append((index, info))
+        return found
+
+    def member(self, index: int) -> int:
+        """Position, in a ``ConcatDataset``, of the member that an entry is of."""
+        return bisect_right(self.dataset.cumulative_sizes, index)
+
+
+def interactive_prompts(info: dict, sample: DetDataSample, seed: int) -> InstanceData:
+    """One random ground-truth box of each class present (protocol Visual-I).
+
+    The choice depends on seed, image id and class alone.
+
+    Args:
+        info: the image's entry in the dataset: ``instances`` with ``bbox`` (x1, y1, x2, y2) in
+            pixels of the image file, ``bbox_label`` and ``ignore_flag``; ``height``, ``width``.
+        sample: tells the size of the network input.
+        seed: of the choice.
+
+    Returns:
+        ``labels`` (n,) long, ascending, and ``bboxes`` (n, 4) in pixels of the network input.
+    """
+    by_label = defaultdict(list)
+    for instance in info['instances']:
+        if not instance.get('ignore_flag'):
+            by_label[instance['bbox_label']].append(instance['bbox'])
+    labels = sorted(by_label)
+    boxes = [
+        random.Random(f'{seed}/{info["img_id"]}/{label}').choice(sorted(by_label[label]))
+        for label in labels
+    ]
+    height, width = sample.img_shape[:2]
+    scale_x, scale_y = width / info['width'], height / info['height']
+    return InstanceData(
+        bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        * torch.tensor([scale_x, scale_y, scale_x, scale_y]),
+        labels=torch.tensor(labels, dtype=torch.long),
+    )

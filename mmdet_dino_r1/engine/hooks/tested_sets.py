@@ -1,0 +1,72 @@
+"""Which datasets a loader tests, and where each one's exemplars come from."""
+
+from __future__ import annotations
+
+from mmengine.config import ConfigDict
+from torch.utils.data import Dataset
+
+# of PromptBankHook's `bank`: those that name the split
+SPLIT_KEYS = ('data_root', 'ann_file', 'data_prefix', 'match')
+
+
+def exemplar_source(bank: dict, cfg: ConfigDict, source: dict | None = None) -> dict:
+    """The split that exemplars come from, as arguments of ``ExemplarDataset``, and ``match``.
+
+    Args:
+        bank: argument of :class:`PromptBankHook`; an ``ann_file`` in it decides.
+        cfg: the whole config; its training set is the split where nothing else names one.
+        source: ``prompts`` of a member of a ``DatasetGroup``.
+
+    Raises:
+        ValueError: there is no split.
+    """
+    named = {key: bank[key] for key in SPLIT_KEYS if key in bank}
+    if 'ann_file' in named:
+        return named
+    if source is None:
+        if not cfg.get('train_dataloader'):
+            raise ValueError(
+                'The config names no split for the exemplars: it has no train_dataloader. Set '
+                'default_hooks.prompt_bank.bank.ann_file (and data_root, data_prefix), or '
+                'bank=PATH of a prompt bank.'
+            )
+        train = innermost_dataset(cfg.train_dataloader.dataset)
+        split = ('data_root', 'ann_file', 'data_prefix')
+        source = {key: train[key] for key in split if key in train}
+    return source | named
+
+
+def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
+    """The dataset config inside wrappers such as ``RepeatDataset``."""
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
+def members_of(dataset: Dataset) -> list[tuple[str | None, Dataset, dict | None]]:
+    """Name, dataset and ``prompts`` of each test set.
+
+    Args:
+        dataset: of a loader: a ``DatasetGroup``, whose members have names, a ``ConcatDataset``,
+            whose members are named by position, or a single one, whose name is None.
+    """
+    if hasattr(dataset, 'prompt_sources'):
+        sources = [dataset.prompt_sources[name] for name in dataset.names]
+        return list(zip(dataset.names, dataset.datasets, sources, strict=True))
+    if hasattr(dataset, 'datasets'):
+        return [
+            (position_name(position), _innermost(member), None)
+            for position, member in enumerate(dataset.datasets)
+        ]
+    return [(None, _innermost(dataset), None)]
+
+
+def position_name(position: int) -> str:
+    """Name of a member of a ``ConcatDataset``."""
+    return f'dataset {position}'
+
+
+def _innermost(dataset: Dataset) -> Dataset:
+    while hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    return dataset

@@ -1,0 +1,119 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.structures import InstanceData
+
+from mmdet_dino_r1.engine.hooks.group_visualization_hook import GroupVisualizationHook
+
+METAS = dict(
+    pond=dict(classes=('fish', 'frog'), palette=[(255, 0, 0), (0, 255, 0)]),
+    yard=dict(classes=('hen',), palette=[(0, 0, 255)]),
+)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Class names in force for each picture that is drawn."""
+    names = []
+    draw = DetLocalVisualizer.add_datasample
+
+    def recorded(self, *args, **kwargs):
+        names.append(self.dataset_meta['classes'])
+        return draw(self, *args, **kwargs)
+
+    monkeypatch.setattr(DetLocalVisualizer, 'add_datasample', recorded)
+    return names
+
+
+def make_hook(tmp_path, **kwargs):
+    visualizer = DetLocalVisualizer.get_instance(
+        f'test-{tmp_path}',
+        vis_backends=[dict(type='LocalVisBackend')],
+        save_dir=str(tmp_path / 'backend'),
+    )
+    visualizer.dataset_meta = dict(classes=('outer',), palette=[(9, 9, 9)])
+    hook = GroupVisualizationHook(draw=True, **kwargs)
+    hook._visualizer = visualizer
+    return hook
+
+
+def make_runner(tmp_path, dataset):
+    loader = SimpleNamespace(dataset=dataset)
+    return SimpleNamespace(
+        work_dir=str(tmp_path),
+        timestamp='now',
+        iter=0,
+        test_dataloader=loader,
+        val_dataloader=loader,
+    )
+
+
+def make_group():
+    members = [SimpleNamespace(metainfo=meta) for meta in METAS.values()]
+    return SimpleNamespace(names=list(METAS), datasets=members, prompt_sources=dict.fromkeys(METAS))
+
+
+def make_sample(tmp_path, dataset_name=None):
+    """A picture named 1.png in each dataset, with one detection of its class 0."""
+    path = tmp_path / f'data_{dataset_name}' / '1.png'
+    path.parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(path), np.full((40, 60, 3), 200, np.uint8))
+    meta = dict(img_path=str(path))
+    sample = DetDataSample(
+        metainfo=meta | (dict(dataset_name=dataset_name) if dataset_name else {})
+    )
+    sample.pred_instances = InstanceData(
+        bboxes=torch.tensor([[10.0, 10, 50, 30]]),
+        labels=torch.tensor([0]),
+        scores=torch.tensor([0.9]),
+    )
+    return sample
+
+
+def test_each_dataset_has_its_folder_and_its_classes(tmp_path, drawn):
+    hook = make_hook(tmp_path, test_out_dir='shown')
+    runner = make_runner(tmp_path, make_group())
+    batch = [make_sample(tmp_path, 'pond'), make_sample(tmp_path, 'yard')]
+    hook.after_test_iter(runner, 0, {}, batch)
+    hook.after_test_iter(runner, 1, {}, batch[1:])
+    assert drawn == [('fish', 'frog'), ('hen',), ('hen',)]
+    shown = tmp_path / 'now' / 'shown'
+    found = sorted(str(path.relative_to(shown)) for path in shown.rglob('*.png'))
+    assert found == ['pond/1.png', 'yard/1.png']
+    # in the colour of the class: red is its dataset's class 0
+    pond, yard = (cv2.imread(str(shown / name))[..., ::-1] for name in found)
+    assert (pond == (255, 0, 0)).all(axis=-1).any()
+    assert (yard == (0, 0, 255)).all(axis=-1).any()
+
+
+def test_validation_draws_with_the_classes_of_the_sample(tmp_path, drawn):
+    hook = make_hook(tmp_path, interval=1)
+    runner = make_runner(tmp_path, make_group())
+    for index, name in enumerate(('yard', 'pond')):
+        hook.after_val_iter(runner, index, {}, [make_sample(tmp_path, name)])
+    assert drawn == [('hen',), ('fish', 'frog')]
+
+
+def test_plain_dataset_as_ever(tmp_path, drawn):
+    hook = make_hook(tmp_path, test_out_dir='shown')
+    runner = make_runner(tmp_path, SimpleNamespace(metainfo=dict(classes=('outer',))))
+    for index in range(2):
+        hook.after_test_iter(runner, index, {}, [make_sample(tmp_path)])
+    hook.after_val_iter(runner, 0, {}, [make_sample(tmp_path)])
+    assert drawn == [('outer',)] * 3
+    assert [path.name for path in Path(tmp_path, 'now/shown').iterdir()] == ['1.png']
+
+
+def test_draws_nothing_unless_asked(tmp_path, drawn):
+    hook = make_hook(tmp_path, test_out_dir='shown')
+    hook.draw = False
+    runner = make_runner(tmp_path, make_group())
+    hook.after_test_iter(runner, 0, {}, [make_sample(tmp_path, 'pond')])
+    hook.after_val_iter(runner, 0, {}, [make_sample(tmp_path, 'pond')])
+    assert drawn == [] and not (tmp_path / 'now').exists()
