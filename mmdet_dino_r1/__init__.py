@@ -13,13 +13,29 @@ allow_resume()
 
 from . import datasets, engine, evaluation, models, visualization  # noqa: E402
 from .shipped import config_path  # noqa: E402
+from .structures import PromptBank, load_prompt_bank, save_prompt_bank  # noqa: E402
+
+
+def __getattr__(name: str):
+    """``mmdet_dino_r1.build_prompt_bank``, imported when it is asked for."""
+    if name in ('apis', 'build_prompt_bank'):
+        import importlib
+
+        apis = importlib.import_module(f'{__name__}.apis')
+        return apis if name == 'apis' else getattr(apis, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
 
 __all__ = [
+    'PromptBank',
     '__version__',
+    'build_prompt_bank',
     'config_path',
     'datasets',
     'engine',
     'evaluation',
+    'load_prompt_bank',
     'models',
+    'save_prompt_bank',
     'visualization',
 ]

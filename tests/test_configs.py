@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import mmdet
 import pytest
 from conftest import CONFIGS
 from mmdet import registry as mmdet_registries
@@ -10,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 LEAVES = sorted(CONFIGS.glob('*.py'))
+BENCHMARKS = ('coco', 'lvis', 'lvis_minival', 'odinw13', 'odinw35')
 
 
 def types_in(value):
@@ -38,8 +40,14 @@ def test_types_are_registered(path):
     assert [name for name in sorted(names) if not is_registered(name)] == []
 
 
+def config(name: str) -> Config:
+    return Config.fromfile(CONFIGS / f'{name}.py')
+
+
 @pytest.mark.parametrize(
-    'path', [p for p in LEAVES if p.stem.startswith('dino_r1')], ids=lambda p: p.stem
+    'path',
+    [p for p in LEAVES if p.stem.startswith('dino_r1') and 'zeroshot' not in p.stem],
+    ids=lambda p: p.stem,
 )
 def test_dino_r1_is_its_baseline_plus_grqo(path):
     ours = Config.fromfile(path).to_dict()
@@ -90,3 +98,55 @@ def test_swin_t_has_the_size_of_grounding_dino_plus_the_prompt_encoder():
     decoder_layer = 2 * self_attention + sampling + feedforward + 4 * 2 * dim
     assert count['decoder'] == 6 * decoder_layer + linear(2 * dim, dim) + linear(dim, dim) + 2 * dim
     assert count['query_embedding'] == 900 * dim
+
+
+@pytest.mark.parametrize('benchmark', BENCHMARKS)
+def test_zeroshot_configs_only_test_and_are_the_same_for_the_baseline(benchmark):
+    ours = config(f'dino_r1_swin_t_zeroshot_{benchmark}').to_dict()
+    assert ours == config(f'vis_gdino_swin_t_zeroshot_{benchmark}').to_dict()
+    assert not {key for key in ours if key.startswith(('train_', 'val_', 'optim'))}
+    assert ours['model']['bbox_head']['num_classes'] == 365
+
+
+def test_prompts_come_from_the_train_split():
+    def source(name):
+        bank = config(name).default_hooks.prompt_bank.bank
+        return bank.data_root + bank.ann_file, bank.shots, bank.seed
+
+    coco = 'data/coco/annotations/instances_train2017.json', 16, 0
+    assert source('dino_r1_swin_t_zeroshot_coco') == coco
+    lvis = 'data/coco/annotations/lvis_v1_train.json', 16, 0
+    assert source('dino_r1_swin_t_zeroshot_lvis') == lvis
+    assert source('dino_r1_swin_t_zeroshot_lvis_minival') == lvis
+    for cfg in config('dino_r1_swin_t_zeroshot_odinw35').datasets.values():
+        split, name = ('train_', 'val_') if 'export' in cfg.data_root else ('train/', 'valid/')
+        assert cfg.ann_file == f'{name}annotations_without_background.json'
+        assert cfg.prompts.ann_file == f'{split}annotations_without_background.json'
+
+
+def test_evaluators_read_what_is_tested():
+    for name in ('coco', 'lvis', 'lvis_minival'):
+        cfg = config(f'dino_r1_swin_t_zeroshot_{name}')
+        dataset = cfg.test_dataloader.dataset
+        assert cfg.test_evaluator.ann_file == dataset.data_root + dataset.ann_file
+    lvis = config('dino_r1_swin_t_zeroshot_lvis').model.test_cfg
+    assert (lvis.chunk_size, lvis.max_per_chunk) == (40, 300)
+    assert lvis.max_per_img == 300 * -(-1203 // 40)  # 31 chunks
+
+
+@pytest.mark.parametrize('size', [13, 35])
+def test_odinw_lies_where_mmdet_expects_it(size):
+    """Names, folders and files against mmdet's own config, but for renamed classes' files."""
+    path = Path(mmdet.__file__).parent / '.mim/configs/mm_grounding_dino/odinw'
+    theirs = Config.fromfile(path / f'grounding_dino_swin-t_pretrain_odinw{size}.py')
+    ours = config(f'dino_r1_swin_t_zeroshot_odinw{size}').test_dataloader.dataset
+    names = ours.only or list(ours.datasets)
+    members = [ours.datasets[name] for name in names]
+    expected = theirs.test_dataloader.dataset.datasets
+    assert len(members) == len(expected) == size
+    for member, other in zip(members, expected, strict=True):
+        assert member.data_root == other.data_root
+        assert member.ann_file == other.ann_file.replace('new_', '')
+        assert member.data_prefix == other.data_prefix
+    if size == 35:
+        assert names == list(theirs.test_evaluator.dataset_prefixes)

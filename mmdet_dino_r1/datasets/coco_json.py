@@ -36,9 +36,9 @@ class CocoJsonDataset(CocoDataset):
 
     Args:
         *args: As for ``CocoDataset``.
-        sort_by_size (bool): Order the images by height and width, as they
-            stand in the file, so that ``SameSizeBatchSampler`` finds full
-            batches.
+        sort_by_size (bool, optional): Order the images by height and width,
+            as annotated, so that ``SameSizeBatchSampler`` finds full batches.
+            ``None``: in test mode.
         **kwargs: As for ``CocoDataset``; ``metainfo`` may be left out.
 
     Raises:
@@ -51,7 +51,7 @@ class CocoJsonDataset(CocoDataset):
     # True while `load_data_list` runs, which asks for `metainfo` itself.
     _loading = False
 
-    def __init__(self, *args, sort_by_size: bool = False, **kwargs) -> None:
+    def __init__(self, *args, sort_by_size: bool | None = None, **kwargs) -> None:
         self.sort_by_size = sort_by_size
         super().__init__(*args, **kwargs)
 
@@ -69,7 +69,7 @@ class CocoJsonDataset(CocoDataset):
             data_list = super().load_data_list()
         finally:
             self._loading = False
-        if self.sort_by_size:
+        if self.test_mode if self.sort_by_size is None else self.sort_by_size:
             data_list.sort(key=lambda info: (info['height'], info['width']))  # stable
         return data_list
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 
 import torch
@@ -37,7 +38,7 @@ def encode_prompt_bank(
         batch_size: most images of a batch.
         num_workers: of the data loader.
         keep_exemplars: keep each exemplar's embedding beside the means.
-        progress: show a progress bar.
+        progress: show a progress bar on a terminal.
         provenance: more to state about the bank, such as ``model``.
 
     Returns:
@@ -61,7 +62,8 @@ def encode_prompt_bank(
     loader = DataLoader(
         exemplars, batch_sampler=mine, num_workers=num_workers, collate_fn=pseudo_collate
     )
-    bar = ProgressBar(len(mine)) if progress and is_main_process() else None
+    visible = progress and is_main_process() and sys.stdout.isatty()
+    bar = ProgressBar(len(mine)) if visible else None
     model.eval()
     encoded = []
     for data in loader:

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from .prompt_bank import BankExemplars, PromptBank
 
@@ -51,12 +51,11 @@ def save_prompt_bank(bank: PromptBank, path: str | Path) -> Path:
         described['file_names'] = list(bank.exemplars.file_names)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
+    content = save(tensors, metadata={_KEY: json.dumps(described)})
     unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
-        save_file(tensors, unfinished, metadata={_KEY: json.dumps(described)})
+        unfinished.write_bytes(content)
         unfinished.replace(path)
-    except SafetensorError as error:  # a full disk, say
-        raise OSError(f'{path} cannot be written: {error}') from error
     finally:
         unfinished.unlink(missing_ok=True)
     return path

@@ -251,3 +251,57 @@ def test_broken_file(tmp_path):
     (tmp_path / 'anns.json').write_text('nonsense')
     with pytest.raises(ValueError, match='anns.json is not COCO JSON'):
         ExemplarDataset(ann_file=str(tmp_path / 'anns.json'), pipeline=PIPELINE)
+
+
+def test_categories_matched_by_id_take_the_names_asked_for(build):
+    dataset = build(classes=['hound', 'cat'], category_ids=[2, 1], shots=1)
+    assert dataset.metainfo['classes'] == ('hound', 'cat')
+    assert dataset.class_ids == (2, 1)
+    assert dataset.summary['renamed'] == dict(dog='hound')
+    assert [item for item in exemplars(dataset) if item[0] == 'hound'] == [
+        ('hound', 4, (10.0, 10.0, 30.0, 25.0))
+    ]
+    with pytest.raises(ValueError, match=r"no categories of id 9 \('hound'\); its ids are 1, 2"):
+        build(classes=['hound'], category_ids=[9])
+    with pytest.raises(ValueError, match='one category for each'):
+        build(classes=['hound'], category_ids=[1, 2])
+
+
+def test_names_may_repeat_where_ids_decide(build):
+    coco = coco_dict()
+    coco['categories'][1]['name'] = 'cat'
+    assert len(exemplars(build(coco, classes=['a', 'b'], category_ids=[1, 2], shots=1))) == 2
+
+
+def test_classes_without_a_box_may_be_skipped(build):
+    dataset = build(classes=['zebra', 'dog', 'cat'], skip_missing=True, shots=1)
+    assert dataset.metainfo['classes'] == ('dog', 'cat')
+    assert dataset.summary['classes_left_out'] == ['zebra']
+    by_id = build(classes=['x', 'y'], category_ids=[9, 2], skip_missing=True, shots=1)
+    assert by_id.metainfo['classes'] == ('y',) and by_id.class_ids == (2,)
+    with pytest.raises(ValueError, match='no box that could serve as an exemplar'):
+        build(classes=['zebra'], skip_missing=True)
+
+
+def test_missing_and_unreadable_images_are_named(build, tmp_path):
+    dataset = build(shots=100)
+    dataset.check_images()
+    (tmp_path / '3.png').unlink()
+    (tmp_path / '4.png').write_text('no image')
+    with pytest.raises(FileNotFoundError, match=r'1 of 6 images .* missing, among them .*3\.png'):
+        dataset.check_images()
+    with pytest.raises(ValueError, match=r'4\.png cannot be read as an image'):
+        dataset[3]
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match='annotation file of the exemplars does not exist'):
+        ExemplarDataset(ann_file=str(tmp_path / 'none.json'), pipeline=PIPELINE)
+
+
+def test_images_are_ordered_by_size(build):
+    coco = coco_dict()
+    for image in coco['images']:
+        image['height'] = 30 if image['id'] % 2 else 20
+    dataset = build(coco, shots=100)
+    assert [dataset.get_data_info(i)['img_id'] for i in range(6)] == [2, 4, 6, 1, 3, 5]

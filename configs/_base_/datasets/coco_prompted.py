@@ -74,6 +74,7 @@ val_dataloader = dict(
     persistent_workers=True,
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
+    batch_sampler=dict(type='SameSizeBatchSampler'),  # results alike at any batch size
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

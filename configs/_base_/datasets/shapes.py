@@ -50,6 +50,7 @@ val_dataloader = dict(
     persistent_workers=False,
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
+    batch_sampler=dict(type='SameSizeBatchSampler'),  # for data of other sizes
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

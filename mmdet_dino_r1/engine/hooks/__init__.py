@@ -1,7 +1,13 @@
 """Hooks of the standard runner."""
 
 from .gradient_share_hook import GradientShareHook
+from .group_visualization_hook import GroupVisualizationHook
 from .prompt_bank_hook import PromptBankHook
 from .reference_model_hook import ReferenceModelHook
 
-__all__ = ['GradientShareHook', 'PromptBankHook', 'ReferenceModelHook']
+__all__ = [
+    'GradientShareHook',
+    'GroupVisualizationHook',
+    'PromptBankHook',
+    'ReferenceModelHook',
+]

@@ -91,7 +91,8 @@ def write_record(runner: Runner, name: str, record: dict, metrics: Mapping | Non
 def _split(provenance: Mapping) -> dict:
     """The part of a bank's provenance that the protocol asks to be stated."""
     keys = dict(shots='shots', fewest='fewest', seed='seed', source='ann_file')
-    return {ours: provenance.get(theirs, 'unknown') for ours, theirs in keys.items()}
+    described = {ours: provenance.get(theirs, 'unknown') for ours, theirs in keys.items()}
+    return described | dict(without_prompt=provenance.get('classes_left_out', []))
 
 
 def _plain(value: object) -> object:

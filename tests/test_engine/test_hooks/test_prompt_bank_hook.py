@@ -86,6 +86,7 @@ def test_record_states_the_protocol_beside_the_metrics(cfg_for, tiny_shapes):
         fewest=3,
         seed=5,
         source=f'{tiny_shapes}/annotations/train.json',
+        without_prompt=[],
         detections_per_image=20,
         detections_per_chunk=0,
         chunk_size=0,

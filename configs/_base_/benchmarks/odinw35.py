@@ -1,0 +1,80 @@
+# ODinW35: 35 small sets, each with its own classes and with prompts from its own train split.
+_base_ = './test_only.py'
+data_root = 'data/odinw/'
+
+# folder of each set; the names are those of mmdet's ODinW35 config
+folders = {
+    'AerialMaritimeDrone_large': 'AerialMaritimeDrone/large',
+    'AerialMaritimeDrone_tiled': 'AerialMaritimeDrone/tiled',
+    'AmericanSignLanguageLetters': 'AmericanSignLanguageLetters/American Sign Language Letters.v1-v1.coco',
+    'Aquarium': 'Aquarium/Aquarium Combined.v2-raw-1024.coco',
+    'BCCD': 'BCCD/BCCD.v3-raw.coco',
+    'boggleBoards': 'boggleBoards/416x416AutoOrient/export',
+    'brackishUnderwater': 'brackishUnderwater/960x540',
+    'ChessPieces': 'ChessPieces/Chess Pieces.v23-raw.coco',
+    'CottontailRabbits': 'CottontailRabbits',
+    'dice': 'dice/mediumColor/export',
+    'DroneControl': 'DroneControl/Drone Control.v3-raw.coco',
+    'EgoHands_generic': 'EgoHands/generic',
+    'EgoHands_specific': 'EgoHands/specific',
+    'HardHatWorkers': 'HardHatWorkers/raw',
+    'MaskWearing': 'MaskWearing/raw',
+    'MountainDewCommercial': 'MountainDewCommercial',
+    'NorthAmericaMushrooms': 'NorthAmericaMushrooms/North American Mushrooms.v1-416x416.coco',
+    'openPoetryVision': 'openPoetryVision/512x512',
+    'OxfordPets_by_breed': 'OxfordPets/by-breed',
+    'OxfordPets_by_species': 'OxfordPets/by-species',
+    'PKLot': 'PKLot/640',
+    'Packages': 'Packages/Raw',
+    'PascalVOC': 'PascalVOC',
+    'pistols': 'pistols/export',
+    'plantdoc': 'plantdoc/416x416',
+    'pothole': 'pothole',
+    'Raccoons': 'Raccoon/Raccoon.v2-raw.coco',
+    'selfdrivingCar': 'selfdrivingCar/fixedLarge/export',
+    'ShellfishOpenImages': 'ShellfishOpenImages/raw',
+    'ThermalCheetah': 'ThermalCheetah',
+    'thermalDogsAndPeople': 'thermalDogsAndPeople',
+    'UnoCards': 'UnoCards/raw',
+    'VehiclesOpenImages': 'VehiclesOpenImages/416x416',
+    'WildfireSmoke': 'WildfireSmoke',
+    'websiteScreenshots': 'websiteScreenshots',
+}
+# A set in `export/` has both splits in one folder, the others have `train/` and `valid/`. The files
+# of some sets also exist with other class names (`new_annotations…`), made for text prompts.
+# Classes are matched by id: between the splits of some sets their names differ.
+datasets = {
+    name: dict(
+        type='CocoJsonDataset',
+        data_root=f'{data_root}{folder}/',
+        ann_file='val_annotations_without_background.json'
+        if folder.endswith('/export')
+        else 'valid/annotations_without_background.json',
+        data_prefix=dict(img='' if folder.endswith('/export') else 'valid/'),
+        test_mode=True,
+        pipeline=_base_.test_pipeline,
+        prompts=dict(
+            ann_file='train_annotations_without_background.json'
+            if folder.endswith('/export')
+            else 'train/annotations_without_background.json',
+            data_prefix=dict(img='' if folder.endswith('/export') else 'train/'),
+            match='id',
+        ),
+    )
+    for name, folder in folders.items()
+}
+
+test_dataloader = dict(
+    dataset=dict(
+        type='DatasetGroup',
+        datasets=datasets,
+        only=None,  # names of the sets to test; None: all
+        skip_missing=False,  # True: leave out sets that are not there, and say so
+    )
+)
+test_evaluator = dict(type='DatasetGroupEvaluator', metrics=dict(type='CocoMetric', metric='bbox'))
+default_hooks = dict(
+    visualization=dict(type='GroupVisualizationHook'),
+    # a class that a train split never shows cannot be prompted; it is named and scores 0
+    prompt_bank=dict(bank=dict(skip_missing=True)),
+)
