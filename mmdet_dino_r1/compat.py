@@ -113,3 +113,19 @@ def name_package_to_mmengine() -> None:
     from mmengine.config.utils import MODULE2PACKAGE
 
     MODULE2PACKAGE.setdefault('mmdet_dino_r1', 'mmdet_dino_r1')
+
+
+def join_processes_without_gpu(launcher: str) -> None:
+    """Join the processes that torchrun started, on a machine without CUDA.
+
+    mmengine's ``init_dist`` (``mmengine/dist/utils.py``) picks a CUDA device whatever the backend,
+    so ``--launcher pytorch`` fails on a CPU. A runner leaves a process group alone that is there.
+
+    Args:
+        launcher: as on the command line; only 'pytorch' has anything to join here.
+    """
+    import torch
+
+    is_there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if launcher == 'pytorch' and not torch.cuda.is_available() and not is_there:
+        torch.distributed.init_process_group('gloo')

@@ -118,7 +118,8 @@ def test_prompts_come_from_the_train_split():
     lvis = 'data/coco/annotations/lvis_v1_train.json', 16, 0
     assert source('dino_r1_swin_t_zeroshot_lvis') == lvis
     assert source('dino_r1_swin_t_zeroshot_lvis_minival') == lvis
-    for cfg in config('dino_r1_swin_t_zeroshot_odinw35').datasets.values():
+    odinw = config('dino_r1_swin_t_zeroshot_odinw35').test_dataloader.dataset
+    for cfg in odinw.datasets.values():
         split, name = ('train_', 'val_') if 'export' in cfg.data_root else ('train/', 'valid/')
         assert cfg.ann_file == f'{name}annotations_without_background.json'
         assert cfg.prompts.ann_file == f'{split}annotations_without_background.json'

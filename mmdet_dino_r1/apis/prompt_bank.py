@@ -113,11 +113,9 @@ def _load_config(config: str | Path | Config, cfg_options: dict | None) -> Confi
 
 
 def _test_pipeline(cfg: Config) -> list[dict]:
-    """How the config prepares test images; of a group's members, all the same."""
+    """How the config prepares test images; in a group, those of its members in common."""
     dataset = innermost_dataset(cfg.test_dataloader.dataset)
-    if 'datasets' in dataset:
-        dataset = next(member for member in dataset.datasets.values() if member is not None)
-    return dataset.pipeline
+    return (dataset.get('common') or dataset).pipeline
 
 
 def _split(cfg: Config, ann: str | Path | None, img: str | Path | None) -> dict:

@@ -38,7 +38,8 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
                 raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
             content = torch.load(checkpoint, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f'{checkpoint} is not a checkpoint that can be loaded safely: {error}'
+            f'{checkpoint} is not a checkpoint that can be loaded safely: {reason}'
         ) from error
     _load_checkpoint_to_model(model, content, strict=False, logger='current')

@@ -25,6 +25,8 @@ class DatasetGroup(ConcatDataset):
             it differs from the member's, ``data_root``; ``match='id'`` matches categories by id
             instead of by name). Set a member to None to drop it.
         only: names to keep; None keeps all.
+        common: what the members share, such as ``type`` and ``pipeline``; a member's own arguments
+            go first.
         skip_missing: leave out members whose annotation file does not exist, rather than fail.
 
     Attributes:
@@ -41,10 +43,15 @@ class DatasetGroup(ConcatDataset):
         self,
         datasets: dict[str, dict],
         only: Sequence[str] | None = None,
+        common: dict | None = None,
         skip_missing: bool = False,
         lazy_init: bool = False,
     ) -> None:
-        members = {name: dict(cfg) for name, cfg in datasets.items() if cfg is not None}
+        members = {
+            name: dict(common or {}) | dict(cfg)
+            for name, cfg in datasets.items()
+            if cfg is not None
+        }
         if only is not None:
             members = {name: members[name] for name in self._checked(only, members)}
         missing = {

@@ -1,5 +1,6 @@
 """Typed values that travel between the stages; no model code."""
 
+from .bank_statistics import BankStatistics, Outlier, bank_statistics
 from .exemplar_choice import ExemplarChoice
 from .prompt_bank import BankExemplars, PromptBank, protocol_summary
 from .prompt_bank_file import load_prompt_bank, save_prompt_bank
@@ -8,10 +9,13 @@ from .visual_prompts import VisualPrompts
 
 __all__ = [
     'BankExemplars',
+    'BankStatistics',
     'ExemplarChoice',
+    'Outlier',
     'PromptBank',
     'QuerySelection',
     'VisualPrompts',
+    'bank_statistics',
     'load_prompt_bank',
     'protocol_summary',
     'save_prompt_bank',

@@ -73,6 +73,14 @@ class PromptBank:
                 f'A prompt bank of {len(self.class_names)} classes needs as many embeddings, '
                 f'got {len(self.embeddings)}.'
             )
+        if self.embeddings.ndim != 2:
+            raise ValueError(
+                f'Embeddings must be (num_classes, dim), got {tuple(self.embeddings.shape)}.'
+            )
+        if self.exemplars is not None and len(self.exemplars):
+            highest, lowest = int(self.exemplars.labels.max()), int(self.exemplars.labels.min())
+            if highest >= len(self.class_names) or lowest < 0:
+                raise ValueError(f'Exemplars have labels {lowest} to {highest}.')
         repeated = sorted(name for name, count in Counter(self.class_names).items() if count > 1)
         if repeated:
             raise ValueError(f'Class names appear twice in a prompt bank: {repeated}')

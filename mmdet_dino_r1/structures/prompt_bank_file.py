@@ -107,11 +107,11 @@ def load_prompt_bank(path: str | Path) -> PromptBank:
         return PromptBank(
             tuple(described['class_names']),
             tensors['embeddings'],
-            described['provenance'],
+            dict(described['provenance']),
             tuple(described['class_ids']),
             exemplars,
         )
     except KeyError as error:
         raise ValueError(f'{path} is a broken prompt bank: it lacks {error}.') from error
-    except ValueError as error:
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f'{path} is a broken prompt bank: {error}') from error

@@ -22,8 +22,9 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.registry import Registry
 
+from ..compat import join_processes_without_gpu
 from ..shipped import config_path, near_configs
-from .preflight import find_missing, report_missing
+from .preflight import explain_mistake, find_missing, report_missing
 
 _RANK_VARIABLES = {
     'pytorch': 'RANK',
@@ -44,8 +45,11 @@ def launch(stage: str) -> None:
     # Its parser is the only one that knows all its flags; `-h` prints its help and ends here.
     args = runpy.run_path(script, run_name='mmdet_script')['parse_args']()
     cfg = load_config(args)
+    if mistake := explain_mistake(cfg, args, stage):
+        stop(mistake, args.launcher)
     if missing := find_missing(cfg, args, stage):
         stop(report_missing(missing, args.config), args.launcher)
+    join_processes_without_gpu(args.launcher)
     try:
         runpy.run_path(script, run_name='__main__')
     except KeyError as error:

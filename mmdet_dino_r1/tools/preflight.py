@@ -9,38 +9,53 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from difflib import get_close_matches
 
 from mmengine.config import Config
-from mmengine.utils import is_abs
 
-# Paths of a dataset that are joined to its data_root as its annotation file is.
-_DATASET_FILES = ('ann_file', 'proposal_file', 'label_map_file')
-_LOCAL_BACKENDS = ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
-# What to say where the data of a shipped config is missing: part of the path, remedy.
+from .preflight_paths import (
+    Needed,
+    datasets,
+    evaluators,
+    prompt_bank,
+    prompt_hook,
+    ready_bank,
+    weights,
+)
+
+# What to say where the data of a shipped config is missing: part of the path, remedy. The first
+# that fits a path is said.
 _HOW_TO_GET = {
+    'data/coco/annotations/lvis_v1_': (
+        'LVIS v1 annotations (lvisdataset.org) belong in data/coco/annotations/; the images are '
+        "COCO's train2017/ and val2017/. The minival file is the one that MDETR published."
+    ),
     'data/coco/': 'COCO 2017 belongs under data/coco/: annotations/, train2017/, val2017/.',
+    'data/odinw/': 'ODinW belongs under data/odinw/, one folder per dataset.',
     'data/shapes/': 'Make the shapes set: mim run mmdet_dino_r1 generate_shapes data/shapes',
 }
 
 
-@dataclass(frozen=True)
-class Needed:
-    """A path that a run will open.
+def explain_mistake(cfg: Config, args: argparse.Namespace, stage: str) -> str | None:
+    """What cannot work whatever files there are, with its remedy; None if nothing is wrong.
 
-    Attributes:
-        owner: dotted config key of what opens it, with its type: 'train_dataloader.dataset
-            (CocoDataset)'.
-        key: key below the owner: 'ann_file', 'data_prefix.img'.
-        path: the path, joined as mmengine joins it.
-        override: the config key and value that would move it, for ``--cfg-options``; '' if none.
+    Args:
+        cfg: the config, ``--cfg-options`` merged.
+        args: what mmdet's own parser made of the command line.
+        stage: 'train' (its validation included) or 'test'.
     """
-
-    owner: str
-    key: str
-    path: str
-    override: str = ''
+    split = 'val' if stage == 'train' else 'test'
+    dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
+    if mistake := _unknown_member(dataset, f'{split}_dataloader.dataset'):
+        return mistake
+    if getattr(args, 'tta', False) and (mistake := _refuse_tta(cfg, dataset)):
+        return mistake
+    try:
+        list(prompt_bank(cfg, split))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def find_missing(cfg: Config, args: argparse.Namespace, stage: str) -> list[Needed]:
@@ -50,15 +65,18 @@ def find_missing(cfg: Config, args: argparse.Namespace, stage: str) -> list[Need
         cfg: the config, ``--cfg-options`` merged.
         args: what mmdet's own parser made of the command line.
         stage: 'train' (its validation included) or 'test'.
+
+    Raises:
+        ValueError: a mistake that :func:`explain_mistake` puts into words.
     """
     splits = ('train', 'val') if stage == 'train' else ('test',)
-    needed = list(_weights(cfg, args, stage))
+    needed = list(weights(cfg, args, stage))
     for split in splits:
-        needed += _datasets(cfg.get(f'{split}_dataloader'), f'{split}_dataloader')
-        needed += _evaluators(cfg.get(f'{split}_evaluator'), f'{split}_evaluator')
+        needed += datasets(cfg.get(f'{split}_dataloader'), f'{split}_dataloader')
+        needed += evaluators(cfg.get(f'{split}_evaluator'), f'{split}_evaluator')
     if cfg.get(f'{splits[-1]}_dataloader'):
-        needed += _prompt_bank(cfg)
-    missing = {(item.owner, item.key, item.path): item for item in needed}
+        needed += prompt_bank(cfg, splits[-1])
+    missing = {(item.owner, item.member, item.key, item.path): item for item in needed}
     return [item for item in missing.values() if not os.path.exists(item.path)]
 
 
@@ -66,126 +84,84 @@ def report_missing(missing: list[Needed], config: str) -> str:
     """All missing paths in one message, then what to do."""
     count = f'{len(missing)} path{"s" if len(missing) > 1 else ""}'
     lines = [f'nothing was started: {count} that {config} needs cannot be found.']
-    width = max(len(item.key) for item in missing)
-    owner = None
+    by_owner = defaultdict(lambda: defaultdict(list))
     for item in missing:
-        if item.owner != owner:
-            owner = item.owner
-            lines.append(f'  {owner}')
-        lines.append(f'    {item.key:{width}}  {os.path.abspath(item.path)}')
+        by_owner[item.owner][item.member or item.key].append(item)
+    width = max(len(name) for found in by_owner.values() for name in found)
+    for owner, found in by_owner.items():
+        lines.append(f'  {owner}')
+        lines += [f'    {name:{width}}  {_place(items)}' for name, items in found.items()]
     lines.append(f'Remedy: put the files there (relative paths start at {os.getcwd()})')
-    slashed = [item.path.replace(os.sep, '/') for item in missing]
-    for part, remedy in _HOW_TO_GET.items():
-        if any(part in path for path in slashed):
-            lines.append(f'  {remedy}')
-    overrides = list(dict.fromkeys(item.override for item in missing if item.override))
+    lines += [f'  {remedy}' for remedy in _how_to_get(missing)]
+    overrides = {item.override: None for item in missing if item.override and not item.member}
     if overrides:
         lines.append('or say where they are:')
         lines.append('  --cfg-options ' + ' '.join(overrides))
+    for group in {item.override: None for item in missing if item.override and item.member}:
+        lines.append('or leave them out of the mean, or name the ones to test:')
+        lines.append(f'  --cfg-options {group}.skip_missing=True')
+        lines.append(f"  --cfg-options {group}.only=\"['NAME','NAME']\"")
     return '\n'.join(lines)
 
 
-def _weights(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[Needed]:
-    """Checkpoints named on the command line or in the config."""
-    if stage == 'test':
-        path = args.checkpoint
-        if _is_local(path):
-            yield Needed('checkpoint to test', 'checkpoint', path)
-        return
-    if args.resume is not None and args.resume != 'auto':
-        if _is_local(args.resume):
-            yield Needed('checkpoint to continue from', '--resume', args.resume)
-    elif args.resume is None and _is_local(cfg.get('load_from')):
-        yield Needed('weights to start from', 'load_from', cfg.load_from, 'load_from=FILE')
-    for key, checkpoint in _named(cfg.get('model'), 'checkpoint', 'model'):
-        if 'init_cfg' in key and _is_local(checkpoint):
-            yield Needed('weights to start from', key, checkpoint, f'{key}=FILE')
+def _place(items: list[Needed]) -> str:
+    """The path or, of a member of a group, the folder that is missing or lacks several."""
+    paths = [os.path.abspath(item.path) for item in items]
+    folder = os.path.commonpath(paths)
+    if not os.path.exists(folder):
+        return folder
+    return f'{folder}: {", ".join(item.key for item in items)}'
 
 
-def _datasets(node: object, key: str) -> Iterator[Needed]:
-    """Paths of the innermost datasets under ``node``, through wrappers of any kind."""
-    if isinstance(node, (list, tuple)):
-        for index, child in enumerate(node):
-            yield from _datasets(child, f'{key}.{index}')
-    elif isinstance(node, dict):
-        inner = [name for name in ('dataset', 'datasets') if node.get(name)]
-        for name in inner:
-            yield from _datasets(node[name], f'{key}.{name}')
-        if not inner:
-            yield from _one_dataset(node, key)
+def _how_to_get(missing: list[Needed]) -> list[str]:
+    """What is known about getting them, each remedy once."""
+    paths = [item.path.replace(os.sep, '/') for item in missing]
+    fitting = [next((part for part in _HOW_TO_GET if part in path), None) for path in paths]
+    return [remedy for part, remedy in _HOW_TO_GET.items() if part in fitting]
 
 
-def _one_dataset(dataset: dict, key: str) -> Iterator[Needed]:
-    """Paths of one dataset, joined to its ``data_root`` as ``BaseDataset._join_prefix`` does."""
-    root = dataset.get('data_root') or ''
-    owner = _describe(key, dataset)
-    backend = dataset.get('backend_args')
-    paths = {name: dataset.get(name) for name in _DATASET_FILES}
-    paths = {name: path for name, path in paths.items() if path}
-    prefixes = dataset.get('data_prefix') or {}
-    paths |= {f'data_prefix.{name}': prefix for name, prefix in prefixes.items()}
-    for name, path in paths.items():
-        if not isinstance(path, str):
-            continue
-        joined = os.path.join(root, path) if root and not is_abs(path) else path
-        if _is_local(joined, backend):
-            override = f'{key}.data_root=DIR' if joined != path else f'{key}.{name}=PATH'
-            yield Needed(owner, name, joined, override)
+def _unknown_member(dataset: dict, key: str) -> str | None:
+    """One line on names in ``only`` that the group has not."""
+    group, only = dataset.get('datasets'), dataset.get('only')
+    if not isinstance(group, dict) or only is None:
+        return None
+    known = [name for name, member in group.items() if member is not None]
+    unknown = [name for name in ([only] if isinstance(only, str) else only) if name not in known]
+    if isinstance(only, str) and not unknown:
+        return f'{key}.only must be a list: {key}.only="[\'{only}\']"'
+    if not unknown:
+        return None
+    hints = []
+    for name in unknown:
+        near = get_close_matches(name, known, n=3, cutoff=0.5)
+        hints.append(f'{name!r}' + (f' (near: {", ".join(near)})' if near else ''))
+    return (
+        f'{key}.only names datasets that the group has not: {", ".join(hints)}. '
+        f'It has: {", ".join(known)}'
+    )
 
 
-def _evaluators(node: object, key: str) -> Iterator[Needed]:
-    """Annotation files of metrics; these are taken as they stand, without any data_root."""
-    if isinstance(node, (list, tuple)):
-        for index, child in enumerate(node):
-            yield from _evaluators(child, f'{key}.{index}')
-    elif isinstance(node, dict):
-        if node.get('metrics'):
-            yield from _evaluators(node['metrics'], f'{key}.metrics')
-        path = node.get('ann_file')
-        if _is_local(path, node.get('backend_args')):
-            yield Needed(_describe(key, node), 'ann_file', path, f'{key}.ann_file=FILE')
-
-
-def _prompt_bank(cfg: Config) -> Iterator[Needed]:
-    """What the visual prompts of validation and test are made of."""
-    hook = (cfg.get('default_hooks') or {}).get('prompt_bank')
-    if not hook:
-        return
-    key = 'default_hooks.prompt_bank'
-    bank = hook.get('bank') or {}
-    if isinstance(bank, str):
-        if _is_local(bank):
-            yield Needed(_describe(key, hook), 'bank', bank, f'{key}.bank=FILE')
-    elif bank.get('ann_file'):
-        yield from _one_dataset(bank, f'{key}.bank')
-    else:  # exemplars come from the training split, in a test too
-        yield from _datasets(cfg.get('train_dataloader'), 'train_dataloader')
-
-
-def _named(node: object, name: str, key: str) -> Iterator[tuple[str, object]]:
-    """Values under the key ``name`` anywhere in ``node``, with their dotted keys."""
-    if isinstance(node, dict):
-        children = node.items()
-    elif isinstance(node, (list, tuple)):
-        children = enumerate(node)
-    else:
-        return
-    for child, value in children:
-        if child == name:
-            yield f'{key}.{child}', value
-        else:
-            yield from _named(value, name, f'{key}.{child}')
-
-
-def _describe(key: str, node: dict) -> str:
-    """Dotted key and type: 'val_evaluator (CocoMetric)'."""
-    kind = node.get('type')
-    kind = getattr(kind, '__name__', kind)
-    return f'{key} ({kind})' if kind else key
-
-
-def _is_local(path: object, backend_args: dict | None = None) -> bool:
-    """Whether ``path`` is a path on this machine that can be looked for."""
-    if not isinstance(path, str) or not path or '://' in path:
-        return False
-    return (backend_args or {}).get('backend', 'local') in _LOCAL_BACKENDS
+def _refuse_tta(cfg: Config, dataset: dict) -> str | None:
+    """Why ``--tta`` cannot work with this test set and these prompts; None where it can."""
+    if dataset.get('datasets'):
+        return (
+            "--tta works with a single dataset: mmdet's script gives its flipping pipeline to "
+            'test_dataloader.dataset as a whole, and a group of datasets has none. Give '
+            'test_dataloader.dataset one dataset instead of a group (`only` does not help).'
+        )
+    found = prompt_hook(cfg)
+    if found is None:
+        return None
+    key, hook = found
+    if hook.get('protocol') == 'visual_i':
+        return (
+            '--tta does not go with protocol visual_i: the boxes that serve as prompts would '
+            'not be flipped with the image. Use visual_g with a prompt bank.'
+        )
+    if ready_bank(hook) is None:
+        return (
+            '--tta needs a ready prompt bank: reference images would pass through the flips as '
+            'well. Build one (mim run mmdet_dino_r1 build_prompt_bank CONFIG CHECKPOINT --out '
+            f'FILE) and add --cfg-options {key}.bank=FILE'
+        )
+    return None

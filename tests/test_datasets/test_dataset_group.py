@@ -86,3 +86,13 @@ def test_a_member_can_be_dropped_by_none(group, tiny_shapes):
     members = dict(base=None, novel=None)
     with pytest.raises(FileNotFoundError):
         group(datasets=members | dict(away=dict(ann_file='nowhere.json')))
+
+
+def test_common_arguments_give_way_to_a_members_own(group, tiny_shapes):
+    common = dict(type='CocoJsonDataset', ann_file='annotations/val.json', pipeline=PIPELINE)
+    own = dict(data_root=f'{tiny_shapes}/')
+    other = dict(own, ann_file='annotations/val_novel.json')
+    two = group(common=common, datasets=dict(a=own, b=other))
+    assert [meta['classes'] for meta in two.metainfo['datasets']] == [
+        meta['classes'] for meta in group(only=['base', 'novel']).metainfo['datasets']
+    ]

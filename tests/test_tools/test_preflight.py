@@ -5,7 +5,7 @@ from argparse import Namespace
 import pytest
 from mmengine.config import Config
 
-from mmdet_dino_r1.tools.preflight import find_missing, report_missing
+from mmdet_dino_r1.tools.preflight import explain_mistake, find_missing, report_missing
 
 
 def train_args(**args):
@@ -112,8 +112,8 @@ def test_metrics_in_lists_and_evaluators():
 class TestPromptBank:
     """Prompts come from a file, a named split or the training split."""
 
-    def find(self, bank, complete, stage='test', **parts):
-        hook = dict(type='PromptBankHook', bank=bank)
+    def find(self, bank, complete, stage='test', protocol='visual_g', **parts):
+        hook = dict(type='PromptBankHook', protocol=protocol, strict=False, bank=bank)
         cfg = dict(
             test_dataloader=dict(dataset=coco(complete, 'val')),
             default_hooks=dict(prompt_bank=hook),
@@ -137,12 +137,234 @@ class TestPromptBank:
         found = self.find(bank, complete, train_dataloader=dict(dataset=coco('nowhere')))
         assert [item[0] for item in found] == ['train_dataloader.dataset (CocoDataset)'] * 2
 
+    def test_the_training_split_inside_a_wrapper(self, complete):
+        wrapped = dict(type='RepeatDataset', times=2, dataset=coco('nowhere'))
+        found = self.find(None, complete, train_dataloader=dict(dataset=wrapped))
+        assert found[0] == (
+            'train_dataloader.dataset.dataset (CocoDataset)',
+            'ann_file',
+            'nowhere/annotations/train.json',
+        )
+
+    def test_a_root_of_its_own_moves_the_training_split(self, complete):
+        train = dict(dataset=coco('nowhere'))
+        assert self.find(dict(data_root=complete), complete, train_dataloader=train) == []
+
+    def test_boxes_of_the_test_images_need_no_split(self, complete):
+        assert self.find(None, complete, protocol='visual_i') == []
+        assert self.find(dict(ann_file='gone.json'), complete, protocol='visual_i') == []
+
+    def test_a_custom_hook_is_found_too(self, complete):
+        cfg = dict(
+            test_dataloader=dict(dataset=coco(complete, 'val')),
+            custom_hooks=[dict(type='OtherHook'), dict(type='PromptBankHook', bank='b.pt')],
+        )
+        found = missing(cfg, 'test', checkpoint='https://host/x.pth')
+        assert found == [('custom_hooks.1 (PromptBankHook)', 'bank', 'b.pt')]
+
     def test_no_hook_needs_no_training_split(self, complete):
         cfg = dict(
             train_dataloader=dict(dataset=coco('nowhere')),
             test_dataloader=dict(dataset=coco(complete, 'val')),
         )
         assert missing(cfg, 'test', checkpoint='https://host/x.pth') == []
+
+
+def member(root, **more):
+    prompts = dict(ann_file='annotations/train.json', data_prefix=dict(img='train/'))
+    return coco(str(root), 'val', prompts=prompts) | more
+
+
+def group(datasets, hook=None, **more):
+    """Config of a test of a ``DatasetGroup``, without training set."""
+    dataset = dict(type='DatasetGroup', only=None, skip_missing=False, datasets=datasets)
+    hook = dict(type='PromptBankHook') | (hook or {})
+    return dict(
+        test_dataloader=dict(dataset=dataset | more),
+        test_evaluator=dict(
+            type='DatasetGroupEvaluator', metrics=dict(type='CocoMetric', metric='bbox')
+        ),
+        default_hooks=dict(prompt_bank=hook),
+    )
+
+
+class TestDatasetGroup:
+    """A member is one line, whatever it lacks."""
+
+    owner = 'test_dataloader.dataset (DatasetGroup)'
+
+    def find(self, cfg):
+        args = Namespace(checkpoint='https://host/x.pth')
+        return find_missing(Config(cfg), args, 'test')
+
+    def keys(self, cfg):
+        return [(item.owner, item.member, item.key) for item in self.find(cfg)]
+
+    def test_all_are_there(self, complete):
+        assert self.keys(group(dict(a=member(complete), b=member(complete), c=None))) == []
+
+    def test_a_missing_one_with_the_split_of_its_prompts(self, complete):
+        found = self.keys(group(dict(a=member(complete), b=member('nowhere'))))
+        keys = ('ann_file', 'data_prefix.img', 'prompts.ann_file', 'prompts.data_prefix.img')
+        assert found == [(self.owner, 'b', key) for key in keys]
+
+    def test_prompts_have_the_members_root_or_their_own(self, complete):
+        own = dict(data_root='refs', ann_file='a.json', data_prefix=dict(img=''))
+        found = self.find(group(dict(a=member(complete, prompts=own))))
+        assert [item.path for item in found] == ['refs/a.json', 'refs/']
+        absolute = dict(ann_file='/gone/a.json', data_prefix=dict(img='train/'))
+        found = self.find(group(dict(a=member(complete, prompts=absolute))))
+        assert [item.path for item in found] == ['/gone/a.json']
+
+    @pytest.mark.parametrize(
+        'hook',
+        [
+            dict(protocol='visual_i'),
+            dict(bank='https://host/bank.safetensors'),
+            dict(bank=dict(ann_file='https://host/a.json')),
+        ],
+    )
+    def test_prompts_from_elsewhere_need_no_split_of_theirs(self, complete, hook):
+        nowhere = dict(data_root='nowhere', ann_file='a.json', data_prefix=dict(img=''))
+        assert self.keys(group(dict(a=member(complete, prompts=nowhere)), hook)) == []
+
+    def test_only_some(self, complete):
+        datasets = dict(a=member(complete), b=member('nowhere'))
+        assert self.keys(group(datasets, only=['a'])) == []
+        assert {name for _, name, _ in self.keys(group(datasets, only=['b']))} == {'b'}
+
+    def test_missing_ones_may_be_left_out_but_not_all(self, complete):
+        datasets = dict(a=member(complete), b=member('nowhere'))
+        assert self.keys(group(datasets, skip_missing=True)) == []
+        datasets['a'] = member('elsewhere')
+        found = self.keys(group(datasets, skip_missing=True))
+        assert {name for _, name, _ in found} == {'a', 'b'}
+
+    def test_what_is_not_left_out_must_be_whole(self, complete):
+        """The annotation file alone decides what is left out."""
+        images_gone = member(complete, data_prefix=dict(img='gone/'))
+        found = self.keys(group(dict(a=images_gone), skip_missing=True))
+        assert found == [(self.owner, 'a', 'data_prefix.img')]
+
+    def test_the_report_has_one_line_for_each(self, complete, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        half = member(complete, data_prefix=dict(img='gone/'))
+        half['prompts'] = dict(ann_file='gone.json')
+        datasets = dict(
+            here=member(complete), half=half, Aquarium=member('data/odinw/Aquarium'), x=member('x')
+        )
+        report = report_missing(self.find(group(datasets)), 'odinw.py').splitlines()
+        assert report == [
+            'nothing was started: 10 paths that odinw.py needs cannot be found.',
+            '  test_dataloader.dataset (DatasetGroup)',
+            f'    half      {tmp_path}: data_prefix.img, prompts.ann_file',
+            f'    Aquarium  {tmp_path}/data/odinw/Aquarium',
+            f'    x         {tmp_path}/x',
+            f'Remedy: put the files there (relative paths start at {tmp_path})',
+            '  ODinW belongs under data/odinw/, one folder per dataset.',
+            'or leave them out of the mean, or name the ones to test:',
+            '  --cfg-options test_dataloader.dataset.skip_missing=True',
+            """  --cfg-options test_dataloader.dataset.only="['NAME','NAME']\"""",
+        ]
+
+    def test_where_all_are_missing_leaving_out_is_no_remedy(self):
+        report = report_missing(self.find(group(dict(a=member('x'), b=member('y')))), 'odinw.py')
+        assert 'skip_missing' not in report
+
+    def test_members_without_prompts_take_the_training_set(self, complete):
+        cfg = group(dict(a=member(complete, prompts=None)))
+        cfg['train_dataloader'] = dict(dataset=coco('nowhere'))
+        assert {owner for owner, *_ in self.keys(cfg)} == {'train_dataloader.dataset (CocoDataset)'}
+
+    def test_a_validation_during_training(self, complete):
+        cfg = group(dict(a=member('nowhere')))
+        cfg['val_dataloader'] = cfg.pop('test_dataloader')
+        found = find_missing(Config(cfg), train_args(), 'train')
+        assert {item.owner for item in found} == {'val_dataloader.dataset (DatasetGroup)'}
+        assert len(found) == 4
+
+
+class TestMistakes:
+    """What no file can put right."""
+
+    def explain(self, cfg, stage='test', **args):
+        args = dict(tta=False, checkpoint='https://host/x.pth') | args
+        return explain_mistake(Config(cfg), Namespace(**args), stage)
+
+    def single(self, complete, hook=None, **parts):
+        hook = dict(type='PromptBankHook') | (hook or {})
+        return (
+            dict(
+                train_dataloader=dict(dataset=coco(complete)),
+                test_dataloader=dict(dataset=coco(complete, 'val')),
+                default_hooks=dict(prompt_bank=hook),
+            )
+            | parts
+        )
+
+    def test_none(self, complete):
+        assert self.explain({}) is None
+        assert self.explain(self.single(complete)) is None
+        assert self.explain(group(dict(a=member(complete)), only=['a'])) is None
+        assert self.explain(self.single(complete), stage='train') is None
+
+    def test_names_that_the_group_has_not(self, complete):
+        datasets = dict(Aquarium=member(complete), Raccoon=member(complete), gone=None)
+        message = self.explain(group(datasets, only=['Raccoon', 'Aquarum', 'gone']))
+        assert message == (
+            'test_dataloader.dataset.only names datasets that the group has not: '
+            "'Aquarum' (near: Aquarium), 'gone'. It has: Aquarium, Raccoon"
+        )
+        message = self.explain(group(datasets, only='Raccoon'))
+        assert message.endswith("""must be a list: test_dataloader.dataset.only="['Raccoon']\"""")
+
+    def test_no_split_for_the_exemplars(self, complete):
+        cfg = self.single(complete, train_dataloader=None)
+        message = self.explain(cfg)
+        assert 'no train_dataloader' in message and 'bank=PATH' in message
+        cfg['default_hooks']['prompt_bank']['bank'] = 'b.safetensors'
+        assert self.explain(cfg) is None
+        without = group(dict(a=member(complete), b=member(complete, prompts=None)))
+        assert 'no train_dataloader' in self.explain(without)
+
+    def test_a_training_set_of_several_is_no_split(self, complete):
+        several = dict(type='ConcatDataset', datasets=[coco(complete)])
+        message = self.explain(self.single(complete, train_dataloader=dict(dataset=several)))
+        assert 'train_dataloader.dataset (ConcatDataset) and not a single dataset' in message
+
+    @pytest.mark.parametrize(
+        'datasets', [dict(a=coco('x')), [coco('x'), coco('y')]], ids=['group', 'concat']
+    )
+    def test_tta_of_several_datasets(self, datasets):
+        message = self.explain(group(datasets), tta=True)
+        assert message.startswith('--tta works with a single dataset')
+
+    def test_tta_needs_a_ready_bank(self, complete):
+        message = self.explain(self.single(complete), tta=True)
+        assert message.startswith('--tta needs a ready prompt bank')
+        assert message.endswith('add --cfg-options default_hooks.prompt_bank.bank=FILE')
+        ready = self.single(complete, dict(bank='b.safetensors'))
+        assert self.explain(ready, tta=True) is None
+
+    def test_tta_with_boxes_of_the_test_images(self, complete):
+        cfg = self.single(complete, dict(protocol='visual_i', bank='b.safetensors'))
+        assert 'visual_i' in self.explain(cfg, tta=True)
+
+
+@pytest.mark.parametrize(
+    ('path', 'said'),
+    [
+        ('data/coco/annotations/lvis_v1_val.json', 'LVIS v1 annotations (lvisdataset.org)'),
+        ('data/coco/annotations/instances_val2017.json', 'COCO 2017 belongs under data/coco/'),
+        ('data/odinw/Raccoon/train.json', 'ODinW belongs under data/odinw/'),
+        ('data/shapes/annotations/val.json', 'mim run mmdet_dino_r1 generate_shapes data/shapes'),
+    ],
+)
+def test_where_to_get_what_is_missing(path, said):
+    cfg = dict(test_evaluator=dict(type='LVISBoxMetric', ann_file=path))
+    found = find_missing(Config(cfg), Namespace(checkpoint='https://host/x.pth'), 'test')
+    hints = report_missing(found, 'x.py').split('Remedy')[1].splitlines()[1:-2]
+    assert len(hints) == 1 and said in hints[0]
 
 
 class TestWeights:

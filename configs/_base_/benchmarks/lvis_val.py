@@ -25,6 +25,7 @@ default_hooks = dict(
             data_root=data_root,
             ann_file='annotations/lvis_v1_train.json',
             data_prefix=dict(img=''),
+            match='id',  # some lists of LVIS's class names differ from its files by a letter
         )
     )
 )

@@ -6,7 +6,9 @@ data_root = 'data/odinw/'
 folders = {
     'AerialMaritimeDrone_large': 'AerialMaritimeDrone/large',
     'AerialMaritimeDrone_tiled': 'AerialMaritimeDrone/tiled',
-    'AmericanSignLanguageLetters': 'AmericanSignLanguageLetters/American Sign Language Letters.v1-v1.coco',
+    'AmericanSignLanguageLetters': (
+        'AmericanSignLanguageLetters/American Sign Language Letters.v1-v1.coco'
+    ),
     'Aquarium': 'Aquarium/Aquarium Combined.v2-raw-1024.coco',
     'BCCD': 'BCCD/BCCD.v3-raw.coco',
     'boggleBoards': 'boggleBoards/416x416AutoOrient/export',
@@ -43,33 +45,28 @@ folders = {
 # A set in `export/` has both splits in one folder, the others have `train/` and `valid/`. The files
 # of some sets also exist with other class names (`new_annotations…`), made for text prompts.
 # Classes are matched by id: between the splits of some sets their names differ.
-datasets = {
-    name: dict(
-        type='CocoJsonDataset',
-        data_root=f'{data_root}{folder}/',
-        ann_file='val_annotations_without_background.json'
-        if folder.endswith('/export')
-        else 'valid/annotations_without_background.json',
-        data_prefix=dict(img='' if folder.endswith('/export') else 'valid/'),
-        test_mode=True,
-        pipeline=_base_.test_pipeline,
-        prompts=dict(
-            ann_file='train_annotations_without_background.json'
-            if folder.endswith('/export')
-            else 'train/annotations_without_background.json',
-            data_prefix=dict(img='' if folder.endswith('/export') else 'train/'),
-            match='id',
-        ),
-    )
-    for name, folder in folders.items()
-}
-
 test_dataloader = dict(
     dataset=dict(
         type='DatasetGroup',
-        datasets=datasets,
         only=None,  # names of the sets to test; None: all
         skip_missing=False,  # True: leave out sets that are not there, and say so
+        common=dict(type='CocoJsonDataset', test_mode=True, pipeline=_base_.test_pipeline),
+        datasets={
+            name: dict(
+                data_root=f'{data_root}{folder}/',
+                ann_file=f'{val}annotations_without_background.json',
+                data_prefix=dict(img='' if val == 'val_' else val),
+                prompts=dict(
+                    ann_file=f'{train}annotations_without_background.json',
+                    data_prefix=dict(img='' if train == 'train_' else train),
+                    match='id',
+                ),
+            )
+            for name, folder in folders.items()
+            for train, val in (
+                [('train_', 'val_')] if folder.endswith('/export') else [('train/', 'valid/')]
+            )
+        },
     )
 )
 test_evaluator = dict(type='DatasetGroupEvaluator', metrics=dict(type='CocoMetric', metric='bbox'))

@@ -25,7 +25,7 @@ from .tested_sets import SPLIT_KEYS, exemplar_source, members_of, position_name
 
 PROTOCOLS = ('visual_g', 'visual_i')
 # of the dict `bank`: those of the split, of the choice from it, and of the encoding
-_KNOWN = {*SPLIT_KEYS, 'shots', 'seed', 'skip_missing', 'keep_exemplars', 'batch_size'}
+_KNOWN = {'path', *SPLIT_KEYS, 'shots', 'seed', 'skip_missing', 'keep_exemplars', 'batch_size'}
 
 
 @HOOKS.register_module()
@@ -47,11 +47,13 @@ class PromptBankHook(Hook):
     ``default_hooks``.
 
     Args:
-        bank: path of a bank; or where exemplars come from: ``shots`` (N, default 16) and
+        bank: path of a bank, or dict(path=...); or where exemplars come from: ``shots`` (N,
+            default 16) and
             ``seed`` (default 0) choose them; ``data_root``, ``ann_file`` and ``data_prefix``
             name the split, without which it is a member's own ``prompts``, else the training
             set; ``match='id'`` matches categories by id instead of by name; ``skip_missing``
-            leaves classes without an exemplar unprompted instead of failing;
+            leaves classes without an exemplar, or that are not in the bank, unprompted
+            instead of failing;
             ``keep_exemplars`` (default True) keeps their embeddings in the file;
             ``batch_size``, else the test loader's.
         protocol: 'visual_g' or 'visual_i', which needs of ``bank`` only the ``seed``.
@@ -69,8 +71,8 @@ class PromptBankHook(Hook):
     ) -> None:
         if protocol not in PROTOCOLS:
             raise ValueError(f'PromptBankHook.protocol is one of {PROTOCOLS}, got {protocol!r}')
-        self.bank = bank if isinstance(bank, str) else dict(bank or {})
-        if isinstance(self.bank, dict) and (unknown := self.bank.keys() - _KNOWN):
+        self.bank = dict(path=bank) if isinstance(bank, str) else dict(bank or {})
+        if unknown := self.bank.keys() - _KNOWN:
             raise ValueError(
                 f'PromptBankHook.bank has unknown keys {sorted(unknown)}; known: {sorted(_KNOWN)}'
             )
@@ -128,17 +130,17 @@ class PromptBankHook(Hook):
         fingerprint = weights_fingerprint(model)
         provenances = {}
         for name, member, source in members:
-            if isinstance(self.bank, str):
-                bank = load_prompt_bank(self.bank)
+            if 'path' in self.bank:
+                bank = load_prompt_bank(self.bank['path'])
                 self._check_weights(bank, fingerprint)
-                skip_missing = False
             else:
                 exemplars = self._exemplars(member, source, runner.cfg)
                 bank = self._built_or_kept(runner, loader, model, exemplars, may_reuse, fingerprint)
-                skip_missing = self.bank.get('skip_missing', False)
             classes = member.metainfo['classes']
-            model.set_prompt_bank(bank.aligned_to(classes, skip_missing), name)
-            provenances[name] = bank.provenance
+            aligned = bank.aligned_to(classes, self.bank.get('skip_missing', False))
+            model.set_prompt_bank(aligned, name)
+            without = [label for label in classes if label not in set(aligned.class_names)]
+            provenances[name] = dict(bank.provenance, classes_left_out=without)
             where = '' if name is None else f' of {name}'
             lines = [
                 f'Visual-G prompts{where}: {protocol_summary(bank.provenance)} '
@@ -212,8 +214,8 @@ class PromptBankHook(Hook):
         if made_by == fingerprint:
             return
         message = (
-            f'The prompt bank {self.bank} was made with the weights {made_by}, the model has '
-            f'{fingerprint}. Prompts of one model mean little to another; build the bank with '
+            f'The prompt bank {self.bank["path"]} was made with the weights {made_by}, the model '
+            f'has {fingerprint}. Prompts of one model mean little to another; build the bank with '
             'this checkpoint.'
         )
         if self.strict:
@@ -222,7 +224,7 @@ class PromptBankHook(Hook):
 
     @property
     def _seed(self) -> int:
-        return 0 if isinstance(self.bank, str) else self.bank.get('seed', 0)
+        return self.bank.get('seed', 0)
 
     def _prepare(self, batch_idx: int, samples: list) -> None:
         if self._lookup is None:

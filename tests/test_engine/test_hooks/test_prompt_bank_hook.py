@@ -322,3 +322,18 @@ def test_misspelt_key_and_protocol_are_named():
         PromptBankHook(dict(shot=3))
     with pytest.raises(ValueError, match="visual_g.*got 'visual-g'"):
         PromptBankHook(protocol='visual-g')
+
+
+def test_loaded_bank_may_lack_classes_when_asked(cfg_for, tmp_path):
+    runner = weighted(cfg_for())
+    runner.test()
+    bank = runner.model.prompt_bank
+    part = PromptBank(bank.class_names[1:], bank.embeddings[1:], bank.provenance)
+    path = str(save_prompt_bank(part, tmp_path / 'part.safetensors'))
+    with pytest.raises(ValueError, match='lacks 1 of 4 classes'):
+        weighted(cfg_for(work_dir='a', bank=path)).test()
+    cfg = cfg_for(work_dir='b', bank=dict(path=path, skip_missing=True))
+    partial = weighted(cfg)
+    partial.test()
+    assert partial.model.prompt_bank.labels == (1, 2, 3)
+    assert record_of(cfg)['protocol']['without_prompt'] == [bank.class_names[0]]

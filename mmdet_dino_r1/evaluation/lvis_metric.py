@@ -1,0 +1,375 @@
+"""Standard AP and Fixed AP on LVIS, from one stream of detections."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from lvis import LVIS, LVISEval, LVISResults
+from mmdet.registry import METRICS
+from mmengine.dist import get_world_size
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import get_local_path
+from mmengine.logging import print_log
+
+# A detection; `position` is its place among those of its image, `box` is x1, y1, x2, y2 in pixels.
+DETECTION = np.dtype(
+    [
+        ('image', np.int64),
+        ('position', np.int32),
+        ('label', np.int32),
+        ('score', np.float32),
+        ('box', np.float32, 4),
+    ]
+)
+_LVIS_KEYS = {
+    'images': ('id', 'neg_category_ids', 'not_exhaustive_category_ids'),
+    'categories': ('id', 'name', 'frequency'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
+}
+
+_REMEDY = (
+    'this is not an LVIS annotation file (such as lvis_v1_val.json). Sets in COCO format are '
+    'evaluated by CocoMetric.'
+)
+
+
+@METRICS.register_module()
+class LVISBoxMetric(BaseMetric):
+    """Box AP on LVIS as lvis-api computes it, and Fixed AP beside it.
+
+    Standard AP keeps the best detections of each image. Fixed AP (Dave et al., "Evaluating
+    Large-Vocabulary Object Detectors", arXiv 2102.01066) keeps the best of each category over
+    the whole set, any number in an image, so that categories do not compete for places. Keys:
+    ``lvis/bbox_AP`` and ``lvis_fixed_ap/AP``, each also with 50, 75, s, m, l, r, c and f, in
+    [0, 1] and not rounded; -1 where the file has no such boxes.
+
+    Why not mmdet's two metrics: ``LVISMetric`` rounds to three decimals. ``LVISFixedAPMetric``
+    counts images twice that a distributed sampler padded, breaks ties by the order in which
+    images arrive, and merges lists of Python dicts for every batch. Here the result depends on
+    neither the order of images nor the number of processes: equal scores are ordered by image
+    id, then by the place in the image. Labels stand for categories by class name, and only the
+    dataset's classes are evaluated, as ``CocoMetric`` does.
+
+    Args:
+        ann_file: LVIS annotation file.
+        fixed_ap_dets: Detections kept per category for Fixed AP.
+        dets_per_image: Detections kept per image for standard AP.
+        outfile_prefix: Where the two lists of detections go, in the format of lvis-api:
+            ``<prefix>.bbox.json`` and ``<prefix>.fixed.bbox.json``. ``None`` writes nothing.
+        collect_device: ``cpu`` or ``gpu``, over which processes exchange detections.
+        prefix: Stands before the keys.
+        backend_args: Of the file backend that reads ``ann_file``.
+
+    Raises:
+        FileNotFoundError: If there is no ``ann_file``.
+        ValueError: If it is not an LVIS file.
+    """
+
+    default_prefix = 'lvis'
+    # above so many, detections that can no longer count are dropped (36 bytes each)
+    max_held = 4_000_000
+
+    def __init__(
+        self,
+        ann_file: str,
+        fixed_ap_dets: int = 10000,
+        dets_per_image: int = 300,
+        outfile_prefix: str | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        backend_args: dict | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.prefix = prefix  # else none: the keys of the two APs have their own
+        self.ann_file = ann_file
+        self.fixed_ap_dets = fixed_ap_dets
+        self.dets_per_image = dets_per_image
+        self.outfile_prefix = outfile_prefix
+        with get_local_path(ann_file, backend_args=backend_args) as path:
+            self._truth = _GroundTruth(path)
+        self._limit = self.max_held
+        self._held = 0
+
+    @BaseMetric.dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict) -> None:
+        """Set the tested dataset's meta information; its classes must be in the file."""
+        self._dataset_meta = dataset_meta
+        # here, not after hours of testing
+        self._category_ids = self._ids_of(dataset_meta['classes'])
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep the detections of a batch.
+
+        Args:
+            data_batch: Unused.
+            data_samples: With ``img_id`` and ``pred_instances``: ``bboxes`` ``(n, 4)`` as
+                x1, y1, x2, y2 in pixels of the original image, ``scores`` and ``labels``
+                ``(n, )``.
+        """
+        for sample in data_samples:
+            image, pred = sample['img_id'], sample['pred_instances']
+            if image not in self._truth.imgs:
+                raise ValueError(
+                    f'Image {image} is not in {self.ann_file}; give the metric the annotation '
+                    'file of the tested dataset.'
+                )
+            found = np.empty(len(pred['scores']), DETECTION)
+            found['image'] = image
+            found['position'] = np.arange(len(found))
+            for field, key in (('label', 'labels'), ('score', 'scores'), ('box', 'bboxes')):
+                found[field] = pred[key].detach().cpu().numpy()
+            self.results.append((np.array([image]), found))
+            self._held += len(found)
+        if self._held > self._limit:
+            images, found = join_parts(self.results)
+            found = found[self._per_image(found) | self._per_category(found)]
+            self.results[:] = [(images, found)]
+            self._held = len(found)
+            self._limit = max(self.max_held, 2 * self._held)
+
+    def evaluate(self, size: int) -> dict:
+        """Evaluate what all processes kept.
+
+        Args:
+            size: Unused: images that the sampler padded are known by their id.
+
+        Returns:
+            The metrics, the same in every process.
+        """
+        self.results[:] = [join_parts(self.results)]
+        self._limit, self._held = self.max_held, 0
+        # one part from each process
+        return super().evaluate(get_world_size())
+
+    def compute_metrics(self, results: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+        """Compute both APs.
+
+        Args:
+            results: Parts: ids of images, and their ``DETECTION`` records.
+        """
+        images, found = join_parts(results)
+        fixed = self._per_category(found)
+        self._report(len(images), found[fixed])
+        metrics = {}
+        for name, suffix, kept in (
+            ('lvis/bbox_', '', self._per_image(found)),
+            ('lvis_fixed_ap/', '.fixed', fixed),
+        ):
+            if self.outfile_prefix is not None:
+                path = Path(f'{self.outfile_prefix}{suffix}.bbox.json')
+                _dump(_annotations(found[kept], self._category_ids), path)
+            values = self._average_precision(found[kept])
+            line = ', '.join(f'{name}{key} {value:.4f}' for key, value in values.items())
+            print_log(line, logger='current')
+            metrics |= {name + key: value for key, value in values.items()}
+        return metrics
+
+    def _per_image(self, found: np.ndarray) -> np.ndarray:
+        return best_of_each(found, 'image', self.dets_per_image)
+
+    def _per_category(self, found: np.ndarray) -> np.ndarray:
+        return best_of_each(found, 'label', self.fixed_ap_dets)
+
+    def _ids_of(self, classes: Sequence[str]) -> np.ndarray:
+        """The file's category id of each class, ``(num_classes, )``."""
+        categories = sorted(self._truth.dataset['categories'], key=lambda cat: cat['id'])
+        id_of = {cat['name']: cat['id'] for cat in categories}
+        unclaimed = id_of.keys() - set(classes)
+        ids, missing = [], []
+        for label, name in enumerate(classes):
+            if name not in id_of and len(classes) == len(categories):
+                # mmdet spells `speaker_(stereo_equipment)` right, LVIS does not
+                other = categories[label]['name']
+                if other in unclaimed and difflib.SequenceMatcher(a=name, b=other).ratio() > 0.9:
+                    print_log(f'Class {name!r} is {other!r} in {self.ann_file}.', 'current')
+                    name = other
+            if name in id_of:
+                ids.append(id_of[name])
+            else:
+                missing.append(name)
+        if missing:
+            near = [difflib.get_close_matches(name, id_of, n=2) for name in missing[:5]]
+            named = [
+                f'{name!r} (near: {", ".join(names) or "none"})'
+                for name, names in zip(missing, near, strict=False)
+            ]
+            raise ValueError(
+                f'{self.ann_file} lacks {len(missing)} of the {len(classes)} classes of the '
+                f'dataset: {", ".join(named)}{", ..." if len(missing) > 5 else ""}.'
+            )
+        return np.array(ids)
+
+    def _average_precision(self, found: np.ndarray) -> dict[str, float]:
+        """What lvis-api finds for these detections."""
+        # only pairs of image and category that the file judges count, a small part of all
+        judged = self._truth.judged_pairs()
+        width = int(max(self._category_ids.max(), judged[:, 1].max(initial=0))) + 1
+        pairs = found['image'] * width + self._category_ids[found['label']]
+        counted = found[np.isin(pairs, judged @ [width, 1])]
+        detections = list(_annotations(counted, self._category_ids))
+        evaluation = _Evaluation(self._truth, _Detections(self._truth, detections), 'bbox')
+        evaluation.params.cat_ids = sorted(self._category_ids.tolist())
+        evaluation.run()
+        results = evaluation.get_results()
+        return {key: float(value) for key, value in results.items() if key.startswith('AP')}
+
+    def _report(self, images: int, fixed: np.ndarray) -> None:
+        """Log what it takes to read the numbers."""
+        counts = np.bincount(fixed['label'], minlength=len(self._category_ids))
+        few = int((counts < self.fixed_ap_dets).sum())
+        print_log(
+            f'LVIS: {images} of {len(self._truth.imgs)} images tested. {few} of {len(counts)} '
+            f'categories have fewer than the {self.fixed_ap_dets} detections that Fixed AP '
+            f'keeps of each; {len(fixed) / max(images, 1):.1f} detections per image enter it.',
+            logger='current',
+        )
+        if not len(fixed):
+            print_log('No image has a detection, so AP is 0.', 'current', logging.WARNING)
+
+
+def join_parts(
+    parts: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Join parts of a test set, each image once.
+
+    Args:
+        parts: Ids of images, int ``(num_images, )`` without repetition, and the ``DETECTION``
+            records of these images. Of an image in several parts the first counts.
+
+    Returns:
+        The same for the whole: sorted ids, and records ordered by image, then position.
+    """
+    if not parts:
+        return np.empty(0, np.int64), np.empty(0, DETECTION)
+    ids, records = zip(*parts, strict=True)
+    images, first = np.unique(np.concatenate(ids), return_index=True)
+    owner = np.repeat(np.arange(len(parts)), [len(part) for part in ids])[first]
+    found = np.concatenate(records)
+    part = np.repeat(np.arange(len(parts)), [len(part) for part in records])
+    found = found[owner[np.searchsorted(images, found['image'])] == part]
+    return images, found[np.lexsort((found['position'], found['image']))]
+
+
+def best_of_each(found: np.ndarray, group: str, count: int) -> np.ndarray:
+    """Which records are among the best of their group.
+
+    Args:
+        found: ``DETECTION`` records ordered by image, then position, ``(n, )``. Of equal scores
+            the first counts as the better.
+        group: Field that names the group: ``image`` or ``label``.
+        count: How many of each group.
+
+    Returns:
+        Mask, bool ``(n, )``.
+    """
+    order = np.lexsort((-found['score'], found[group]))  # stable
+    groups = found[group][order]
+    place = np.arange(len(found)) - np.searchsorted(groups, groups)  # within its group
+    kept = np.zeros(len(found), bool)
+    kept[order[place < count]] = True
+    return kept
+
+
+def _annotations(found: np.ndarray, category_ids: np.ndarray) -> Iterator[dict]:
+    """Records as lvis-api has them, boxes as x, y, width, height."""
+    for start in range(0, len(found), 100_000):  # Python's lists need five times the memory
+        part = found[start : start + 100_000]
+        boxes = part['box'].astype(float)
+        boxes[:, 2:] -= boxes[:, :2]
+        for image, category, box, score in zip(
+            part['image'].tolist(),
+            category_ids[part['label']].tolist(),
+            boxes.tolist(),
+            part['score'].tolist(),
+            strict=True,
+        ):
+            yield dict(image_id=image, category_id=category, bbox=box, score=score)
+
+
+def _dump(annotations: Iterator[dict], path: Path) -> None:
+    """Write a JSON list, entry by entry."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'w') as file:
+        file.write('[')
+        for index, annotation in enumerate(annotations):
+            file.write((',\n' if index else '\n') + json.dumps(annotation))
+        file.write('\n]\n')
+    print_log(f'Detections written to {path}.', logger='current')
+
+
+class _GroundTruth(LVIS):
+    """Annotations, checked to be LVIS, without their masks."""
+
+    def _load_json(self, path: str) -> dict:
+        try:
+            data = super()._load_json(path)
+        except json.JSONDecodeError as error:
+            raise ValueError(f'{path} is not JSON: {error}') from error
+        for part, keys in _LVIS_KEYS.items():
+            if not isinstance(data, dict) or part not in data:
+                raise ValueError(f'{path} lacks {part!r}: {_REMEDY}')
+            for index, entry in enumerate(data[part]):
+                if missing := [key for key in keys if key not in entry]:
+                    raise ValueError(f'{path}: {part}[{index}] lacks {missing[0]!r}: {_REMEDY}')
+        for annotation in data['annotations']:
+            annotation.pop('segmentation', None)  # most of the file, and of no use for boxes
+        return data
+
+    def judged_pairs(self) -> np.ndarray:
+        """Pairs of image and category known to be present or absent, int ``(n, 2)``."""
+        present = [(ann['image_id'], ann['category_id']) for ann in self.dataset['annotations']]
+        absent = [
+            (image['id'], category)
+            for image in self.dataset['images']
+            for category in image['neg_category_ids']
+        ]
+        return np.array(present + absent, np.int64).reshape(-1, 2)
+
+
+class _Detections(LVISResults):
+    """Detections beside the ground truth, without a copy of it; the list may be empty."""
+
+    def __init__(self, truth: LVIS, annotations: list[dict]) -> None:
+        self.logger = truth.logger
+        for index, annotation in enumerate(annotations, start=1):
+            _, _, width, height = annotation['bbox']
+            annotation.update(id=index, area=width * height)
+        self.dataset = truth.dataset | {'annotations': annotations}
+        self._create_index()
+
+
+class _Numpy:
+    """numpy with ``np.float``, which it dropped in 1.24 and lvis 0.5.3 uses."""
+
+    float = float
+
+    def __getattr__(self, name: str):
+        return getattr(np, name)
+
+
+def _with_numpy_float(function: types.FunctionType) -> types.FunctionType:
+    """The same function, in whose module ``np`` has ``np.float``."""
+    return types.FunctionType(
+        function.__code__,
+        function.__globals__ | {'np': _Numpy()},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+
+
+class _Evaluation(LVISEval):
+    """lvis-api's evaluation, also under a recent numpy."""
+
+    accumulate = _with_numpy_float(LVISEval.accumulate)
+
+    def _get_gt_dt(self, img_id: int, cat_id: int) -> tuple[list, list]:
+        # without an entry for each of millions of pairs that nobody looks at
+        pair = img_id, cat_id
+        return self._gts.get(pair, []), self._dts.get(pair, [])

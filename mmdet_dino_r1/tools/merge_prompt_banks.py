@@ -1,0 +1,48 @@
+"""Join prompt banks of different classes: ``mim run mmdet_dino_r1 merge_prompt_banks A B --out C``.
+
+All of them must come from the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmdet_dino_r1.structures import PromptBank, load_prompt_bank, save_prompt_bank
+
+
+def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; see ``--help``."""
+    parser = argparse.ArgumentParser(
+        prog='merge_prompt_banks',
+        description='Join prompt banks of different classes, made with the same weights, into one.',
+    )
+    parser.add_argument('banks', nargs='+', type=Path, help='banks to join, in this order')
+    parser.add_argument('--out', type=Path, required=True, help='file to write')
+    parser.add_argument('--overwrite', action='store_true', help='replace --out where it exists')
+    return parser.parse_args(args)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = parse_args(args)
+    try:
+        if options.out.exists() and not options.overwrite:
+            raise FileExistsError(f'{options.out} exists; --overwrite replaces it.')
+        bank = PromptBank.merge([load_prompt_bank(path) for path in options.banks])
+        save_prompt_bank(bank, options.out)
+    except (ValueError, OSError) as error:
+        print(f'merge_prompt_banks: {error}', file=sys.stderr)
+        return 2
+    if bank.exemplars is None:
+        record = 'without a record of exemplars, which not all of the banks have'
+    else:
+        record = f'{len(bank.exemplars)} exemplars'
+    print(f'{options.out}: {len(bank)} classes of {len(options.banks)} banks, {record}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
