@@ -1,0 +1,7 @@
+# VIS-GDINO, Swin-B, COCO: the supervised baseline.
+_base_ = [
+    './_base_/plugin_runtime.py',
+    './_base_/models/vis_gdino_swin_b_model.py',
+    './_base_/datasets/coco_prompted.py',
+    './_base_/schedules/adamw_12e.py',
+]

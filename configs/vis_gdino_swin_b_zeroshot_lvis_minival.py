@@ -1,0 +1,9 @@
+# VIS-GDINO, Swin-B, trained on Objects365, tested on LVIS-minival without training on it.
+_base_ = [
+    './_base_/models/vis_gdino_swin_b_model.py',
+    './_base_/benchmarks/lvis_minival.py',
+]
+model = dict(
+    bbox_head=dict(num_classes=365),  # as Objects365 v1 trained it
+    test_cfg=_base_.many_classes,
+)

@@ -1,0 +1,6 @@
+# VIS-GDINO, Swin-L, trained on Objects365, tested on COCO val2017 without training on it.
+_base_ = [
+    './_base_/models/vis_gdino_swin_l_model.py',
+    './_base_/benchmarks/coco_val.py',
+]
+model = dict(bbox_head=dict(num_classes=365))  # as Objects365 v1 trained it
