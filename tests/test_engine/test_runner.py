@@ -89,6 +89,43 @@ def test_train_validate_resume(tiny_shapes, tmp_path, by_epoch):
     assert resumed.model.reference_model.is_ready
 
 
+@pytest.mark.parametrize('by_epoch, saved_at', [(True, 3), (False, 3), (False, 5)])
+def test_stop_and_resume_keep_the_policy_of_the_epochs_start(
+    tiny_shapes, tmp_path, by_epoch, saved_at
+):
+    """Two epochs of three steps, supervised then GRQO, stopped between and within epochs."""
+
+    def cfg_for(name):
+        cfg = tiny_cfg(tiny_shapes, tmp_path / name, by_epoch=by_epoch)
+        cfg.default_hooks.reference_model.start_epoch = 1
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        cfg.default_hooks.checkpoint = dict(
+            type='CheckpointHook', by_epoch=by_epoch, interval=1, max_keep_ckpts=-1
+        )
+        return cfg
+
+    def saved(step):
+        allow_resume()
+        name = f'epoch_{step // 3}.pth' if by_epoch else f'iter_{step}.pth'
+        return str(tmp_path / 'whole' / name)
+
+    whole = Runner.from_cfg(cfg_for('whole'))
+    whole.train()
+    at_start = torch.load(saved(3), weights_only=True)['state_dict']
+    reference = whole.model.reference_model.state_dict()
+    assert all(torch.equal(value, at_start[name]) for name, value in reference.items())
+
+    assert ('reference_model' in torch.load(saved(saved_at), weights_only=True)) == (saved_at == 5)
+    cfg = cfg_for('resumed')
+    cfg.load_from, cfg.resume = saved(saved_at), True
+    resumed = Runner.from_cfg(cfg)
+    resumed.train()
+    steps = scalars(tmp_path / 'resumed')
+    assert ['grqo_kl' in step for step in steps] == [True] * (6 - saved_at)
+    again = resumed.model.reference_model.state_dict()
+    assert all(torch.equal(value, reference[name]) for name, value in again.items())
+
+
 def test_supervised_first_then_grqo(tiny_shapes, tmp_path):
     cfg = tiny_cfg(tiny_shapes, tmp_path / 'one_plus_one')
     cfg.default_hooks.reference_model.start_epoch = 1

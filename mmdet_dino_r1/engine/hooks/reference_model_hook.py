@@ -6,7 +6,7 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 
 @HOOKS.register_module()
@@ -14,8 +14,10 @@ class ReferenceModelHook(Hook):
     """Refresh the reference model at intervals; hold GRQO back until it is time.
 
     Works in epoch- and iteration-based loops, in one process or many (each rank copies its own
-    replica of the policy, and replicas are equal). Put it into ``default_hooks``. A run that is
-    resumed in the middle of an interval takes the snapshot from the resumed weights.
+    replica of the policy, and replicas are equal). Put it into ``default_hooks``. A checkpoint
+    saved within an interval carries the snapshot (``reference_model``), so that a resumed run
+    goes on with the policy of the interval's start; one without it takes the resumed weights.
+    (mmengine's epoch-based loop resumes within an epoch by beginning it anew.)
 
     Args:
         interval: refresh every this many epochs (or iterations). The paper: every epoch.
@@ -39,23 +41,51 @@ class ReferenceModelHook(Hook):
         self.by_epoch = by_epoch
         self.start_epoch = start_epoch
         self.start_iter = start_iter
+        self._carried: dict | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Turn epochs into iterations, now that the length of an epoch is known."""
-        per_epoch = len(runner.train_dataloader)
-        self._start = max(self.start_iter, self.start_epoch * per_epoch)
-        self._every = self.interval * (per_epoch if self.by_epoch else 1)
+        """Learn what an epoch is here; take up the snapshot of a resumed run."""
+        self._per_epoch = len(runner.train_dataloader)
+        # A resumed epoch-based loop begins its epoch anew while the iterations count on, so there
+        # the iterations do not tell where an epoch starts.
+        self._in_epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        self._was_active = None
+        carried, self._carried = self._carried, None
+        if carried is not None and runner.iter > 0:  # resumed, rather than warm-started
+            _policy(runner).reference_model.restore(_policy(runner), carried)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Switch GRQO on when its time has come, and refresh the reference when due."""
-        policy = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        policy = _policy(runner)
         loss_grqo = policy.bbox_head.loss_grqo
         if loss_grqo is None:
             return
-        started = runner.iter >= self._start
-        if started and runner.iter == self._start and self._start > 0:
+        epoch = runner.epoch if self._in_epochs else runner.iter // self._per_epoch
+        loss_grqo.active = epoch >= self.start_epoch and runner.iter >= self.start_iter
+        if loss_grqo.active and self._was_active is False:
             print_log(f'GRQO starts at iteration {runner.iter}', logger='current')
-        loss_grqo.active = started
-        due = runner.iter % self._every == 0 or not policy.reference_model.is_ready
-        if loss_grqo.needs_reference and due:
+        self._was_active = loss_grqo.active
+        due = self._is_due(runner.epoch, runner.iter, batch_idx == 0)
+        if loss_grqo.needs_reference and (due or not policy.reference_model.is_ready):
             policy.reference_model.refresh(policy)
+
+    def _is_due(self, epoch: int, iteration: int, starts_epoch: bool) -> bool:
+        if not self.by_epoch:
+            return iteration % self.interval == 0
+        if self._in_epochs:
+            return starts_epoch and epoch % self.interval == 0
+        return iteration % (self.interval * self._per_epoch) == 0
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the snapshot where a resumed run's first step would not take a new one."""
+        reference, meta = _policy(runner).reference_model, checkpoint['meta']
+        if reference.is_ready and not self._is_due(meta['epoch'], meta['iter'], starts_epoch=True):
+            checkpoint['reference_model'] = reference.state_dict()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep a snapshot that the checkpoint carries until the training starts."""
+        self._carried = checkpoint.get('reference_model')
+
+
+def _policy(runner: Runner):
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

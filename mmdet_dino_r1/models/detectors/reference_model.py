@@ -49,6 +49,17 @@ class ReferenceModel:
         for name, tensor in self._snapshot.state_dict().items():
             tensor.copy_(current[name])
 
+    @torch.no_grad()
+    def restore(self, policy, state: dict[str, Tensor]) -> None:
+        """Make the snapshot what it was when ``state`` was its ``state_dict``.
+
+        Args:
+            policy: the ``DINOR1`` that the snapshot is of.
+            state: from a checkpoint.
+        """
+        self.refresh(policy)
+        self._snapshot.load_state_dict(state)
+
     def state_dict(self) -> dict[str, Tensor]:
         """The snapshot's tensors (not part of the detector's ``state_dict``)."""
         return self._snapshot.state_dict()
