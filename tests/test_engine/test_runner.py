@@ -75,6 +75,10 @@ def test_train_validate_resume(tiny_shapes, tmp_path, by_epoch):
         optimised = sum(v for k, v in line.items() if 'loss' in k and k != 'loss')
         assert line['loss'] == pytest.approx(optimised, rel=1e-4)
     assert any('coco/bbox_mAP' in line for line in lines)
+    name = 'epoch_2' if by_epoch else 'iter_6'
+    (record,) = (tmp_path / 'whole').glob('*/metrics/*.json')
+    assert record.stem == name
+    assert json.loads(record.read_text())['protocol']['shots'] == 2
 
     half = tmp_path / 'whole' / ('epoch_1.pth' if by_epoch else 'iter_3.pth')
     allow_resume()  # onedl-mmengine takes its own listing back after each load

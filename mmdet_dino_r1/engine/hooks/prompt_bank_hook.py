@@ -12,7 +12,7 @@ from mmengine.config import ConfigDict
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -101,8 +101,8 @@ class PromptBankHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Write metrics and protocol of a validation."""
-        by_epoch = getattr(runner.train_loop, '_max_epochs', None) is not None
-        name = f'epoch_{runner.epoch}' if by_epoch else f'iter_{runner.iter}'
+        in_epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        name = f'epoch_{runner.epoch}' if in_epochs else f'iter_{runner.iter}'
         write_record(runner, name, self._record, metrics)
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
