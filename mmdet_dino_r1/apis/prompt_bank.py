@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -86,7 +87,7 @@ def build_prompt_bank(
     if not Path(checkpoint).is_file() and '://' not in str(checkpoint):
         raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    model = MODELS.build(cfg.model)
+    model = MODELS.build(deepcopy(cfg.model))  # mmdet's detectors write into their config
     load_weights(model, checkpoint)
     loader = cfg.test_dataloader
     bank = encode_prompt_bank(

@@ -5,6 +5,7 @@ from .exemplar_choice import ExemplarChoice
 from .prompt_bank import BankExemplars, PromptBank, protocol_summary
 from .prompt_bank_file import load_prompt_bank, save_prompt_bank
 from .query_selection import QuerySelection
+from .text_embeddings import TextEmbeddings, load_text_embeddings, save_text_embeddings
 from .visual_prompts import VisualPrompts
 
 __all__ = [
@@ -14,9 +15,12 @@ __all__ = [
     'Outlier',
     'PromptBank',
     'QuerySelection',
+    'TextEmbeddings',
     'VisualPrompts',
     'bank_statistics',
     'load_prompt_bank',
+    'load_text_embeddings',
     'protocol_summary',
     'save_prompt_bank',
+    'save_text_embeddings',
 ]

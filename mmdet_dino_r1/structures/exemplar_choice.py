@@ -1,4 +1,7 @@
-"""Which boxes stand for which classes in one batch."""
+"""Which boxes stand for which classes in one batch.
+
+Shapes: bs, num_exemplars (those of other ranks included), num_classes, dim.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,50 @@ class ExemplarChoice:
         labels: (num_exemplars,) long, on the CPU, dataset-level class of each box.
         is_placeholder: the batch had no box at all. The single exemplar then only keeps the
             graph connected; every loss of the step must be multiplied by zero.
+        serves: (num_exemplars, bs) bool, on the CPU: for which images the exemplar is part of
+            its class's prompt; None: for all.
+        own: where exemplars are shared across ranks, the positions in ``labels`` of those that
+            lie on this rank, (num_own,) long, on the CPU; ``image_index`` and ``boxes`` then
+            hold these alone, or one box of no meaning where there are none. None: nothing is
+            shared.
+        drops_classes: classes of the batch were left out; their boxes must be no targets.
     """
 
     image_index: Tensor
     boxes: Tensor
     labels: Tensor
     is_placeholder: bool = False
+    serves: Tensor | None = None
+    own: Tensor | None = None
+    drops_classes: bool = False
 
     def __len__(self) -> int:
+        """Exemplars; see :attr:`classes` for the prompts."""
         return len(self.labels)
+
+    @property
+    def classes(self) -> Tensor:
+        """(num_classes,) long, on the CPU, ascending: prompt u stands for the u-th."""
+        return self.labels.unique()
+
+    def mean_over_class(self, embeddings: Tensor) -> Tensor:
+        """One prompt per class: the mean of its exemplars.
+
+        Args:
+            embeddings: (num_exemplars, dim).
+
+        Returns:
+            (num_classes, dim), or (bs, num_classes, dim) where images have prompts of their own.
+        """
+        classes = self.classes
+        if self.serves is None and torch.equal(classes, self.labels):
+            return embeddings
+        weights = (classes[:, None] == self.labels).float()  # (num_classes, num_exemplars)
+        if self.serves is not None:
+            weights = weights * self.serves.T[:, None]  # (bs, num_classes, num_exemplars)
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return weights.to(embeddings) @ embeddings
 
     @classmethod
     def placeholder(cls, boxes_like: Tensor) -> ExemplarChoice:

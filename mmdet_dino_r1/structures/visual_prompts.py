@@ -42,10 +42,11 @@ class VisualPrompts:
 
     @classmethod
     def shared(cls, embeddings: Tensor, labels: Tensor, batch_size: int) -> VisualPrompts:
-        """The same prompts for every image.
+        """The same classes for every image.
 
         Args:
-            embeddings: (num_prompts, dim).
+            embeddings: (num_prompts, dim) or, where images have prompts of their own for the
+                same classes, (bs, num_prompts, dim).
             labels: (num_prompts,) long.
             batch_size: number of images.
         """

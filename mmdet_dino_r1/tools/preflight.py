@@ -31,6 +31,11 @@ _HOW_TO_GET = {
         'LVIS v1 annotations (lvisdataset.org) belong in data/coco/annotations/; the images are '
         "COCO's train2017/ and val2017/. The minival file is the one that MDETR published."
     ),
+    'text_embeddings': (
+        'Embed the class names once (needs transformers): mim run mmdet_dino_r1 '
+        'cache_text_embeddings CONFIG --bert bert-base-uncased --out FILE; or train without: '
+        '--cfg-options model.text_alignment=None'
+    ),
     'data/coco/': 'COCO 2017 belongs under data/coco/: annotations/, train2017/, val2017/.',
     'data/odinw/': 'ODinW belongs under data/odinw/, one folder per dataset.',
     'data/shapes/': 'Make the shapes set: mim run mmdet_dino_r1 generate_shapes data/shapes',

@@ -69,6 +69,10 @@ def weights(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[Neede
             yield Needed('checkpoint to continue from', '--resume', args.resume)
     elif args.resume is None and _is_local(cfg.get('load_from')):
         yield Needed('weights to start from', 'load_from', cfg.load_from, 'load_from=FILE')
+    texts = (cfg.get('model') or {}).get('text_alignment') or {}
+    if _is_local(path := texts.get('embeddings')):
+        key = 'model.text_alignment.embeddings'
+        yield Needed("embeddings of the classes' names", key, path, 'model.text_alignment=None')
     for key, checkpoint in _named(cfg.get('model'), 'checkpoint', 'model'):
         if 'init_cfg' in key and _is_local(checkpoint):
             yield Needed('weights to start from', key, checkpoint, f'{key}=FILE')
@@ -191,7 +195,14 @@ def prompt_bank(cfg: Config, split: str) -> Iterator[Needed]:
         return
     key, hook = found
     bank = hook.get('bank') or {}
-    if path := ready_bank(hook):
+    if hook.get('protocol') == 'text':
+        texts = bank.get('text_embeddings') or (cfg.model.get('text_alignment') or {}).get(
+            'embeddings'
+        )
+        if _is_local(texts):
+            override = f'{key}.bank.text_embeddings=FILE'
+            yield Needed(_describe(key, hook), 'text_embeddings', texts, override)
+    elif path := ready_bank(hook):
         if _is_local(path):
             yield Needed(_describe(key, hook), 'bank', path, f'{key}.bank=FILE')
     elif bank.get('ann_file'):

@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from mmengine.fileio import load
-from PIL import Image
 
+from .drawn import draw_set
 from .runs import (
     REAL_DATA,
     assert_same_detections,
@@ -31,25 +30,10 @@ def real(name: str, split: str) -> tuple[dict, Path]:
 
 
 def drawn(name: str, split: str, folder: Path) -> tuple[dict, Path]:
-    """Images of noise in several sizes with as many classes as the real set."""
-    rng = np.random.default_rng(len(name) + len(split))
-    folder.mkdir(parents=True)
+    """Five images that show as many classes as the real set has."""
     names = ['Platelets', 'RBC', 'WBC'] if name == 'BCCD' else ['raccoon']
-    images, annotations = [], []
-    for index in range(5):
-        width, height = (120, 80) if index % 3 else (80, 100)
-        file_name = f'{name}{index}.png'
-        pixels = rng.integers(0, 255, (height, width, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / file_name)
-        images.append(dict(id=index, file_name=file_name, width=width, height=height))
-        for category in range(1, len(names) + 1):
-            x, y = rng.integers(0, 40, 2).tolist()
-            annotations.append(
-                dict(id=len(annotations) + 1, image_id=index, category_id=category, iscrowd=0)
-                | dict(bbox=[x, y, 30 + 5 * category, 30], area=30 * (30 + 5 * category))
-            )
-    categories = [dict(id=i, name=n) for i, n in enumerate(names, 1)]
-    return dict(images=images, annotations=annotations, categories=categories), folder
+    categories = dict(enumerate(names, 1))
+    return draw_set(folder, [list(categories)] * 5, categories, len(name) + len(split)), folder
 
 
 @pytest.fixture(params=['drawn', 'real'])
@@ -101,12 +85,17 @@ def test_two_sets_each_with_its_own_prompts_and_their_mean(cfg_for, odinw):
         assert described['datasets'][name]['source'] == str(source)
 
 
-def test_each_set_is_tested_as_it_would_be_alone(cfg_for):
+def test_each_set_is_tested_as_it_would_be_alone(cfg_for, odinw):
     together = run_here(cfg_for('together', batch_size=3))
     for name in ONLY:
         alone = run_here(cfg_for(f'alone_{name}', only=[name]))
         key = f'{name}/coco/bbox_mAP'
         assert together[key] == alone[key]
+        files = [
+            odinw.parent / run / f'results.{name}.bbox.json'
+            for run in ('together', f'alone_{name}')
+        ]
+        assert_same_detections(*files)
 
 
 @pytest.mark.slow

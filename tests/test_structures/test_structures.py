@@ -78,3 +78,42 @@ def test_objectness_is_the_best_prompt():
 def test_placeholder_has_the_dtype_of_the_boxes():
     choice = ExemplarChoice.placeholder(torch.zeros(0, 4, dtype=torch.double))
     assert choice.boxes.dtype == torch.double and len(choice) == 1
+
+
+# --- exemplars -> prompts -----------------------------------------------------------------
+
+
+def choice_of(labels: list[int], **more) -> ExemplarChoice:
+    count = len(labels)
+    labels = torch.tensor(labels)
+    return ExemplarChoice(torch.zeros(count).long(), torch.zeros(count, 4), labels, **more)
+
+
+def test_one_exemplar_per_class_is_its_prompt_without_any_work():
+    embeddings = torch.randn(3, 8)
+    assert choice_of([2, 5, 7]).mean_over_class(embeddings) is embeddings
+
+
+def test_prompt_is_the_mean_of_its_exemplars():
+    choice = choice_of([5, 2, 5])
+    assert choice.classes.tolist() == [2, 5] and len(choice) == 3
+    embeddings = torch.tensor([[1.0, 0.0], [7.0, 8.0], [3.0, 4.0]], requires_grad=True)
+    prompts = choice.mean_over_class(embeddings)
+    assert prompts.tolist() == [[7, 8], [2, 2]]
+    prompts[1, 0].backward()
+    assert embeddings.grad.tolist() == [[0.5, 0], [0, 0], [0.5, 0]]
+
+
+def test_prompts_of_each_image():
+    """Two images: the first is served by exemplars 0 and 2, the second by 1, 2 and 3."""
+    serves = torch.tensor([[True, False], [False, True], [True, True], [False, True]])
+    choice = choice_of([4, 4, 6, 6], serves=serves)
+    embeddings = torch.tensor([[1.0], [2.0], [3.0], [5.0]])
+    assert choice.mean_over_class(embeddings).tolist() == [[[1], [3]], [[2], [4]]]
+
+
+def test_mean_keeps_the_precision_under_autocast():
+    embeddings = torch.tensor([[1.0], [1.0 + 2**-20]])
+    with torch.autocast('cpu', torch.bfloat16):
+        prompts = choice_of([4, 4]).mean_over_class(embeddings)
+    assert prompts.tolist() == [[1 + 2**-21]]

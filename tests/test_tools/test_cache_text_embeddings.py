@@ -49,6 +49,10 @@ def ann_file(path, names):
     return str(path)
 
 
+def json_dataset(path):
+    return dict(type='CocoJsonDataset', ann_file=path, data_prefix=dict(img=''))
+
+
 def long_caption(names):
     """The caption that Grounding DINO makes, and where each name stands in it."""
     caption, spans = '', []
@@ -136,7 +140,7 @@ def test_names_of_mmdets_datasets_need_no_file():
 
 def test_names_of_json_files_and_of_several_datasets(tmp_path):
     def member(name, classes):
-        return dict(type='CocoJsonDataset', ann_file=ann_file(tmp_path / name, classes))
+        return json_dataset(ann_file(tmp_path / name, classes))
 
     first, second = member('1.json', ['cat', 'dog']), member('2.json', ['cow', 'cat'])
     assert tool.class_names_of(ConfigDict(first)) == ['cat', 'dog']
@@ -174,7 +178,7 @@ def test_from_a_config(bert_folder, tmp_path, split):
     dataset = dict(
         type='ConcatDataset',
         datasets=[
-            dict(type='CocoJsonDataset', ann_file=ann_file(tmp_path / f'{i}.json', names))
+            json_dataset(ann_file(tmp_path / f'{i}.json', names))
             for i, names in enumerate((['cat', 'bed'], ['bed', 'dog']))
         ],
     )

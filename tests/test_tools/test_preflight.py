@@ -414,3 +414,12 @@ def test_the_report_says_what_where_and_how(tmp_path, monkeypatch):
         'or say where they are:',
         '  --cfg-options train_dataloader.dataset.data_root=DIR val_evaluator.ann_file=FILE',
     ]
+
+
+def test_missing_text_embeddings_are_said_with_both_remedies():
+    cfg = Config(dict(model=dict(text_alignment=dict(embeddings='data/coco/text_embeddings.st'))))
+    (needed,) = find_missing(cfg, Namespace(resume=None), 'train')
+    assert needed.key == 'model.text_alignment.embeddings'
+    report = report_missing([needed], 'x.py')
+    assert 'cache_text_embeddings CONFIG' in report
+    assert report.endswith('--cfg-options model.text_alignment=None')

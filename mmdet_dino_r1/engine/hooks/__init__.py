@@ -4,10 +4,12 @@ from .gradient_share_hook import GradientShareHook
 from .group_visualization_hook import GroupVisualizationHook
 from .prompt_bank_hook import PromptBankHook
 from .reference_model_hook import ReferenceModelHook
+from .text_alignment_hook import TextAlignmentHook
 
 __all__ = [
     'GradientShareHook',
     'GroupVisualizationHook',
     'PromptBankHook',
     'ReferenceModelHook',
+    'TextAlignmentHook',
 ]

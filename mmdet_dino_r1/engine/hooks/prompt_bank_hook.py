@@ -16,16 +16,34 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ...structures import PromptBank, load_prompt_bank, protocol_summary, save_prompt_bank
+from ...structures import (
+    PromptBank,
+    TextEmbeddings,
+    load_prompt_bank,
+    load_text_embeddings,
+    protocol_summary,
+    save_prompt_bank,
+)
 from ...version import __version__
 from ..bank_builder import encode_prompt_bank, weights_fingerprint
+from ..text_bank import text_prompt_bank
 from .evaluation_record import protocol_record, write_record
 from .sample_lookup import SampleLookup, interactive_prompts
 from .tested_sets import SPLIT_KEYS, exemplar_source, members_of, position_name
 
-PROTOCOLS = ('visual_g', 'visual_i')
+PROTOCOLS = ('visual_g', 'visual_i', 'text')
+TITLES = dict(visual_g='Visual-G prompts', text='Prompts from text')
 # of the dict `bank`: those of the split, of the choice from it, and of the encoding
-_KNOWN = {'path', *SPLIT_KEYS, 'shots', 'seed', 'skip_missing', 'keep_exemplars', 'batch_size'}
+_KNOWN = {
+    'path',
+    'text_embeddings',
+    *SPLIT_KEYS,
+    'shots',
+    'seed',
+    'skip_missing',
+    'keep_exemplars',
+    'batch_size',
+}
 
 
 @HOOKS.register_module()
@@ -40,6 +58,8 @@ class PromptBankHook(Hook):
     - ``protocol='visual_i'`` (interactive): each test image brings one random ground-truth box
       of each class present in it. That tells the model which classes are there; never mix its
       numbers with Visual-G's.
+    - ``protocol='text'``: the class names alone, by the file ``bank.text_embeddings``, else the
+      one that the model's ``text_alignment`` names. Only as good as that alignment.
 
     A ``DatasetGroup``, or mmdet's ``ConcatDataset``, gets one bank per member. Protocol, N, seed,
     split, detections per image and chunk size are printed and written beside the metrics, into
@@ -56,7 +76,7 @@ class PromptBankHook(Hook):
             instead of failing;
             ``keep_exemplars`` (default True) keeps their embeddings in the file;
             ``batch_size``, else the test loader's.
-        protocol: 'visual_g' or 'visual_i', which needs of ``bank`` only the ``seed``.
+        protocol: 'visual_g', 'visual_i', which needs of ``bank`` only the ``seed``, or 'text'.
         strict: refuse a bank that other weights made, instead of warning.
 
     Raises:
@@ -130,25 +150,38 @@ class PromptBankHook(Hook):
         fingerprint = weights_fingerprint(model)
         provenances = {}
         for name, member, source in members:
-            if 'path' in self.bank:
+            classes = member.metainfo['classes']
+            if self.protocol == 'text':
+                bank = text_prompt_bank(model, self._texts(model), classes)
+            elif 'path' in self.bank:
                 bank = load_prompt_bank(self.bank['path'])
                 self._check_weights(bank, fingerprint)
             else:
                 exemplars = self._exemplars(member, source, runner.cfg)
                 bank = self._built_or_kept(runner, loader, model, exemplars, may_reuse, fingerprint)
-            classes = member.metainfo['classes']
             aligned = bank.aligned_to(classes, self.bank.get('skip_missing', False))
             model.set_prompt_bank(aligned, name)
             without = [label for label in classes if label not in set(aligned.class_names)]
             provenances[name] = dict(bank.provenance, classes_left_out=without)
             where = '' if name is None else f' of {name}'
             lines = [
-                f'Visual-G prompts{where}: {protocol_summary(bank.provenance)} '
+                f'{TITLES[self.protocol]}{where}: {protocol_summary(bank.provenance)} '
                 f'({len(classes)} classes)',
                 *bank.differences_from(classes),
             ]
             print_log('\n  '.join(lines), logger='current')
         self._record = protocol_record(self.protocol, model, provenances, fingerprint)
+
+    def _texts(self, model: nn.Module) -> TextEmbeddings:
+        path = self.bank.get('text_embeddings')
+        if path is None and model.text_alignment is not None:
+            path = model.text_alignment.embeddings
+        if path is None:
+            raise ValueError(
+                "PromptBankHook.protocol='text' needs bank=dict(text_embeddings=FILE); make the "
+                'file: mim run mmdet_dino_r1 cache_text_embeddings CONFIG --out FILE'
+            )
+        return load_text_embeddings(path)
 
     def _exemplars(self, member: Dataset, source: dict | None, cfg: ConfigDict) -> Dataset:
         """The ``ExemplarDataset`` for one test set."""

@@ -90,9 +90,9 @@ class DINOR1Head(GroundingDINOHead):
             text_token_mask: (bs, num_prompts) bool, all True.
             selection: what the encoder selected; supervised like a decoder layer.
             dn_meta: layout of the denoising queries.
-            choice: the exemplars; one prompt each.
+            choice: the exemplars; one prompt for each of their classes.
             reference_logits: (bs, num_queries) of the reference model, or None.
-            batch_data_samples: ground truth.
+            batch_data_samples: ground truth, boxes of those classes only.
         """
         logits, boxes = self(hidden_states, references, memory_text, text_token_mask)
         # costs, rewards and losses in float32 whatever the precision of the network

@@ -37,15 +37,20 @@ class TrainingTargets:
 
     @classmethod
     def build(cls, batch_data_samples: SampleList, choice: ExemplarChoice) -> TrainingTargets:
-        """Targets are one-hot over the classes of the batch, in the exemplars' order."""
+        """Targets are one-hot over the classes that have a prompt, ascending.
+
+        Args:
+            batch_data_samples: with boxes of those classes only.
+            choice: the exemplars.
+        """
         ground_truth = [sample.gt_instances for sample in batch_data_samples]
         labels = torch.cat([gts.labels for gts in ground_truth])
-        classes = choice.labels.to(labels.device)
+        classes = choice.classes.to(labels.device)
         prompt_index = torch.searchsorted(classes, labels)
         counts = [len(gts) for gts in ground_truth]
         instances = []
         for gts, index in zip(ground_truth, prompt_index.split(counts), strict=True):
-            one_hot = torch.nn.functional.one_hot(index, len(choice)).float()
+            one_hot = torch.nn.functional.one_hot(index, len(classes)).float()
             instances.append(
                 InstanceData(
                     bboxes=gts.bboxes,

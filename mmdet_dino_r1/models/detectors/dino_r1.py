@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from ...structures import ExemplarChoice, PromptBank, VisualPrompts
 from ..layers import PromptDecoder, PromptFusionEncoder
-from ..task_modules import normalised_boxes
+from ..losses import FrozenProjection
+from ..task_modules import gather_embeddings, normalised_boxes, prompted_boxes_only
 from .reference_model import ReferenceModel
 from .warm_start import report_when_loading
 
@@ -48,6 +49,10 @@ class DINOR1(GroundingDINO):
         prompt_sampler: config of what draws exemplars in training.
         query_selector: config of :class:`VisualGuidedQuerySelector`.
         use_autocast: extract features in half precision (mmdet 3.3.0 has no such option).
+        gather_prompts: train with the classes and exemplars of all ranks, as if their batches
+            were one: more negatives where a rank has few images.
+        text_alignment: config of :class:`PromptTextContrastiveLoss`, which adds the frozen
+            ``text_feat_map``; None: no contrast with text.
         **kwargs: those of mmdet's ``GroundingDINO`` but for ``language_model``.
 
     Attributes:
@@ -63,6 +68,8 @@ class DINOR1(GroundingDINO):
         prompt_sampler: dict | None = None,
         query_selector: dict | None = None,
         use_autocast: bool = False,
+        gather_prompts: bool = False,
+        text_alignment: dict | None = None,
         **kwargs,
     ) -> None:
         # built by _init_layers, which the parents call
@@ -70,9 +77,14 @@ class DINOR1(GroundingDINO):
         self.query_selector = query_selector or dict(type='VisualGuidedQuerySelector')
         super().__init__(None, *args, **kwargs)
         self.use_autocast = use_autocast
+        self.gather_prompts = gather_prompts
         self.prompt_sampler = TASK_UTILS.build(prompt_sampler or dict(type='InBatchPromptSampler'))
         self.prompt_banks: dict[str | None, PromptBank] = {}
         self.reference_model = ReferenceModel()
+        self.text_alignment = None
+        if text_alignment is not None:
+            self.text_alignment = MODELS.build(text_alignment)
+            self.text_feat_map = FrozenProjection(self.text_alignment.text_dim, self.embed_dims)
         report_when_loading(self)
 
     def _init_layers(self) -> None:
@@ -107,15 +119,17 @@ class DINOR1(GroundingDINO):
         return tuple(feature.float() for feature in features)
 
     def encode_exemplars(self, encoder_inputs: dict, choice: ExemplarChoice) -> Tensor:
-        """(num_exemplars, dim) embeddings of the chosen boxes, from features before fusion."""
+        """(num_own, dim) embeddings of the chosen boxes here, from features before fusion."""
         inputs = {name: value for name, value in encoder_inputs.items() if name != 'feat_pos'}
         return self.prompt_encoder(**inputs, image_index=choice.image_index, boxes=choice.boxes)
 
     def training_prompts(self, encoder_inputs: dict, choice: ExemplarChoice) -> VisualPrompts:
-        """All images get all exemplars: prompt u stands for the u-th class of the batch."""
-        embeddings = self.encode_exemplars(encoder_inputs, choice)
+        """All images get all classes: prompt u stands for the u-th class of the batch."""
+        own = self.encode_exemplars(encoder_inputs, choice)
+        # ([bs,] num_prompts, dim): each image may have prompts of its own for the same classes
+        prompts = choice.mean_over_class(gather_embeddings(own, choice))
         batch_size = len(encoder_inputs['feat'])
-        return VisualPrompts.shared(embeddings, torch.arange(len(choice)), batch_size)
+        return VisualPrompts.shared(prompts, torch.arange(prompts.shape[-2]), batch_size)
 
     def pre_decoder(
         self,
@@ -215,23 +229,36 @@ class DINOR1(GroundingDINO):
         """
         feats = self.extract_feat(batch_inputs)
         encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
-        choice = self.prompt_sampler(batch_data_samples)  # drawn once, for the reference too
+        draw = self.prompt_sampler.across_ranks if self.gather_prompts else self.prompt_sampler
+        choice = draw(batch_data_samples)  # once, for the reference too
         self._check_labels(choice)
         prompts = self.training_prompts(encoder_inputs, choice)
-        head_inputs = self.run_transformer(
-            encoder_inputs, decoder_inputs, prompts, batch_data_samples
-        )
+        targets = prompted_boxes_only(batch_data_samples, choice)
+        head_inputs = self.run_transformer(encoder_inputs, decoder_inputs, prompts, targets)
         reference_logits = None
         if self.bbox_head.needs_reference:
             reference_logits = self.reference_model.objectness_logits(
                 batch_inputs, batch_data_samples, choice, head_inputs['selection'].indices
             )
-        return self.bbox_head.loss(
+        losses = self.bbox_head.loss(
             **head_inputs,
             choice=choice,
             reference_logits=reference_logits,
-            batch_data_samples=batch_data_samples,
+            batch_data_samples=targets,
         )
+        if self.text_alignment is not None:
+            losses |= self.text_alignment_loss(encoder_inputs, batch_data_samples)
+        return losses
+
+    def text_alignment_loss(
+        self, encoder_inputs: dict, batch_data_samples: SampleList
+    ) -> dict[str, Tensor]:
+        """Contrast of all the batch's boxes, not only those drawn, with their class names."""
+        boxes = _carried_exemplars(batch_data_samples, 'gt_instances')
+        if len(boxes) == 0:
+            boxes = ExemplarChoice.placeholder(boxes.boxes)
+        prompts = self.encode_exemplars(encoder_inputs, boxes)
+        return self.text_alignment(prompts, boxes.labels, self.text_feat_map)
 
     def _check_labels(self, choice: ExemplarChoice) -> None:
         highest, num_classes = int(choice.labels.max()), self.bbox_head.num_classes
@@ -389,12 +416,14 @@ class DINOR1(GroundingDINO):
         )
 
 
-def _carried_exemplars(batch_data_samples: SampleList) -> ExemplarChoice:
-    """The samples' own ``prompt_instances``, as a choice of exemplars."""
-    boxes = [normalised_boxes(sample, 'prompt_instances') for sample in batch_data_samples]
-    labels = [sample.prompt_instances.labels.cpu() for sample in batch_data_samples]
+def _carried_exemplars(
+    batch_data_samples: SampleList, instances: str = 'prompt_instances'
+) -> ExemplarChoice:
+    """All of the samples' own ``instances``, as a choice of exemplars."""
+    boxes = [normalised_boxes(sample, instances) for sample in batch_data_samples]
+    labels = [getattr(sample, instances).labels for sample in batch_data_samples]
     return ExemplarChoice(
         image_index=torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)]),
         boxes=torch.cat(boxes),
-        labels=torch.cat(labels),
+        labels=torch.cat(labels).cpu(),
     )

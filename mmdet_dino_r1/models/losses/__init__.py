@@ -1,5 +1,20 @@
 """Losses that mmdet does not have."""
 
 from .grqo_loss import GRQOLoss, group_advantage, mute_last, objectness_kl
+from .prompt_text_loss import (
+    FrozenProjection,
+    PromptTextContrastiveLoss,
+    mean_per_class,
+    prompt_text_contrast,
+)
 
-__all__ = ['GRQOLoss', 'group_advantage', 'mute_last', 'objectness_kl']
+__all__ = [
+    'FrozenProjection',
+    'GRQOLoss',
+    'PromptTextContrastiveLoss',
+    'group_advantage',
+    'mean_per_class',
+    'mute_last',
+    'objectness_kl',
+    'prompt_text_contrast',
+]

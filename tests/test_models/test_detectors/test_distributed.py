@@ -27,7 +27,9 @@ def step(rank: int, port: int, folder: str) -> None:
     model = build_tiny(dict()).train()
     wrapped = MMDistributedDataParallel(model)
     hook = ReferenceModelHook()
-    runner = SimpleNamespace(model=wrapped, train_dataloader=range(4), iter=0)
+    runner = SimpleNamespace(
+        model=wrapped, train_dataloader=range(4), train_loop=None, iter=0, epoch=0
+    )
     hook.before_train(runner)
     hook.before_train_iter(runner, 0)
     torch.manual_seed(rank)

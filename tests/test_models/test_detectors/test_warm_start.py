@@ -49,6 +49,13 @@ def shallow(model: Config) -> Config:
     return model
 
 
+def filled(model: torch.nn.Module) -> torch.nn.Module:
+    """Random numbers in every parameter; some are memory as it came until ``init_weights``."""
+    for parameter in model.parameters():
+        parameter.data.normal_()
+    return model
+
+
 def grounding_dino(size: str, contrastive: str, num_classes: int) -> torch.nn.Module:
     """mmdet's own model with random weights."""
     folder = Path(mmdet.__file__).parent / '.mim' / 'configs' / 'mm_grounding_dino'
@@ -126,7 +133,7 @@ def test_report_is_printed(tmp_path):
 def test_checkpoints_of_mmdets_own_models(tmp_path, size, num_classes, contrastive):
     """Every parameter but the prompt encoder's and, of other classes, the denoising labels'."""
     torch.manual_seed(1)
-    source = grounding_dino(size, contrastive, num_classes)
+    source = filled(grounding_dino(size, contrastive, num_classes))
     path = tmp_path / 'grounding_dino.pth'
     torch.save(dict(state_dict=source.state_dict(), meta=dict(dataset_meta=None)), path)
 
@@ -134,7 +141,7 @@ def test_checkpoints_of_mmdets_own_models(tmp_path, size, num_classes, contrasti
     cfg = shallow(Config.fromfile(CONFIGS / f'dino_r1_swin_{size}_finetune.py').model)
     cfg.bbox_head.num_classes = 256
     cfg.bbox_head.contrastive_cfg = CONTRASTIVE[contrastive]
-    model = MODELS.build(cfg)
+    model = filled(MODELS.build(cfg))
     given, fresh = source.state_dict(), {k: v.clone() for k, v in model.state_dict().items()}
     report = warm_start_report(fresh, given)
     new = sum(name.startswith('prompt_encoder') for name in fresh)

@@ -1,9 +1,20 @@
 """Exemplars: which, how often, and none."""
 
+import pytest
 import torch
 from conftest import TWO_IMAGES, make_batch
 
-from mmdet_dino_r1.models.task_modules import InBatchPromptSampler
+from mmdet_dino_r1.models.task_modules import InBatchPromptSampler, prompted_boxes_only
+from mmdet_dino_r1.models.task_modules.prompt_gathering import Candidates
+
+
+def candidates(*labels_of_images: list[int]) -> Candidates:
+    """Boxes with these labels, image by image."""
+    return Candidates(
+        torch.tensor([label for labels in labels_of_images for label in labels]),
+        torch.tensor([i for i, labels in enumerate(labels_of_images) for _ in labels]),
+        len(labels_of_images),
+    )
 
 
 def test_one_box_per_class_of_the_batch():
@@ -38,3 +49,140 @@ def test_batch_without_boxes_gives_a_placeholder():
     assert choice.is_placeholder and len(choice) == 1
     assert choice.labels.tolist() == [-1]
     assert choice.boxes.tolist() == [[0.5, 0.5, 1.0, 1.0]]
+
+
+def test_default_draws_are_the_first_of_each_class_in_random_order():
+    """Pinned, so that a seed keeps meaning the same prompts."""
+    boxes = candidates([3, 1, 3, 0], [1, 1, 3, 8], [], [8, 3])
+    for seed in range(50):
+        torch.manual_seed(seed)
+        order = torch.randperm(10).tolist()
+        first = [next(i for i in order if boxes.labels[i] == c) for c in (0, 1, 3, 8)]
+        torch.manual_seed(seed)
+        drawn = InBatchPromptSampler().draw(boxes)
+        assert drawn.index.tolist() == first
+        assert drawn.serves is None and not drawn.drops_classes
+
+
+# --- several exemplars per class ----------------------------------------------------------
+
+
+def test_up_to_k_different_boxes_of_each_class():
+    boxes = candidates([4, 4, 9], [4], [9])
+    sampler = InBatchPromptSampler(exemplars_per_class=3)
+    seen = set()
+    for _ in range(100):
+        index = sampler.draw(boxes).index
+        assert boxes.labels[index].tolist() == [4, 4, 4, 9, 9], 'class 9 has but two'
+        assert index.unique().tolist() == [0, 1, 2, 3, 4]
+        seen.add(tuple(InBatchPromptSampler(exemplars_per_class=2).draw(boxes).index[:2].tolist()))
+    assert {frozenset(pair) for pair in seen} == {frozenset(p) for p in [(0, 1), (0, 3), (1, 3)]}
+
+
+def test_choice_with_several_exemplars_has_their_boxes():
+    _, samples = make_batch(TWO_IMAGES)
+    choice = InBatchPromptSampler(exemplars_per_class=2)(samples)
+    assert choice.labels.tolist() == [2, 2, 5, 7] and choice.classes.tolist() == [2, 5, 7]
+    assert choice.image_index.tolist() == [0, 0, 0, 1]
+    # (4, 4, 24, 30) and (10, 36, 26, 60) of 64 x 64
+    assert sorted((64 * choice.boxes[:2]).tolist()) == [[14, 17, 20, 26], [18, 48, 16, 24]]
+
+
+# --- exemplars of other images ------------------------------------------------------------
+
+
+@pytest.mark.parametrize('per_class', [1, 2])
+def test_no_image_is_prompted_by_itself_where_that_can_be_helped(per_class):
+    labels = ([1, 1, 2, 3], [1, 3, 3], [], [3])
+    boxes = candidates(*labels)
+    sampler = InBatchPromptSampler(per_class, prefer_other_image=True)
+    for _ in range(100):
+        drawn = sampler.draw(boxes)
+        assert drawn.serves.shape == (len(drawn.index), 4)
+        assert len(drawn.index.unique()) == len(drawn.index)
+        for image in range(4):
+            for label in (1, 2, 3):
+                served = drawn.index[drawn.serves[:, image]]
+                served = served[boxes.labels[served] == label]
+                mine = (boxes.image_index == image) & (boxes.labels == label)
+                others = (boxes.labels == label) & ~mine
+                # class 2 occurs on one image alone, which then falls back to its own box
+                wanted = others if others.any() else mine
+                assert len(served) == min(per_class, int(wanted.sum()))
+                assert wanted[served].all()
+
+
+def test_two_exemplars_per_class_and_one_where_it_occurs_once():
+    boxes = candidates([1, 2], [1], [1], [1])
+    sampler = InBatchPromptSampler(prefer_other_image=True)
+    for _ in range(50):
+        drawn = sampler.draw(boxes)
+        assert boxes.labels[drawn.index].tolist() == [1, 1, 2]
+        first, second, alone = drawn.serves
+        # the second serves the first's own image, the first all others
+        own = [i for i in range(4) if not first[i]]
+        assert len(own) == 1 and torch.equal(second, ~first) and alone.all()
+        assert boxes.image_index[drawn.index[0]] == own[0]
+
+
+def test_every_box_of_the_other_images_is_equally_likely():
+    boxes = candidates([1], [1, 1], [1])
+    sampler = InBatchPromptSampler(prefer_other_image=True)
+    count = torch.zeros(4)
+    for _ in range(900):
+        drawn = sampler.draw(boxes)
+        count[drawn.index[drawn.serves[:, 0]]] += 1
+    assert count[0] == 0
+    assert ((count[1:] / 900 - 1 / 3).abs() < 0.063).all(), '4 standard deviations'
+
+
+# --- a cap on the number of prompts -------------------------------------------------------
+
+
+def test_cap_keeps_random_classes_however_many_boxes_they_have():
+    boxes = candidates([1] * 20 + [2], [3, 3])
+    sampler = InBatchPromptSampler(max_prompts=2)
+    count = torch.zeros(4)
+    for _ in range(600):
+        drawn = sampler.draw(boxes)
+        kept = boxes.labels[drawn.index]
+        assert drawn.drops_classes and len(kept) == 2 and kept[0] < kept[1]
+        count[kept] += 1
+    assert ((count[1:] / 600 - 2 / 3).abs() < 0.077).all(), '4 standard deviations'
+
+
+def test_cap_that_is_not_reached_drops_nothing():
+    _, samples = make_batch(TWO_IMAGES)
+    choice = InBatchPromptSampler(max_prompts=3)(samples)
+    assert choice.labels.tolist() == [2, 5, 7] and not choice.drops_classes
+    assert prompted_boxes_only(samples, choice) is samples
+
+
+def test_boxes_without_a_prompt_are_no_targets():
+    _, samples = make_batch(TWO_IMAGES)
+    choice = InBatchPromptSampler(max_prompts=1)(samples)
+    kept = prompted_boxes_only(samples, choice)
+    (label,) = choice.labels.tolist()
+    expected = [[x for x in labels if x == label] for _, labels in TWO_IMAGES]
+    assert [sample.gt_instances.labels.tolist() for sample in kept] == expected
+    assert [len(sample.gt_instances) for sample in samples] == [3, 1], 'left as they were'
+    assert kept[0].metainfo == samples[0].metainfo
+
+
+def test_all_options_together():
+    boxes = candidates([1, 1, 2, 3], [1, 3, 3], [2, 2])
+    sampler = InBatchPromptSampler(2, prefer_other_image=True, max_prompts=2)
+    for _ in range(50):
+        drawn = sampler.draw(boxes)
+        labels = boxes.labels[drawn.index]
+        assert len(labels.unique()) == 2
+        for image in range(3):
+            served = drawn.index[drawn.serves[:, image]]
+            assert (boxes.image_index[served] != image).all(), 'all classes occur twice'
+            assert set(boxes.labels[served].tolist()) == set(labels.tolist())
+
+
+@pytest.mark.parametrize('name', ['exemplars_per_class', 'max_prompts'])
+def test_numbers_below_one_are_refused(name):
+    with pytest.raises(ValueError, match=f'{name} must be at least 1, got 0'):
+        InBatchPromptSampler(**{name: 0})

@@ -1,0 +1,9 @@
+# Prompt-text contrast with the published weight. A leaf gives `text_alignment` to the model and the
+# hook to the hooks; `model.text_alignment=None` trains without. See docs/text_alignment.md.
+text_alignment = dict(
+    type='PromptTextContrastiveLoss',
+    # mim run mmdet_dino_r1 cache_text_embeddings makes the file
+    embeddings='data/coco/text_embeddings.safetensors',
+    loss_weight=100.0,
+)
+text_alignment_hook = dict(type='TextAlignmentHook')

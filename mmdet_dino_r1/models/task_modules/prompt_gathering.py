@@ -1,0 +1,114 @@
+"""Prompts shared by all ranks: what is drawn from, and the embeddings.
+
+All ranks know the labels of all boxes and draw from them with one seed, so that they agree
+without being told; each encodes the exemplars that lie on its own images, and the embeddings
+are exchanged.
+
+Shapes: num_boxes (ground truth), num_exemplars, dim.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from mmengine import dist
+from torch import Tensor
+
+from ...structures import ExemplarChoice
+
+
+class Candidates(NamedTuple):
+    """Boxes that exemplars are drawn from, image by image; on the CPU.
+
+    Attributes:
+        labels: (num_boxes,) long.
+        image_index: (num_boxes,) long, the image each box lies in.
+        num_images: images with and without boxes.
+    """
+
+    labels: Tensor
+    image_index: Tensor
+    num_images: int
+
+
+class JointCandidates(NamedTuple):
+    """The boxes of all ranks as those of one batch, rank by rank.
+
+    Attributes:
+        candidates: of all ranks.
+        first_box: where this rank's boxes begin.
+        first_image: where this rank's images begin.
+        seed: the same on all ranks, for what they draw alike.
+    """
+
+    candidates: Candidates
+    first_box: int
+    first_image: int
+    seed: int
+
+
+def gather_candidates(candidates: Candidates) -> JointCandidates:
+    """Exchange labels; every rank must call it, one without boxes too.
+
+    The seed is rank 0's, from PyTorch's global CPU generator.
+
+    Args:
+        candidates: this rank's.
+    """
+    seed = int(torch.randint(2**62, ()))
+    ranks = dist.all_gather_object((*candidates, seed))
+    me = dist.get_rank()
+    first_box, first_image, image_index = 0, 0, []
+    num_images = 0
+    for rank, (labels, images, images_of_rank, _) in enumerate(ranks):
+        image_index.append(images + num_images)
+        if rank < me:
+            first_box += len(labels)
+            first_image += images_of_rank
+        num_images += images_of_rank
+    joint = Candidates(torch.cat([rank[0] for rank in ranks]), torch.cat(image_index), num_images)
+    return JointCandidates(joint, first_box, first_image, seed=ranks[0][3])
+
+
+def gather_embeddings(embeddings: Tensor, choice: ExemplarChoice) -> Tensor:
+    """The embeddings of all ranks' exemplars, differentiable on all of them.
+
+    Every rank writes its own rows and leaves zeros in the others'; the sum over ranks is the
+    whole. The gradient of an embedding is the sum of what all ranks' losses ask of it, which
+    DDP then averages like any other: it is that of the mean over ranks of the losses.
+
+    Args:
+        embeddings: of this rank's exemplars, (num_own, dim), at least one row.
+        choice: the same on all ranks but for ``image_index``, ``boxes``, ``own`` and ``serves``.
+
+    Returns:
+        (num_exemplars, dim); ``embeddings`` where nothing is shared.
+    """
+    if choice.own is None:
+        return embeddings
+    # without exemplars of its own the rank's one row is cut off, and still gets a gradient, of 0
+    own_rows = embeddings[: len(choice.own)]
+    rows = embeddings.new_zeros(len(choice), embeddings.shape[-1])
+    rows = rows.index_copy(0, choice.own.to(rows.device), own_rows)
+    return SumOverRanks.apply(rows)
+
+
+class SumOverRanks(torch.autograd.Function):
+    """Sum of a tensor over ranks; its gradient is the sum of the ranks' gradients.
+
+    Backward is a collective too. It waits in the same place on all ranks: autograd runs what
+    was computed later first, so DDP has by then sent the same buckets everywhere.
+    """
+
+    @staticmethod
+    def forward(ctx, tensor: Tensor) -> Tensor:
+        """Same shape; the same on all ranks."""
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(tensor)
+        return tensor
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        """Same shape; what all ranks' losses ask of this rank's summand."""
+        return SumOverRanks.apply(grad)

@@ -1,0 +1,161 @@
+"""Class names as a language model sees them, computed once and kept in a file.
+
+The file is safetensors, which holds numbers and text and runs no code. Layout, version 1. Tensor:
+``embeddings`` (num_classes, text_dim). Metadata: ``text_embeddings``, a JSON object with
+``version``, ``class_names`` and ``provenance``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+FORMAT_VERSION = 1
+HOW_TO_MAKE = 'mim run mmdet_dino_r1 cache_text_embeddings CONFIG --bert NAME_OR_FOLDER --out FILE'
+_KEY = 'text_embeddings'
+_NAMED_AT_MOST = 10
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """One frozen embedding per class name.
+
+    Attributes:
+        class_names: as the dataset spells them, without repetition.
+        embeddings: (num_classes, text_dim).
+        provenance: how they were made, in plain JSON values: ``bert``, ``checkpoint``, ``source``,
+            ``transformers_version``, ``package_version``.
+    """
+
+    class_names: tuple[str, ...]
+    embeddings: Tensor
+    provenance: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) == 0:
+            raise ValueError('Text embeddings need at least one class name.')
+        shape = tuple(self.embeddings.shape)
+        if len(shape) != 2 or shape[0] != len(self.class_names):
+            raise ValueError(
+                f'Text embeddings of {len(self.class_names)} class names must be '
+                f'({len(self.class_names)}, text_dim), got {shape}.'
+            )
+        repeated = [name for name, count in Counter(self.class_names).items() if count > 1]
+        if repeated:
+            raise ValueError(f'Class names appear twice in text embeddings: {sorted(repeated)}')
+        broken = ~torch.isfinite(self.embeddings).all(dim=1)
+        if broken.any():
+            names = [name for name, bad in zip(self.class_names, broken, strict=True) if bad]
+            raise ValueError(f'Text embeddings that are not finite numbers: {names}')
+
+    def __len__(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def text_dim(self) -> int:
+        """Width of the embeddings."""
+        return self.embeddings.shape[1]
+
+    def rows_for(self, class_names: Sequence[str]) -> Tensor:
+        """(len(class_names), text_dim) for exactly these classes, in this order, by name.
+
+        Args:
+            class_names: of a dataset, in label order.
+
+        Raises:
+            ValueError: names are missing; the nearest ones and the command that adds them are
+                given.
+        """
+        row = {name: index for index, name in enumerate(self.class_names)}
+        if missing := [name for name in class_names if name not in row]:
+            hints = [
+                f'{name!r} (nearest: {get_close_matches(name, row, n=1, cutoff=0.0)[0]!r})'
+                for name in missing[:_NAMED_AT_MOST]
+            ]
+            more = f' and {len(missing) - len(hints)} more' if len(missing) > len(hints) else ''
+            raise ValueError(
+                f'The text embeddings lack {len(missing)} of {len(class_names)} class names: '
+                f'{", ".join(hints)}{more}. Make them for this dataset: {HOW_TO_MAKE}'
+            )
+        rows = torch.tensor([row[name] for name in class_names], dtype=torch.long)
+        return self.embeddings[rows.to(self.embeddings.device)]
+
+
+def save_text_embeddings(texts: TextEmbeddings, path: str | Path) -> Path:
+    """Write a file; it appears whole or not at all.
+
+    Args:
+        texts: what to write.
+        path: of the file, ``*.safetensors`` by custom; its folder is made.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    described = dict(
+        version=FORMAT_VERSION, class_names=list(texts.class_names), provenance=texts.provenance
+    )
+    tensors = dict(embeddings=texts.embeddings.detach().cpu().contiguous())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    try:
+        unfinished.write_bytes(save(tensors, metadata={_KEY: json.dumps(described)}))
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def load_text_embeddings(path: str | Path) -> TextEmbeddings:
+    """Read a file, onto the CPU.
+
+    Args:
+        path: of a file that :func:`save_text_embeddings` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file holds no text embeddings, is truncated, or of a later version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'There are no text embeddings {path}; make them: {HOW_TO_MAKE}')
+    try:
+        with safe_open(path, framework='pt') as file:
+            text = (file.metadata() or {}).get(_KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f'{path} holds no text embeddings, or only part of them ({error}). They are '
+            f'safetensors files; make them again: {HOW_TO_MAKE}'
+        ) from error
+    if text is None:
+        raise ValueError(
+            f'{path} is a safetensors file but holds no text embeddings; make them: {HOW_TO_MAKE}'
+        )
+    try:
+        described = json.loads(text)
+        if described['version'] > FORMAT_VERSION:
+            raise ValueError(
+                f'format version {described["version"]}, this package reads up to '
+                f'{FORMAT_VERSION}; upgrade mmdet_dino_r1.'
+            )
+        return TextEmbeddings(
+            tuple(described['class_names']), tensors['embeddings'], dict(described['provenance'])
+        )
+    except KeyError as error:
+        raise ValueError(f'{path} holds broken text embeddings: it lacks {error}.') from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f'{path} holds broken text embeddings: {error}') from error

@@ -1,0 +1,251 @@
+"""Compute class names' text embeddings once, into a file, for the prompt-text contrast.
+
+``mim run mmdet_dino_r1 cache_text_embeddings CONFIG --bert NAME_OR_FOLDER --out FILE``.
+
+BERT reads a name as Grounding DINO has it read names in a long caption: its tokens see one another
+and the full stop after it, but no other name, and their positions count from 0. So a name's
+embedding, the mean of the last hidden state over its own tokens, is the same in whatever caption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from mmdet.models.detectors.grounding_dino import clean_label_name
+from mmdet.models.language_models import bert as mmdet_bert
+from mmdet.registry import DATASETS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config, ConfigDict, DictAction
+from torch import Tensor, nn
+
+from mmdet_dino_r1.apis.weights import load_weights
+from mmdet_dino_r1.datasets.coco_json import check_coco
+from mmdet_dino_r1.shipped import config_path
+from mmdet_dino_r1.structures import TextEmbeddings, save_text_embeddings
+from mmdet_dino_r1.version import __version__
+
+# as in Grounding DINO's configs; the full stop separates names
+SPECIAL_TOKENS = ['[CLS]', '[SEP]', '.', '?']
+_NAMES_AT_ONCE = 64
+_INSTALL = "pip install 'transformers<5'"
+
+
+def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; see ``--help``."""
+    parser = argparse.ArgumentParser(
+        prog='cache_text_embeddings',
+        description='Embed class names with BERT, once, into a file.',
+    )
+    parser.add_argument(
+        'config', nargs='?', help='config file, or the bare name of a shipped one; not with --ann'
+    )
+    parser.add_argument(
+        '--bert',
+        default='bert-base-uncased',
+        help='name on the Hugging Face hub, or a local folder (default %(default)s)',
+    )
+    parser.add_argument(
+        '--checkpoint',
+        help="a Grounding DINO checkpoint: its own BERT, with --bert's vocabulary and layout",
+    )
+    parser.add_argument('--out', type=Path, required=True, help='file to write: *.safetensors')
+    parser.add_argument('--overwrite', action='store_true', help='replace --out where it exists')
+    parser.add_argument(
+        '--split', choices=('train', 'test'), default='train', help='default %(default)s'
+    )
+    parser.add_argument('--ann', help='COCO- or LVIS-format file whose categories are taken')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train'
+    )
+    return parser.parse_args(args)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = parse_args(args)
+    try:
+        if options.out.exists() and not options.overwrite:
+            raise FileExistsError(f'{options.out} exists; --overwrite replaces it.')
+        bert = build_bert(options.bert, options.checkpoint)
+        names, source = _names_and_source(options)
+        texts = TextEmbeddings(
+            tuple(names),
+            embed_class_names(bert, names),
+            dict(
+                bert=options.bert,
+                checkpoint=options.checkpoint and Path(options.checkpoint).name,
+                source=source,
+                transformers_version=version('transformers'),
+                package_version=__version__,
+            ),
+        )
+        save_text_embeddings(texts, options.out)
+    except (ValueError, OSError) as error:
+        print(f'cache_text_embeddings: {error}', file=sys.stderr)
+        return 2
+    print(f'{options.out}: {len(texts)} class names from {source}, width {texts.text_dim}')
+    for alike in names_read_alike(names):
+        print(f'read alike, and so not told apart by their text: {", ".join(alike)}')
+    return 0
+
+
+# --- names ------------------------------------------------------------------------------
+
+
+def _names_and_source(options: argparse.Namespace) -> tuple[list[str], str]:
+    if options.ann:
+        try:
+            coco = json.loads(Path(options.ann).read_text(encoding='utf-8'))
+        except ValueError as error:
+            raise ValueError(f'{options.ann} is not COCO JSON: {error}') from error
+        check_coco(coco, options.ann)
+        return [category['name'] for category in coco['categories']], options.ann
+    if not options.config:
+        raise ValueError('Whose class names? Give a config, or --ann FILE.')
+    found = Path(options.config).is_file()
+    cfg = Config.fromfile(options.config if found else config_path(options.config))
+    cfg.merge_from_dict(options.cfg_options or {})
+    register_all_modules(init_default_scope=True)
+    loader = cfg.get(f'{options.split}_dataloader')
+    if not loader:
+        raise ValueError(f'{options.config} has no {options.split}_dataloader; --ann FILE will do.')
+    names = list(dict.fromkeys(class_names_of(loader.dataset)))
+    return names, f'{Path(options.config).stem} ({options.split})'
+
+
+def class_names_of(dataset: ConfigDict) -> list[str]:
+    """Class names of a dataset, in label order; those of a wrapper's members one after another.
+
+    Args:
+        dataset: its config.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if 'dataset' in dataset:
+        return class_names_of(dataset['dataset'])
+    if isinstance(dataset.get('datasets'), list | tuple):
+        return [name for member in dataset['datasets'] for name in class_names_of(member)]
+    if 'datasets' in dataset:  # DatasetGroup, which knows how to put its members together
+        members = DATASETS.build(dataset).datasets
+    else:
+        members = [DATASETS.build(dict(dataset, lazy_init=True))]
+    names = [name for member in members for name in member.metainfo.get('classes') or ()]
+    if not names:
+        raise ValueError(f'{dataset["type"]} has no class names; --ann FILE will do.')
+    return names
+
+
+def as_grounding_dino_reads(name: str) -> str:
+    """Without underscores and what stands in parentheses, unless nothing else is left."""
+    cleaned = clean_label_name(name)
+    return cleaned if cleaned.strip() else name
+
+
+def names_read_alike(names: Sequence[str]) -> list[list[str]]:
+    """Groups of names that are the same to BERT, such as 'crab_(food)' and 'crab_(animal)'."""
+    groups = defaultdict(list)
+    for name in names:
+        groups[as_grounding_dino_reads(name).strip().lower()].append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+# --- BERT -------------------------------------------------------------------------------
+
+
+def build_bert(name: str, checkpoint: str | None = None) -> nn.Module:
+    """BERT as Grounding DINO configures it (mmdet's ``BertModel``), in eval mode.
+
+    Args:
+        name: on the Hugging Face hub, or a local folder.
+        checkpoint: of a Grounding DINO, whose ``language_model`` replaces the weights.
+
+    Raises:
+        ValueError: transformers is missing or too new, or the checkpoint has no such BERT.
+        OSError: there is no such model.
+    """
+    if mmdet_bert.AutoTokenizer is None:
+        raise ValueError(f'Text embeddings need transformers: {_INSTALL}')
+    if int(version('transformers').split('.')[0]) > 4:
+        raise ValueError(
+            f"mmdet's BertModel needs transformers 4, this is {version('transformers')}: {_INSTALL}"
+        )
+    try:
+        bert = mmdet_bert.BertModel(
+            name,
+            pad_to_max=False,
+            use_sub_sentence_represent=True,
+            special_tokens_list=SPECIAL_TOKENS,
+        )
+    except (OSError, ValueError) as error:  # of the hub, and of a path that is not there
+        raise OSError(
+            f'{error}\nWithout a network, name a folder that holds config.json, vocab.txt and '
+            'the weights: --bert FOLDER'
+        ) from error
+    if checkpoint:
+        holder = nn.ModuleDict(dict(language_model=bert))
+        holder.register_load_state_dict_pre_hook(_keep_language_model)
+        load_weights(holder, checkpoint)
+    return bert.eval()
+
+
+def _keep_language_model(holder: nn.Module, state_dict: dict, *_) -> None:
+    """Leave in ``state_dict`` what ``holder`` takes; refuse one that does not give it all."""
+    own = holder.state_dict()
+    for name in state_dict.keys() - own.keys():
+        del state_dict[name]
+    given = {name for name, value in state_dict.items() if value.shape == own[name].shape}
+    if lacking := own.keys() - given:
+        raise ValueError(
+            f'The checkpoint has no language model like --bert: {len(lacking)} of {len(own)} '
+            f'tensors are missing or have another shape, such as {min(lacking)}.'
+        )
+
+
+@torch.no_grad()
+def embed_class_names(bert: nn.Module, names: Sequence[str]) -> Tensor:
+    """(len(names), text_dim): of each name, the mean over its own tokens.
+
+    [CLS], [SEP] and the full stop are not the name's own.
+
+    Args:
+        bert: of :func:`build_bert`.
+        names: of classes, as a dataset spells them.
+
+    Raises:
+        ValueError: a name has no token of its own.
+    """
+    device = next(bert.parameters()).device
+    special = torch.tensor(bert.special_tokens, device=device)
+    embedded = []
+    for start in range(0, len(names), _NAMES_AT_ONCE):
+        captions = [f'{as_grounding_dino_reads(n)}. ' for n in names[start:][:_NAMES_AT_ONCE]]
+        tokens = bert.tokenizer(captions, padding='longest', return_tensors='pt').to(device)
+        masks, positions = mmdet_bert.generate_masks_with_special_tokens_and_transfer_map(
+            tokens, bert.special_tokens
+        )
+        inputs = dict(
+            input_ids=tokens['input_ids'],
+            attention_mask=masks,
+            position_ids=positions,
+            token_type_ids=tokens['token_type_ids'],
+        )
+        hidden = bert.language_backbone(inputs)['embedded']  # (names, tokens, text_dim)
+        is_own = tokens['attention_mask'].bool() & ~torch.isin(tokens['input_ids'], special)
+        counts = is_own.sum(dim=1, keepdim=True)
+        if (counts == 0).any():
+            which = names[start + int(counts[:, 0].argmin())]
+            raise ValueError(f'The class name {which!r} has no word that BERT could read.')
+        embedded.append((hidden * is_own[..., None]).sum(dim=1) / counts)
+    return torch.cat(embedded).float().cpu()
+
+
+if __name__ == '__main__':
+    sys.exit(main())

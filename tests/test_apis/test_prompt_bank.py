@@ -1,0 +1,136 @@
+"""build_prompt_bank from config, checkpoint and annotated images."""
+
+import json
+
+import pytest
+import torch
+from conftest import CONFIGS, build_tiny, tiny_model_cfg
+from mmengine.config import Config
+
+import mmdet_dino_r1
+from mmdet_dino_r1 import build_prompt_bank, load_prompt_bank
+from mmdet_dino_r1.apis.weights import load_weights
+
+
+@pytest.fixture
+def config(tiny_shapes):
+    """The small model made tiny, on the tiny set."""
+    cfg = Config.fromfile(CONFIGS / 'dino_r1_r18_shapes.py')
+    cfg.model = tiny_model_cfg()
+    cfg.train_dataloader.dataset.data_root = f'{tiny_shapes}/'
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if step['type'] == 'Resize':
+            step.scale = (64, 64)
+    return cfg
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / 'tiny.pth'
+    torch.save(dict(state_dict=build_tiny().state_dict()), path)
+    return path
+
+
+def build(config, checkpoint, *args, **kwargs):
+    return build_prompt_bank(config, checkpoint, *args, device='cpu', **kwargs)
+
+
+def test_training_set_is_the_default_and_the_file_equals_the_result(config, checkpoint, tmp_path):
+    out = tmp_path / 'made' / 'bank.safetensors'
+    bank = build(config, checkpoint, out, shots=2, seed=3)
+    loaded = load_prompt_bank(out)
+    assert torch.equal(loaded.embeddings, bank.embeddings)
+    assert loaded.provenance == bank.provenance
+    assert torch.equal(loaded.exemplars.embeddings, bank.exemplars.embeddings)
+    known = {
+        key: bank.provenance[key] for key in ('shots', 'seed', 'fewest', 'model', 'checkpoint')
+    }
+    assert known == dict(
+        shots=2, seed=3, fewest=2, model='dino_r1_r18_shapes', checkpoint='tiny.pth'
+    )
+    assert bank.provenance['package_version'] == mmdet_dino_r1.__version__
+    assert bank.provenance['num_images'] < bank.provenance['images_in_file'] == 12
+
+
+def test_means_are_those_of_the_kept_exemplars(config, checkpoint):
+    bank = build(config, checkpoint, shots=3)
+    for row, name in enumerate(bank.class_names):
+        mine = bank.exemplars.labels == row
+        assert mine.sum() == bank.counts[name] == 3
+        mean = bank.exemplars.embeddings[mine].double().mean(dim=0)
+        torch.testing.assert_close(bank.embeddings[row].double(), mean, atol=1e-6, rtol=0)
+    assert build(config, checkpoint, shots=3, keep_exemplars=False).exemplars.embeddings is None
+
+
+def test_record_says_which_boxes_of_which_images(config, checkpoint, tiny_shapes):
+    coco = json.loads((tiny_shapes / 'annotations/train.json').read_text())
+    images = {image['id']: image['file_name'] for image in coco['images']}
+    names = {cat['id']: cat['name'] for cat in coco['categories']}
+    known = {
+        (ann['image_id'], names[ann['category_id']], *map(float, ann['bbox']))
+        for ann in coco['annotations']
+    }
+    bank = build(config, checkpoint, shots=2)
+    record = bank.exemplars
+    assert [names[id_] for id_ in bank.class_ids] == list(bank.class_names)
+    for label, (x1, y1, x2, y2), image_id, file_name in zip(
+        record.labels.tolist(),
+        record.boxes.tolist(),
+        record.image_ids,
+        record.file_names,
+        strict=True,
+    ):
+        assert images[image_id] == file_name
+        assert (image_id, bank.class_names[label], x1, y1, x2 - x1, y2 - y1) in known
+
+
+def test_batch_size_changes_nothing_but_rounding(config, checkpoint):
+    one, five = (build(config, checkpoint, batch_size=size) for size in (1, 5))
+    assert one.exemplars.image_ids == five.exemplars.image_ids
+    torch.testing.assert_close(one.embeddings, five.embeddings, atol=1e-5, rtol=1e-5)
+
+
+def test_named_split_and_classes(config, checkpoint, tiny_shapes):
+    ann = tiny_shapes / 'annotations/prompts_novel.json'
+    every = build(config, checkpoint, ann=ann, img=tiny_shapes)
+    assert len(every) == 2
+    second = every.class_names[1]
+    one = build(config, checkpoint, ann=ann, img=tiny_shapes, classes=[second])
+    assert one.class_names == (second,)
+    torch.testing.assert_close(one.embeddings[0], every.embeddings[1], atol=1e-5, rtol=1e-5)
+
+
+def test_mistakes_are_said_before_the_model_is_built(config, checkpoint, tiny_shapes, tmp_path):
+    with pytest.raises(FileNotFoundError, match='ships no config'):
+        build('no_such_config.py', checkpoint)
+    with pytest.raises(FileNotFoundError, match='annotation file of the exemplars'):
+        build(config, checkpoint, ann=tmp_path / 'none.json')
+    with pytest.raises(FileNotFoundError, match='images with exemplars are missing'):
+        build(config, checkpoint, ann=tiny_shapes / 'annotations/train.json', img=tmp_path)
+    with pytest.raises(ValueError, match='give both'):
+        build(config, checkpoint, img=tmp_path)
+    with pytest.raises(FileNotFoundError, match='There is no checkpoint'):
+        build(config, tmp_path / 'none.pth')
+
+
+class Hostile:
+    """Would run when unpickled."""
+
+    def __reduce__(self):
+        return (print, ('code from a checkpoint ran',))
+
+
+def test_checkpoint_that_would_run_code_is_refused(tmp_path, capsys):
+    path = tmp_path / 'hostile.pth'
+    torch.save(dict(state_dict={}, meta=Hostile()), path)
+    with pytest.raises(ValueError, match='cannot be loaded safely|loaded safely'):
+        load_weights(build_tiny(), path)
+    assert 'code from a checkpoint ran' not in capsys.readouterr().out
+
+
+def test_truncated_checkpoint_is_refused_in_one_line(checkpoint):
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match='not a checkpoint that can be loaded') as error:
+        load_weights(build_tiny(), checkpoint)
+    assert '\n' not in str(error.value)
