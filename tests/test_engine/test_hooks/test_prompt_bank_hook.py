@@ -14,7 +14,13 @@ from mmengine.runner import Runner
 
 from mmdet_dino_r1.engine.bank_builder import weights_fingerprint
 from mmdet_dino_r1.engine.hooks import PromptBankHook
-from mmdet_dino_r1.structures import PromptBank, load_prompt_bank, save_prompt_bank
+from mmdet_dino_r1.structures import (
+    PromptBank,
+    TextEmbeddings,
+    load_prompt_bank,
+    save_prompt_bank,
+    save_text_embeddings,
+)
 
 
 @pytest.fixture
@@ -337,3 +343,23 @@ def test_loaded_bank_may_lack_classes_when_asked(cfg_for, tmp_path):
     partial.test()
     assert partial.model.prompt_bank.labels == (1, 2, 3)
     assert record_of(cfg)['protocol']['without_prompt'] == [bank.class_names[0]]
+
+
+def test_prompts_from_class_names(cfg_for, tmp_path):
+    cfg = cfg_for(protocol='text', bank=dict())
+    with pytest.raises(ValueError, match='cache_text_embeddings'):
+        weighted(cfg).test()
+    names = weighted(cfg_for(work_dir='names')).test_dataloader.dataset.metainfo['classes']
+    texts = TextEmbeddings((*names, 'zebra'), torch.randn(5, 16), {})
+    path = str(save_text_embeddings(texts, tmp_path / 'texts.safetensors'))
+    cfg = cfg_for(work_dir='text', protocol='text', bank=dict())
+    cfg.model.text_alignment = dict(type='PromptTextContrastiveLoss', embeddings=path, text_dim=16)
+    runner = weighted(cfg)
+    runner.test()
+    bank = runner.model.prompt_bank
+    directions = torch.nn.functional.normalize(bank.embeddings, dim=1)
+    projected = runner.model.text_feat_map(texts.embeddings[:4]).detach()
+    expected = torch.nn.functional.normalize(projected, dim=1)
+    torch.testing.assert_close(directions, expected, atol=1e-5, rtol=1e-5)
+    protocol = record_of(cfg)['protocol']
+    assert (protocol['name'], protocol['source']) == ('text', 'class names')
