@@ -6,6 +6,7 @@ import socket
 from copy import deepcopy
 from pathlib import Path
 
+import mmdet
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -94,6 +95,33 @@ def tiny_model_cfg(grqo: dict | None = None, **model) -> Config:
         cfg.model.bbox_head.loss_grqo = dict(type='GRQOLoss', **grqo)
     cfg.merge_from_dict(dict(model=model))
     return cfg.model
+
+
+def mm_grounding_dino_cfg(size: str) -> Config:
+    """Model config of mmdet's own Grounding DINO, Swin-T, -B or -L, without a language model.
+
+    mmdet 3.3.0 ships T alone; what B and L change is written out here for both families.
+    """
+    folder = Path(mmdet.__file__).parent / '.mim' / 'configs' / 'mm_grounding_dino'
+    model = Config.fromfile(folder / 'grounding_dino_swin-t_pretrain_obj365.py').model
+    model.encoder.num_cp = 0  # asks for fairscale and adds no parameter
+    if size == 't':
+        return model
+    large = size == 'l'
+    model.backbone.update(
+        pretrain_img_size=384,
+        embed_dims=192 if large else 128,
+        depths=[2, 2, 18, 2],
+        num_heads=[6, 12, 24, 48] if large else [4, 8, 16, 32],
+        window_size=12,
+    )
+    model.neck.in_channels = [192, 384, 768, 1536] if large else [256, 512, 1024]
+    if large:  # five levels
+        model.num_feature_levels = model.neck.num_outs = 5
+        model.backbone.out_indices = (0, 1, 2, 3)
+        model.encoder.layer_cfg.self_attn_cfg.num_levels = 5
+        model.decoder.layer_cfg.cross_attn_cfg.num_levels = 5
+    return model
 
 
 def build_tiny(grqo: dict | None = None, **model):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import mmdet
 import pytest
 import torch
-from conftest import CONFIGS, TWO_IMAGES, make_batch, with_prompts
+from conftest import CONFIGS, TWO_IMAGES, make_batch, mm_grounding_dino_cfg, with_prompts
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -16,11 +13,6 @@ from torch import nn
 from mmdet_dino_r1.structures import TextEmbeddings, save_text_embeddings
 
 SIZES = ('t', 'b', 'l')
-GROUNDING_DINO = dict(
-    t='grounding_dino_swin-t_pretrain_obj365',
-    b='grounding_dino_swin-b_pretrain_obj365_goldg_v3det',
-    l='grounding_dino_swin-l_pretrain_obj365_goldg',
-)
 TRAINING = ('coco', 'o365', 'coco_from_o365', 'finetune')
 BENCHMARKS = ('coco', 'lvis', 'lvis_minival', 'odinw13', 'odinw35')
 
@@ -63,11 +55,8 @@ def sizes_of(model: nn.Module) -> dict[str, int]:
 
 @pytest.mark.parametrize('size', SIZES)
 def test_model_is_grounding_dino_less_language_plus_prompt_encoder(size, build_without_memory):
-    folder = Path(mmdet.__file__).parent / '.mim' / 'configs' / 'mm_grounding_dino'
-    cfg = Config.fromfile(folder / f'{GROUNDING_DINO[size]}.py').model
+    cfg = mm_grounding_dino_cfg(size)
     cfg.language_model = dict(type='NoLanguageModel')
-    cfg.encoder.num_cp = 0  # asks for fairscale and adds no parameter
-    cfg.pop('use_autocast', None)  # mmdet 3.3.0 has no such option
     ours_cfg = config(f'dino_r1_swin_{size}_zeroshot_coco').model
     cfg.bbox_head.num_classes = ours_cfg.bbox_head.num_classes
     theirs = sizes_of(build_without_memory(cfg))

@@ -90,7 +90,7 @@ def test_a_member_can_be_dropped_by_none(group, tiny_shapes):
 
 def test_common_arguments_give_way_to_a_members_own(group, tiny_shapes):
     common = dict(type='CocoJsonDataset', ann_file='annotations/val.json', pipeline=PIPELINE)
-    own = dict(data_root=f'{tiny_shapes}/')
+    own = dict(data_root=f'{tiny_shapes}/', data_prefix=dict(img=''))
     other = dict(own, ann_file='annotations/val_novel.json')
     two = group(common=common, datasets=dict(a=own, b=other))
     assert [meta['classes'] for meta in two.metainfo['datasets']] == [

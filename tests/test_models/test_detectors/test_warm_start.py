@@ -1,12 +1,10 @@
 """What is said when a checkpoint is loaded, and what is done."""
 
 import logging
-from pathlib import Path
 
-import mmdet
 import pytest
 import torch
-from conftest import CONFIGS, build_tiny
+from conftest import CONFIGS, build_tiny, mm_grounding_dino_cfg
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -14,11 +12,6 @@ from mmengine.runner.checkpoint import load_checkpoint
 
 from mmdet_dino_r1.models.detectors import warm_start_report
 
-MM_GROUNDING_DINO = dict(
-    t='grounding_dino_swin-t_pretrain_obj365',
-    b='grounding_dino_swin-b_pretrain_obj365_goldg_v3det',
-    l='grounding_dino_swin-l_pretrain_obj365_goldg',
-)
 # of MM Grounding DINO, and of the original
 CONTRASTIVE = dict(
     mm=dict(log_scale='auto', bias=True), original=dict(log_scale='none', bias=False)
@@ -58,10 +51,8 @@ def filled(model: torch.nn.Module) -> torch.nn.Module:
 
 def grounding_dino(size: str, contrastive: str, num_classes: int) -> torch.nn.Module:
     """mmdet's own model with random weights."""
-    folder = Path(mmdet.__file__).parent / '.mim' / 'configs' / 'mm_grounding_dino'
-    cfg = shallow(Config.fromfile(folder / f'{MM_GROUNDING_DINO[size]}.py').model)
+    cfg = shallow(mm_grounding_dino_cfg(size))
     cfg.language_model = dict(type='TinyLanguageModel')
-    cfg.pop('use_autocast', None)  # mmdet 3.3.0 has no such option
     cfg.bbox_head.num_classes = num_classes
     cfg.bbox_head.contrastive_cfg = dict(CONTRASTIVE[contrastive], max_text_len=256)
     return MODELS.build(cfg)
