@@ -26,7 +26,11 @@ ROOT = Path(__file__).resolve().parent
 NAME = 'mmdet_dino_r1'
 # What lies where under <package>/.mim; `_base_ = 'mmdet_dino_r1::configs/x.py'` needs the folder
 # named twice, because mmengine's pattern asks for one and looks under .mim/configs.
-SHIPPED = {'configs': 'configs/configs', 'model-index.yml': 'model-index.yml'}
+SHIPPED = {
+    'configs': 'configs/configs',
+    'configs/metafile.yml': 'configs/metafile.yml',  # where model-index.yml says, from .mim too
+    'model-index.yml': 'model-index.yml',
+}
 
 
 def read_version() -> str:
@@ -59,7 +63,9 @@ def copy_shipped(source: Path, target: Path) -> None:
     """Copy a file, or the config files of a folder."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
+        shutil.copytree(
+            source, target, ignore=shutil.ignore_patterns('__pycache__', '*.pyc', '*.yml')
+        )
     else:
         shutil.copyfile(source, target)
 
@@ -156,6 +162,8 @@ setup(
     # mmdet, mmengine, mmcv and torch are left out on purpose: two families of distributions
     # provide them under the same import names, and naming one would install it over the other.
     install_requires=read_requirements('runtime.txt'),
+    # `cache_text_embeddings` alone; mmdet's BERT does not work with transformers 5
+    extras_require={'text': ['transformers>=4.30,<5']},
     include_package_data=False,
     zip_safe=False,
     cmdclass=commands,

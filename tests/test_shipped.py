@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+from conftest import CONFIGS
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.fileio import load
 
 from mmdet_dino_r1 import config_path, shipped
 
@@ -55,3 +58,49 @@ def test_base_by_expression(tmp_path):
     cfg = Config.fromfile(config)
     assert cfg.train_cfg.max_iters == 2
     assert cfg.model.type == 'DINOR1'
+
+
+class TestMetafile:
+    """What `mim search` reads."""
+
+    root = CONFIGS.parent
+    models = load(CONFIGS / 'metafile.yml')['Models']
+
+    def test_the_index_imports_it(self):
+        (path,) = load(self.root / 'model-index.yml')['Import']
+        assert (self.root / path).samefile(CONFIGS / 'metafile.yml')
+
+    def test_it_lists_the_configs_that_train_a_model_and_no_others(self):
+        listed = sorted(model['Config'] for model in self.models)
+        trains = [
+            f'configs/{path.name}'
+            for path in CONFIGS.glob('*.py')
+            if 'zeroshot' not in path.stem and 'novel' not in path.stem  # these only test
+        ]
+        assert listed == sorted(trains)
+
+    def test_names_are_those_of_the_configs(self):
+        for model in self.models:
+            assert model['Config'] == f'configs/{model["Name"]}.py'
+            assert model['In Collection'] == (
+                'DINO-R1' if model['Name'].startswith('dino_r1') else 'VIS-GDINO'
+            )
+
+    def test_only_what_was_measured_is_entered(self):
+        assert not any({'Results', 'Weights'} & model.keys() for model in self.models)
+
+    def test_model_index_parses_it(self):
+        modelindex = pytest.importorskip('modelindex.load_model_index')
+        index = modelindex.load(str(self.root / 'model-index.yml'))
+        assert index.check(silent=True) is not False and not index.check_errors
+        assert len(list(index.models)) == len(self.models)
+        assert {collection.name for collection in index.collections} == {'DINO-R1', 'VIS-GDINO'}
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize('size', ['t', 'b', 'l'])
+    def test_parameters_are_those_of_the_model(self, size):
+        (said,) = [m for m in self.models if m['Name'] == f'vis_gdino_swin_{size}_o365']
+        model = Config.fromfile(self.root / said['Config']).model
+        del model.backbone['init_cfg']
+        built = sum(parameter.numel() for parameter in MODELS.build(model).parameters())
+        assert said['Metadata']['Parameters'] == pytest.approx(built / 1e6, abs=0.1)

@@ -24,6 +24,7 @@ from mmengine.registry import Registry
 
 from ..compat import join_processes_without_gpu
 from ..shipped import config_path, near_configs
+from .check_data import find_problems, report_problems
 from .preflight import explain_mistake, find_missing, report_missing
 
 _RANK_VARIABLES = {
@@ -49,6 +50,8 @@ def launch(stage: str) -> None:
         stop(mistake, args.launcher)
     if missing := find_missing(cfg, args, stage):
         stop(report_missing(missing, args.config), args.launcher)
+    if stage == 'train' and cfg.get('check_data', True) and is_first_process(args.launcher):
+        check_data(cfg, args)
     join_processes_without_gpu(args.launcher)
     try:
         runpy.run_path(script, run_name='__main__')
@@ -56,6 +59,16 @@ def launch(stage: str) -> None:
         if (message := explain_unknown_type(error, cfg)) is None:
             raise
         stop(message, args.launcher)
+
+
+def check_data(cfg: Config, args: argparse.Namespace) -> None:
+    """End where the annotation files are wrong; say what is merely odd and go on."""
+    problems = find_problems(cfg, 'train')
+    if any(problem.is_error for problem in problems):
+        remedy = 'To start nevertheless: --cfg-options check_data=False'
+        stop(f'{report_problems(problems, args.config)}\n{remedy}', args.launcher)
+    if problems:
+        print(f'mmdet_dino_r1: {report_problems(problems, args.config)}', file=sys.stderr)
 
 
 def mmdet_script(stage: str) -> Path:
@@ -135,8 +148,13 @@ def _registered_names(kind: str) -> set[str]:
     return names
 
 
+def is_first_process(launcher: str) -> bool:
+    """Whether this is the process that speaks and checks for all."""
+    return os.environ.get(_RANK_VARIABLES.get(launcher, ''), '0') == '0'
+
+
 def stop(message: str, launcher: str) -> NoReturn:
     """End with exit status 2; of several processes only the first says why."""
-    if os.environ.get(_RANK_VARIABLES.get(launcher, ''), '0') == '0':
+    if is_first_process(launcher):
         print(f'mmdet_dino_r1: {message}', file=sys.stderr, flush=True)
     sys.exit(2)

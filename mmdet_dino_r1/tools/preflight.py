@@ -37,6 +37,7 @@ _HOW_TO_GET = {
         '--cfg-options model.text_alignment=None'
     ),
     'data/coco/': 'COCO 2017 belongs under data/coco/: annotations/, train2017/, val2017/.',
+    'data/Objects365/': 'Objects365 v1 belongs under data/Objects365/Obj365_v1/.',
     'data/odinw/': 'ODinW belongs under data/odinw/, one folder per dataset.',
     'data/shapes/': 'Make the shapes set: mim run mmdet_dino_r1 generate_shapes data/shapes',
 }

@@ -106,6 +106,28 @@ def test_the_installed_package_is_the_one_that_runs(python, project):
     assert Path(config).parent == Path(module).parent / '.mim' / 'configs' / 'configs'
 
 
+def test_mim_search_lists_the_models(python, project):
+    search = [python, '-m', 'mim', 'search', 'mmdet_dino_r1']
+    status, output = run(project, *search, '--model', 'dino-r1', '--field', 'parameters')
+    assert status == 0, output
+    assert 'dino_r1_swin_t_coco' in output and 'vis_gdino' not in output
+    status, output = run(project, *search, '--dataset', 'coco', '--valid-config')
+    assert status == 0, output
+    assert output.count('swin') == 6, output
+
+
+def test_mim_run_checks_the_data(python, project):
+    check = [python, '-m', 'mim', 'run', 'mmdet_dino_r1', 'check_data', 'project.py']
+    status, output = run(project, *check)
+    assert status == 0, output
+    assert 'no problem found' in output
+    status, output = run(
+        project, *check, '--cfg-options', 'train_dataloader.dataset.type=CocoDataset'
+    )
+    assert status != 0
+    assert "Set type='CocoJsonDataset'" in output, output
+
+
 def test_missing_coco_is_said_at_once_before_anything_is_built(python, tmp_path):
     status, output = run(
         tmp_path, python, '-m', 'mim', 'train', 'mmdet_dino_r1', 'dino_r1_swin_t_coco.py'

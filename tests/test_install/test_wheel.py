@@ -44,7 +44,8 @@ def wheel(checkout, tmp_path_factory):
 
 def test_the_wheel_holds_all_and_only_what_belongs_there(wheel):
     shipped = {f'mmdet_dino_r1/.mim/configs/{name}' for name in CONFIGS}
-    assert set(contents(wheel)) == MODULES | shipped | {'mmdet_dino_r1/.mim/model-index.yml'}
+    index = {f'mmdet_dino_r1/.mim/{name}' for name in ('model-index.yml', 'configs/metafile.yml')}
+    assert set(contents(wheel)) == MODULES | shipped | index
     assert {'mmdet_dino_r1/tools/train.py', 'mmdet_dino_r1/tools/test.py'} <= MODULES
 
 
@@ -84,6 +85,9 @@ def test_an_editable_install_leads_every_tool_to_the_checkout(checkout, tmp_path
         assert file.read(top_level).decode() == f'{repo}/mmdet_dino_r1\n'
     assert (repo / 'mmdet_dino_r1/.mim/configs/configs').resolve() == repo / 'configs'
     assert (repo / 'mmdet_dino_r1/.mim/model-index.yml').resolve() == repo / 'model-index.yml'
+    assert (repo / 'mmdet_dino_r1/.mim/configs/metafile.yml').resolve() == (
+        repo / 'configs/metafile.yml'
+    )
     assert (repo / '.mim/tools').resolve() == repo / 'mmdet_dino_r1/tools'
 
 
