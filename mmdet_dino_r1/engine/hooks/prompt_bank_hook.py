@@ -68,14 +68,12 @@ class PromptBankHook(Hook):
 
     Args:
         bank: path of a bank, or dict(path=...); or where exemplars come from: ``shots`` (N,
-            default 16) and
-            ``seed`` (default 0) choose them; ``data_root``, ``ann_file`` and ``data_prefix``
-            name the split, without which it is a member's own ``prompts``, else the training
-            set; ``match='id'`` matches categories by id instead of by name; ``skip_missing``
-            leaves classes without an exemplar, or that are not in the bank, unprompted
-            instead of failing;
-            ``keep_exemplars`` (default True) keeps their embeddings in the file;
-            ``batch_size``, else the test loader's.
+            default 16) and ``seed`` (default 0) choose them; ``data_root``, ``ann_file`` and
+            ``data_prefix`` name the split, without which it is a member's own ``prompts``, else
+            the training set; ``match='id'`` matches categories by id instead of by name;
+            ``skip_missing`` leaves classes without an exemplar, or that are not in the bank,
+            unprompted instead of failing; ``keep_exemplars`` (default True) keeps their
+            embeddings in the file; ``batch_size``, else the test loader's.
         protocol: 'visual_g', 'visual_i', which needs of ``bank`` only the ``seed``, or 'text'.
         strict: refuse a bank that other weights made, instead of warning.
 
