@@ -1,4 +1,4 @@
-"""Prompt banks as files: safetensors, which holds numbers and text and runs no code.
+"""Prompt banks as files.
 
 Layout, version 1. Tensors: ``embeddings`` (num_classes, dim); where the exemplars are recorded also
 ``exemplar_labels`` (num_exemplars,), ``exemplar_boxes`` (num_exemplars, 4) and maybe
@@ -8,17 +8,18 @@ Layout, version 1. Tensors: ``embeddings`` (num_classes, dim); where the exempla
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from torch import Tensor
 
 from .prompt_bank import BankExemplars, PromptBank
+from .tensor_file import TensorFile
 
-FORMAT_VERSION = 1
-_KEY = 'prompt_bank'
+BANK_FILE = TensorFile(
+    key='prompt_bank',
+    name='prompt bank',
+    how_to_make='mim run mmdet_dino_r1 build_prompt_bank CONFIG CHECKPOINT --out FILE',
+)
 
 
 def save_prompt_bank(bank: PromptBank, path: str | Path) -> Path:
@@ -34,10 +35,8 @@ def save_prompt_bank(bank: PromptBank, path: str | Path) -> Path:
     Raises:
         OSError: the file cannot be written.
     """
-    path = Path(path)
     tensors = dict(embeddings=bank.embeddings)
     described = dict(
-        version=FORMAT_VERSION,
         class_names=list(bank.class_names),
         class_ids=list(bank.class_ids),
         provenance=bank.provenance,
@@ -49,20 +48,11 @@ def save_prompt_bank(bank: PromptBank, path: str | Path) -> Path:
             tensors['exemplar_embeddings'] = bank.exemplars.embeddings
         described['image_ids'] = list(bank.exemplars.image_ids)
         described['file_names'] = list(bank.exemplars.file_names)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = save(tensors, metadata={_KEY: json.dumps(described)})
-    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    return BANK_FILE.write(path, tensors, described)
 
 
 def load_prompt_bank(path: str | Path) -> PromptBank:
-    """Read a bank, on the CPU.
+    """Read a bank, onto the CPU.
 
     Args:
         path: of a file that :func:`save_prompt_bank` wrote.
@@ -71,47 +61,23 @@ def load_prompt_bank(path: str | Path) -> PromptBank:
         FileNotFoundError: no such file.
         ValueError: the file is no prompt bank, truncated, of a later version, or has no class.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'There is no prompt bank {path}; make one: '
-            'mim run mmdet_dino_r1 build_prompt_bank CONFIG CHECKPOINT --out FILE'
+    return BANK_FILE.read(path, _bank)
+
+
+def _bank(tensors: dict[str, Tensor], described: dict) -> PromptBank:
+    exemplars = None
+    if 'exemplar_labels' in tensors:
+        exemplars = BankExemplars(
+            tensors['exemplar_labels'],
+            tensors['exemplar_boxes'],
+            tuple(described['image_ids']),
+            tuple(described['file_names']),
+            tensors.get('exemplar_embeddings'),
         )
-    try:
-        with safe_open(path, framework='pt') as file:
-            text = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f'{path} is not a prompt bank, or only part of one ({error}). '
-            'Banks are safetensors files; build it again.'
-        ) from error
-    if text is None:
-        raise ValueError(f'{path} is a safetensors file but not a prompt bank; build one.')
-    try:
-        described = json.loads(text)
-        if described['version'] > FORMAT_VERSION:
-            raise ValueError(
-                f'format version {described["version"]}, this package reads up to '
-                f'{FORMAT_VERSION}; upgrade mmdet_dino_r1.'
-            )
-        exemplars = None
-        if 'exemplar_labels' in tensors:
-            exemplars = BankExemplars(
-                tensors['exemplar_labels'],
-                tensors['exemplar_boxes'],
-                tuple(described['image_ids']),
-                tuple(described['file_names']),
-                tensors.get('exemplar_embeddings'),
-            )
-        return PromptBank(
-            tuple(described['class_names']),
-            tensors['embeddings'],
-            dict(described['provenance']),
-            tuple(described['class_ids']),
-            exemplars,
-        )
-    except KeyError as error:
-        raise ValueError(f'{path} is a broken prompt bank: it lacks {error}.') from error
-    except (ValueError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f'{path} is a broken prompt bank: {error}') from error
+    return PromptBank(
+        tuple(described['class_names']),
+        tensors['embeddings'],
+        dict(described['provenance']),
+        tuple(described['class_ids']),
+        exemplars,
+    )

@@ -1,14 +1,11 @@
 """Class names as a language model sees them, computed once and kept in a file.
 
-The file is safetensors, which holds numbers and text and runs no code. Layout, version 1. Tensor:
-``embeddings`` (num_classes, text_dim). Metadata: ``text_embeddings``, a JSON object with
-``version``, ``class_names`` and ``provenance``.
+Layout of the file, version 1. Tensor: ``embeddings`` (num_classes, text_dim). Metadata:
+``text_embeddings``, a JSON object with ``version``, ``class_names`` and ``provenance``.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,13 +13,14 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-FORMAT_VERSION = 1
+from .tensor_file import TensorFile
+
 HOW_TO_MAKE = 'mim run mmdet_dino_r1 cache_text_embeddings CONFIG --bert NAME_OR_FOLDER --out FILE'
-_KEY = 'text_embeddings'
+TEXT_FILE = TensorFile(
+    key='text_embeddings', name='file of text embeddings', how_to_make=HOW_TO_MAKE
+)
 _NAMED_AT_MOST = 10
 
 
@@ -104,19 +102,8 @@ def save_text_embeddings(texts: TextEmbeddings, path: str | Path) -> Path:
     Raises:
         OSError: the file cannot be written.
     """
-    path = Path(path)
-    described = dict(
-        version=FORMAT_VERSION, class_names=list(texts.class_names), provenance=texts.provenance
-    )
-    tensors = dict(embeddings=texts.embeddings.detach().cpu().contiguous())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        unfinished.write_bytes(save(tensors, metadata={_KEY: json.dumps(described)}))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    described = dict(class_names=list(texts.class_names), provenance=texts.provenance)
+    return TEXT_FILE.write(path, dict(embeddings=texts.embeddings), described)
 
 
 def load_text_embeddings(path: str | Path) -> TextEmbeddings:
@@ -129,33 +116,10 @@ def load_text_embeddings(path: str | Path) -> TextEmbeddings:
         FileNotFoundError: no such file.
         ValueError: the file holds no text embeddings, is truncated, or of a later version.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'There are no text embeddings {path}; make them: {HOW_TO_MAKE}')
-    try:
-        with safe_open(path, framework='pt') as file:
-            text = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f'{path} holds no text embeddings, or only part of them ({error}). They are '
-            f'safetensors files; make them again: {HOW_TO_MAKE}'
-        ) from error
-    if text is None:
-        raise ValueError(
-            f'{path} is a safetensors file but holds no text embeddings; make them: {HOW_TO_MAKE}'
-        )
-    try:
-        described = json.loads(text)
-        if described['version'] > FORMAT_VERSION:
-            raise ValueError(
-                f'format version {described["version"]}, this package reads up to '
-                f'{FORMAT_VERSION}; upgrade mmdet_dino_r1.'
-            )
-        return TextEmbeddings(
-            tuple(described['class_names']), tensors['embeddings'], dict(described['provenance'])
-        )
-    except KeyError as error:
-        raise ValueError(f'{path} holds broken text embeddings: it lacks {error}.') from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f'{path} holds broken text embeddings: {error}') from error
+    return TEXT_FILE.read(path, _texts)
+
+
+def _texts(tensors: dict[str, Tensor], described: dict) -> TextEmbeddings:
+    return TextEmbeddings(
+        tuple(described['class_names']), tensors['embeddings'], dict(described['provenance'])
+    )

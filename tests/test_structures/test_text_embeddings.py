@@ -78,10 +78,10 @@ def test_a_missing_file_names_the_command(tmp_path):
 def test_other_files_are_told_apart(tmp_path):
     path = tmp_path / 'file'
     path.write_bytes(b'nonsense')
-    with pytest.raises(ValueError, match='holds no text embeddings, or only part'):
+    with pytest.raises(ValueError, match='is not a file of text embeddings, or only part'):
         load_text_embeddings(path)
     save_prompt_bank(PromptBank(('a',), torch.zeros(1, 2)), path)
-    with pytest.raises(ValueError, match='safetensors file but holds no text embeddings'):
+    with pytest.raises(ValueError, match='safetensors file but not a file of text embeddings'):
         load_text_embeddings(path)
 
 
