@@ -17,8 +17,8 @@ from .structures import PromptBank, load_prompt_bank, save_prompt_bank  # noqa: 
 
 
 def __getattr__(name: str):
-    """``mmdet_dino_r1.build_prompt_bank``, imported when it is asked for."""
-    if name in ('apis', 'build_prompt_bank'):
+    """``mmdet_dino_r1.build_prompt_bank`` and the like, imported when they are asked for."""
+    if name in ('apis', 'build_prompt_bank', 'DINOR1Inferencer'):
         import importlib
 
         apis = importlib.import_module(f'{__name__}.apis')
@@ -27,6 +27,7 @@ def __getattr__(name: str):
 
 
 __all__ = [
+    'DINOR1Inferencer',
     'PromptBank',
     '__version__',
     'build_prompt_bank',

@@ -1,5 +1,8 @@
 """What a program that uses the package calls."""
 
+from .detection_results import to_coco
+from .inferencer import DINOR1Inferencer
 from .prompt_bank import build_prompt_bank
+from .reference_prompts import Reference
 
-__all__ = ['build_prompt_bank']
+__all__ = ['DINOR1Inferencer', 'Reference', 'build_prompt_bank', 'to_coco']
