@@ -3,6 +3,7 @@
 from .gradient_share_hook import GradientShareHook
 from .group_visualization_hook import GroupVisualizationHook
 from .prompt_bank_hook import PromptBankHook
+from .query_view_hook import QueryViewHook
 from .reference_model_hook import ReferenceModelHook
 from .text_alignment_hook import TextAlignmentHook
 
@@ -10,6 +11,7 @@ __all__ = [
     'GradientShareHook',
     'GroupVisualizationHook',
     'PromptBankHook',
+    'QueryViewHook',
     'ReferenceModelHook',
     'TextAlignmentHook',
 ]

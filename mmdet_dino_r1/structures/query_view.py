@@ -1,0 +1,206 @@
+"""What the queries of one image did, stage by stage; plain numbers, for figures and export.
+
+Shapes: num_stages (the encoder's selection, then each decoder layer), num_queries (in selection
+order: highest objectness first), num_prompts, num_gts.
+Boxes are (cx, cy, w, h), normalised by the unpadded image.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+FORMAT_VERSION = 1
+_REWARD_ARRAYS = ('gt_boxes', 'gt_prompts', 'rewards', 'advantages', 'matches')
+
+
+@dataclass(frozen=True, eq=False)
+class QueryRewards:
+    """How well the queries do, by the ground truth of their image (arXiv 2505.24025, Algorithm 1).
+
+    The selection is no decoder layer and gets no reward in training; its figures are what the same
+    formulas give, for comparison.
+
+    Attributes:
+        gt_boxes: (num_gts, 4) of the classes that have a prompt.
+        gt_prompts: (num_gts,) int, the prompt of each.
+        rewards: (num_stages, num_queries), minus the lowest match cost. It depends on the number
+            of prompts: compare models only under the same ones.
+        advantages: the same shape, normalised in each stage, then 0 for muted queries.
+        matches: (num_stages, num_queries) int, the ground truth that the one-to-one matching
+            gives each query, -1 for none.
+        num_kept: queries ``0 .. num_kept - 1`` are not muted.
+    """
+
+    gt_boxes: np.ndarray
+    gt_prompts: np.ndarray
+    rewards: np.ndarray
+    advantages: np.ndarray
+    matches: np.ndarray
+    num_kept: int
+
+    @property
+    def matched(self) -> np.ndarray:
+        """(num_stages, num_queries) bool."""
+        return self.matches >= 0
+
+
+@dataclass(frozen=True, eq=False)
+class QueryView:
+    """The queries of one image.
+
+    Attributes:
+        image_id: in the annotation file.
+        image_path: of the image file.
+        class_names: of the prompts, ``num_prompts`` (at least one).
+        boxes: (num_stages, num_queries, 4).
+        scores: (num_stages, num_queries, num_prompts) in [0, 1].
+        truth: rewards; None where no ground truth was given.
+    """
+
+    image_id: int | str
+    image_path: str
+    class_names: tuple[str, ...]
+    boxes: np.ndarray
+    scores: np.ndarray
+    truth: QueryRewards | None = None
+
+    def __post_init__(self) -> None:
+        stages, queries, prompts = self.scores.shape
+        if self.boxes.shape != (stages, queries, 4) or prompts != len(self.class_names):
+            raise ValueError(
+                f'Boxes {self.boxes.shape}, scores {self.scores.shape} and '
+                f'{len(self.class_names)} class names do not belong together.'
+            )
+        if prompts == 0:
+            raise ValueError('A query view needs at least one prompt.')
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Name of each stage."""
+        return ('selection', *(f'layer {number}' for number in range(1, len(self.boxes))))
+
+    @property
+    def preferred(self) -> np.ndarray:
+        """(num_stages, num_queries) int: the prompt of the highest score."""
+        return self.scores.argmax(axis=-1)
+
+    @property
+    def best_scores(self) -> np.ndarray:
+        """(num_stages, num_queries): score of the preferred prompt."""
+        return self.scores.max(axis=-1)
+
+    @property
+    def objectness(self) -> np.ndarray:
+        """(num_queries,): by which the encoder selected the queries; descending."""
+        return self.best_scores[0]
+
+    def summary(self) -> list[dict]:
+        """One dict of plain numbers per stage; without ground truth only those of the scores.
+
+        ``reward_kept`` and ``reward_muted`` are means over queries that GRQO keeps and mutes, None
+        where there are none; ``advantage`` is the mean over all queries, after muting: what GRQO's
+        loss multiplies by minus ``reward_weight``.
+        """
+        rows = []
+        for index, stage in enumerate(self.stages):
+            score = self.best_scores[index]
+            row = dict(stage=stage, score=float(score.mean()), best_score=float(score.max()))
+            if self.truth is not None:
+                reward, kept = self.truth.rewards[index], self.truth.num_kept
+                row |= dict(
+                    reward=_mean(reward),
+                    reward_std=float(reward.std(ddof=1)) if len(reward) > 1 else 0.0,
+                    reward_kept=_mean(reward[:kept]),
+                    reward_muted=_mean(reward[kept:]),
+                    reward_matched=_mean(reward[self.truth.matched[index]]),
+                    advantage=_mean(self.truth.advantages[index]),
+                )
+            rows.append(row)
+        return rows
+
+    def to_json(self) -> dict:
+        """Everything in plain JSON values but the scores of prompts that are not preferred."""
+        content = dict(
+            image_id=self.image_id,
+            image_path=self.image_path,
+            class_names=list(self.class_names),
+            stages=list(self.stages),
+            boxes=self.boxes.tolist(),
+            preferred=self.preferred.tolist(),
+            best_scores=self.best_scores.tolist(),
+            summary=self.summary(),
+        )
+        if self.truth is not None:
+            content |= {
+                key: value.tolist() if isinstance(value, np.ndarray) else value
+                for key, value in asdict(self.truth).items()
+            }
+        return content
+
+    def save(self, path: str | Path) -> Path:
+        """Write ``*.json`` (see :meth:`to_json`) or ``*.npz`` (everything; numbers, no pickle).
+
+        Args:
+            path: of the file; its folder is made.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: another suffix.
+            OSError: the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix not in ('.json', '.npz'):
+            raise ValueError(f'A query view is written as *.json or *.npz, not {path.name}')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == '.json':
+            path.write_text(json.dumps(self.to_json()) + '\n', encoding='utf-8')
+            return path
+        meta = dict(
+            version=FORMAT_VERSION,
+            image_id=self.image_id,
+            image_path=self.image_path,
+            class_names=self.class_names,
+        )
+        arrays = dict(boxes=self.boxes, scores=self.scores)
+        if self.truth is not None:
+            meta['num_kept'] = self.truth.num_kept
+            arrays |= {name: getattr(self.truth, name) for name in _REWARD_ARRAYS}
+        np.savez_compressed(path, meta=np.array(json.dumps(meta)), **arrays)
+        return path
+
+
+def load_query_view(path: str | Path) -> QueryView:
+    """Read a ``*.npz`` that :meth:`QueryView.save` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is no query view.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            meta = json.loads(str(file['meta']))
+            truth = None
+            if 'num_kept' in meta:
+                arrays = {name: file[name] for name in _REWARD_ARRAYS}
+                truth = QueryRewards(**arrays, num_kept=meta['num_kept'])
+            return QueryView(
+                meta['image_id'],
+                meta['image_path'],
+                tuple(meta['class_names']),
+                file['boxes'],
+                file['scores'],
+                truth,
+            )
+    except (KeyError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f'{path} is not a query view: {error}') from error
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if values.size else None
