@@ -1,0 +1,124 @@
+"""Detections of an image: which are kept, and how they are written down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+
+def drop_beaten_by_negatives(found: InstanceData, negatives: Tensor) -> InstanceData:
+    """Leave out negatives, and what a negative explains better.
+
+    Every (query, class) pair is scored by itself, so a further class takes nothing from the scores
+    of the others. What makes a negative compete is this rule: a detection goes where its query
+    scores as high or higher for a negative. All pairs of a query have its box, by which they are
+    known here.
+
+    Args:
+        found: all pairs of the image, ``bboxes`` (n, 4), ``scores`` and ``labels`` (n,).
+        negatives: (num_negatives,) long, labels of the negatives.
+
+    Returns:
+        The other detections, in the same order.
+    """
+    _, query = found.bboxes.unique(dim=0, return_inverse=True)
+    is_negative = torch.isin(found.labels, negatives.to(found.labels.device))
+    rival = torch.full_like(found.scores, -1.0)  # one per query; there are fewer than pairs
+    rival.scatter_reduce_(0, query[is_negative], found.scores[is_negative], 'amax')
+    return found[~is_negative & (found.scores > rival[query])]
+
+
+def keep_best(found: InstanceData, score_thr: float, top_k: int | None) -> InstanceData:
+    """Detections of ``score_thr`` or more, at most ``top_k`` of each class.
+
+    Args:
+        found: of one image, best first.
+        score_thr: lowest score.
+        top_k: most of a class; None: no limit.
+    """
+    found = found[found.scores >= score_thr]
+    if top_k is None:
+        return found
+    keep = torch.zeros_like(found.labels, dtype=torch.bool)
+    for label in found.labels.unique():
+        keep[(found.labels == label).nonzero()[:top_k]] = True
+    return found[keep]
+
+
+def to_dict(
+    name: str, image_size: tuple[int, int], found: InstanceData, class_names: Sequence[str]
+) -> dict:
+    """Detections as plain values, for JSON.
+
+    Args:
+        name: of the image.
+        image_size: height and width, in pixels.
+        found: its detections.
+        class_names: what the labels stand for.
+    """
+    labels = found.labels.tolist()
+    return dict(
+        image=name,
+        height=image_size[0],
+        width=image_size[1],
+        labels=labels,
+        class_names=[class_names[label] for label in labels],
+        scores=found.scores.tolist(),
+        bboxes=found.bboxes.tolist(),
+    )
+
+
+def to_coco(results: dict, root: str | Path | None = None) -> dict:
+    """Results as a COCO data set: the detections stand as annotations with a ``score``.
+
+    Ids count from 1; images that could not be read are left out. ``annotations`` alone is what
+    COCO calls a result file (pycocotools' ``loadRes``).
+
+    Args:
+        results: what :class:`DINOR1Inferencer` returned.
+        root: folder that the images' ``file_name`` are relative to; None leaves the paths as they
+            were given.
+
+    Returns:
+        ``images``, ``categories`` and ``annotations``; boxes are (x, y, width, height) in pixels.
+
+    Raises:
+        ValueError: the results are data samples.
+    """
+    images, annotations = [], []
+    for prediction in results['predictions']:
+        if prediction is None:
+            continue
+        if not isinstance(prediction, dict):
+            raise ValueError('to_coco needs plain results: call with return_datasamples=False.')
+        name = prediction['image']
+        image_id = len(images) + 1
+        images.append(
+            dict(
+                id=image_id,
+                file_name=name if root is None else Path(os.path.relpath(name, root)).as_posix(),
+                height=prediction['height'],
+                width=prediction['width'],
+            )
+        )
+        for label, score, (x1, y1, x2, y2) in zip(
+            prediction['labels'], prediction['scores'], prediction['bboxes'], strict=True
+        ):
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=label + 1,
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    area=(x2 - x1) * (y2 - y1),
+                    iscrowd=0,
+                    score=score,
+                )
+            )
+    categories = [dict(id=label + 1, name=name) for label, name in enumerate(results['classes'])]
+    return dict(images=images, categories=categories, annotations=annotations)

@@ -1,0 +1,190 @@
+"""Images from files, URLs and arrays, made ready for the model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmdet.registry import TRANSFORMS
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from ..datasets.exemplar_dataset import _check_only_resized
+from .reference_prompts import POINT_SIZE, describe, exemplar_boxes
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+# Images waiting for others of their size, in batches, before one goes ahead incomplete.
+_MOST_WAITING = 4
+
+Image = str | PathLike | np.ndarray
+
+
+class UnreadableImage(ValueError):
+    """A file that is not there or no image, or an array of another shape."""
+
+
+@dataclass
+class PreparedImage:
+    """An image on its way to the model.
+
+    Attributes:
+        index: place among the inputs.
+        name: path, URL, or 'array 3'.
+        pixels: (h, w, 3) in BGR order, as read.
+        data: what the test pipeline packed.
+    """
+
+    index: int
+    name: str
+    pixels: np.ndarray
+    data: dict
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, as read."""
+        return self.pixels.shape[:2]
+
+    def attach(
+        self,
+        boxes: Sequence[Sequence[float]],
+        classes: Sequence[str],
+        names: Sequence[str],
+        point_size: float = POINT_SIZE,
+    ) -> Tensor:
+        """Give the data sample prompts of its own.
+
+        Args:
+            boxes: boxes and points, in pixels as read.
+            classes: name of each one's class.
+            names: all classes, in label order.
+            point_size: see :func:`exemplar_boxes`, as for the errors.
+
+        Returns:
+            (n, 4) boxes in pixels as read.
+        """
+        drawn = exemplar_boxes(boxes, self.size, self.name, point_size)
+        sample = self.data['data_samples']
+        scale = (sample.img_shape[1] / self.size[1], sample.img_shape[0] / self.size[0])
+        sample.prompt_instances = InstanceData(
+            bboxes=drawn * torch.tensor(scale).repeat(2),
+            labels=torch.tensor([names.index(name) for name in classes]),
+        )
+        return drawn
+
+
+class ImageReader:
+    """Reads images and runs a test pipeline on them.
+
+    Args:
+        pipeline: of a test set; starts with ``LoadImageFromFile``, and at most resizes.
+
+    Raises:
+        ValueError: it starts with another step.
+    """
+
+    def __init__(self, pipeline: Sequence[dict]) -> None:
+        # There is no ground truth to load.
+        steps = [step for step in pipeline if _kind(step) != 'LoadAnnotations']
+        if not steps or _kind(steps[0]) != 'LoadImageFromFile':
+            raise ValueError('The test pipeline does not start with LoadImageFromFile.')
+        self.load = TRANSFORMS.build(dict(steps[0], type='mmdet.InferencerLoader'))
+        self.transform = Compose(steps[1:])
+
+    def __call__(self, image: Image, index: int) -> PreparedImage:
+        """Read one image.
+
+        Args:
+            image: path, URL or (h, w, 3) uint8 BGR array.
+            index: its place among the inputs.
+
+        Raises:
+            UnreadableImage: it cannot be read.
+            ValueError: the pipeline crops, pads or flips.
+        """
+        name = describe(image, f'array {index}')
+        if isinstance(image, np.ndarray):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+                raise UnreadableImage(
+                    f'{name} is {image.dtype} {image.shape}; uint8 (height, width, 3) in BGR '
+                    'order is needed.'
+                )
+            source = dict(img=image)
+        elif '://' not in name and not Path(name).is_file():
+            raise UnreadableImage(f'There is no image {name}.')
+        else:
+            source = dict(img_path=name)
+        try:
+            read = self.load(source)
+        except Exception as error:  # each decoder has its own
+            raise UnreadableImage(f'{name} cannot be read as an image: {error}') from error
+        pixels = read['img']
+        data = self.transform(dict(read, img_id=index))
+        _check_only_resized(data['data_samples'].metainfo, pixels.shape[:2])
+        return PreparedImage(index, name, pixels, data)
+
+
+def list_images(inputs: Image | Sequence[Image]) -> list[Image]:
+    """Single inputs as a list; a folder as its images, by name.
+
+    Raises:
+        FileNotFoundError: the folder has no image.
+    """
+    if isinstance(inputs, list | tuple):
+        return list(inputs)
+    if isinstance(inputs, np.ndarray) or '://' in str(inputs) or not Path(inputs).is_dir():
+        return [inputs]
+    found = sorted(path for path in Path(inputs).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise FileNotFoundError(f'The folder {inputs} has no image ({", ".join(IMAGE_SUFFIXES)}).')
+    return found
+
+
+def same_size_batches(
+    images: Iterable[PreparedImage], batch_size: int
+) -> Iterator[list[PreparedImage]]:
+    """Batches of images whose network inputs have one size, none held back for long.
+
+    Args:
+        images: in any order; those of a size stay in theirs.
+        batch_size: most images of a batch.
+
+    Raises:
+        ValueError: ``batch_size`` is not positive.
+    """
+    if batch_size < 1:
+        raise ValueError(f'batch_size must be at least 1, got {batch_size}.')
+    waiting: dict[tuple, list[PreparedImage]] = defaultdict(list)
+    for image in images:
+        size = tuple(image.data['inputs'].shape[-2:])
+        waiting[size].append(image)
+        if len(waiting[size]) == batch_size:
+            yield waiting.pop(size)
+        elif sum(map(len, waiting.values())) >= _MOST_WAITING * batch_size:
+            yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
+    yield from waiting.values()
+
+
+def picture_name(image: PreparedImage, taken: set[str]) -> str:
+    """A file name of its own, '*.jpg'; images of different folders may have the same.
+
+    Args:
+        image: to be drawn.
+        taken: stems already given away; gets this one.
+    """
+    array = image.name == f'array {image.index}'
+    stem = f'{image.index:08d}' if array else Path(image.name.split('?')[0]).stem
+    while stem in taken:
+        stem = f'{stem}_{image.index}'
+    taken.add(stem)
+    return f'{stem}.jpg'
+
+
+def _kind(step: dict) -> str:
+    """Type of a pipeline step, without scope."""
+    return step['type'].split('.')[-1]

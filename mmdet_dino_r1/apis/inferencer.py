@@ -1,0 +1,397 @@
+"""Detection by visual prompts in images, without a data set."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmcv.ops import batched_nms
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.infer import BaseInferencer
+from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
+from mmengine.structures import InstanceData
+from mmengine.utils import ProgressBar
+from mmengine.visualization import Visualizer
+from torch import nn
+
+from ..engine.bank_builder import weights_fingerprint
+from ..structures import PromptBank, load_prompt_bank
+from .detection_results import drop_beaten_by_negatives, keep_best, to_dict
+from .image_input import (
+    Image,
+    ImageReader,
+    PreparedImage,
+    UnreadableImage,
+    list_images,
+    picture_name,
+    same_size_batches,
+)
+from .prompt_bank import _load_config, _test_pipeline
+from .reference_bank import encode_references
+from .reference_prompts import (
+    POINT_SIZE,
+    Reference,
+    describe,
+    own_prompts,
+    split_negatives,
+)
+from .weights import load_weights
+
+
+class DINOR1Inferencer(BaseInferencer):
+    """Detect what boxes show, in files, folders, URLs and arrays.
+
+    Prompts come from :meth:`set_prompts` (reference images, a prompt bank or both, encoded once)
+    or with each call (boxes on the very images). Of the config only the model and the test
+    pipeline are used; none of its data need exist.
+
+    Args:
+        model: path or shipped name of a config, or the config.
+        weights: path or URL of a checkpoint, read without executing code from it.
+        device: 'cpu', 'cuda:0' …; None takes CUDA where there is some.
+        point_size: side of the square that a point prompt becomes, as a share of the shorter side
+            of its image.
+        show_progress: show a progress bar, on a terminal only.
+        cfg_options: changes to the config, dotted key to value.
+
+    Attributes:
+        prompt_bank: prompts in force, negatives included; None before :meth:`set_prompts`.
+            ``save_prompt_bank`` writes it.
+        classes: names of the classes that are detected, in label order.
+        negatives: names of the classes that only compete.
+
+    Raises:
+        FileNotFoundError: there is no such config or checkpoint.
+        ValueError: the checkpoint cannot be loaded safely, or the test pipeline is unknown.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Config,
+        weights: str | Path,
+        device: str | None = None,
+        point_size: float = POINT_SIZE,
+        show_progress: bool = True,
+        cfg_options: dict | None = None,
+    ) -> None:
+        self.point_size = point_size
+        self.prompt_bank: PromptBank | None = None
+        self.classes: tuple[str, ...] = ()
+        self.negatives: tuple[str, ...] = ()
+        self._checkpoint = Path(str(weights)).name
+        config = _load_config(deepcopy(model), cfg_options)
+        register_all_modules(init_default_scope=True)
+        device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        super().__init__(config, str(weights), device, 'mmdet', show_progress)
+
+    # --- what the base class builds -----------------------------------------------------
+
+    def _init_model(self, cfg: Config, weights: str, device: str) -> nn.Module:
+        model = revert_sync_batchnorm(MODELS.build(deepcopy(cfg.model)))
+        load_weights(model, weights)
+        return model.to(device).eval()
+
+    def _init_pipeline(self, cfg: Config) -> ImageReader:
+        return ImageReader(_test_pipeline(cfg))
+
+    def _init_collate(self, cfg: Config) -> Callable:
+        return pseudo_collate  # the base class looks for another one, and warns
+
+    def _init_visualizer(self, cfg: Config) -> Visualizer:
+        # No backends, they would want a folder to log to; and a name of its own, since a runner of
+        # this process that asks for the config's name must not be given this one.
+        cfg.visualizer = dict(cfg.get('visualizer') or dict(type='DetLocalVisualizer'))
+        cfg.visualizer.update(name='DINOR1Inferencer', vis_backends=None)
+        return super()._init_visualizer(cfg)
+
+    @cached_property
+    def _weights_fingerprint(self) -> str:
+        return weights_fingerprint(self.model)
+
+    # --- prompts ------------------------------------------------------------------------
+
+    def set_prompts(
+        self,
+        references: Sequence[Reference] | None = None,
+        bank: PromptBank | str | Path | None = None,
+        negatives: Sequence[str] = (),
+    ) -> PromptBank:
+        """Encode or read the prompts for all following calls, in place of earlier ones.
+
+        A class's prompt is the mean over all its boxes, whatever reference they lie in.
+
+        Args:
+            references: images with boxes and class names.
+            bank: a prompt bank, or its file; with ``references``, these add classes to it.
+            negatives: classes, of either, that compete and are never given out: see
+                :func:`drop_beaten_by_negatives`.
+
+        Returns:
+            The prompts in force, also in :attr:`prompt_bank`.
+
+        Raises:
+            FileNotFoundError: there is no such bank.
+            ValueError: nothing was given, a box or image is unusable (see
+                :func:`exemplar_boxes`), a negative has no prompt, a class is in the bank and in
+                the references, or the bank was made by a model of another width, or, where it is
+                to be joined, with other weights.
+        """
+        if isinstance(references, Reference):
+            references = [references]
+        banks = []
+        if bank is not None:
+            banks.append(bank if isinstance(bank, PromptBank) else load_prompt_bank(bank))
+        if references:
+            made_with = dict(
+                model=Path(self.cfg.filename or '').stem,
+                checkpoint=self._checkpoint,
+                weights=self._weights_fingerprint,
+            )
+            banks.append(
+                encode_references(self.model, self.pipeline, references, self.point_size, made_with)
+            )
+        if not banks:
+            raise ValueError('set_prompts needs references, a bank or both.')
+        joined = banks[0] if len(banks) == 1 else PromptBank.merge(banks)
+        wanted, negatives = split_negatives(joined.class_names, negatives)
+        self._warn_of_other_weights(joined)
+        # labels count the wanted classes first, so that negatives leave no gap in the output
+        self.model.set_prompt_bank(joined.aligned_to(wanted + negatives))
+        self.prompt_bank, self.classes, self.negatives = joined, wanted, negatives
+        return joined
+
+    def _warn_of_other_weights(self, bank: PromptBank) -> None:
+        made_by = bank.provenance.get('weights', 'unknown')
+        if made_by != self._weights_fingerprint:
+            print_log(
+                f'The prompt bank was made with the weights {made_by}, the model has '
+                f'{self._weights_fingerprint}. Prompts of one model mean little to another; '
+                'build the bank with this checkpoint.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    # --- detection ----------------------------------------------------------------------
+
+    def __call__(
+        self,
+        inputs: Image | Sequence[Image],
+        batch_size: int = 1,
+        *,
+        boxes: Sequence | None = None,
+        classes: Sequence | str | None = None,
+        negatives: Sequence[str] = (),
+        score_thr: float = 0.3,
+        top_k: int | None = None,
+        skip_broken: bool = False,
+        return_datasamples: bool = False,
+        out_dir: str | Path | None = None,
+        return_vis: bool = False,
+        show: bool = False,
+        wait_time: float = 0,
+    ) -> dict:
+        """Detect, with the prompts that were set or with boxes on the very images.
+
+        Only images of one size are batched, so nothing is padded, and neither ``batch_size`` nor
+        the other images change what is found in one, beyond rounding.
+
+        Args:
+            inputs: path, URL, folder (not those in it) or (h, w, 3) uint8 BGR array, or a list.
+            batch_size: most images at a time.
+            boxes: prompts on the images themselves, instead of those set: (x1, y1, x2, y2) boxes
+                or (x, y) points in pixels; for a list of inputs, a list of boxes each.
+            classes: names of ``boxes``, likewise; a single text for all of them.
+            negatives: those of ``classes`` that only compete; see :meth:`set_prompts`.
+            score_thr: lowest score of what is given out and drawn.
+            top_k: most detections per class and image; None: no limit.
+            skip_broken: go on where an image cannot be read.
+            return_datasamples: ``DetDataSample`` instead of plain values.
+            out_dir: folder that gets the drawn images, as ``vis/<name>.jpg``.
+            return_vis: return the drawn images.
+            show: open each drawn image in a window.
+            wait_time: seconds a window stays; 0: until a key is pressed.
+
+        Returns:
+            ``predictions``, one per input in their order: a dict of ``image``, ``height``,
+            ``width``, ``labels``, ``class_names``, ``scores`` and ``bboxes`` (x1, y1, x2, y2) in
+            pixels of the image, best first, or a data sample; None for a broken image.
+            ``visualization``: (h, w, 3) RGB arrays likewise, empty without ``return_vis``.
+            ``classes``: names in label order. ``broken``: message by the name of the image.
+
+        Raises:
+            RuntimeError: there are no prompts.
+            UnreadableImage: and not ``skip_broken``.
+            FileNotFoundError: a folder without images.
+            ValueError: a box is unusable, or lengths do not agree; ``negatives`` with
+                ``model.test_cfg.chunk_size``, which compares classes only chunk by chunk.
+        """
+        images = list_images(inputs)
+        own = None
+        wanted, rivals = self.classes, self.negatives
+        if boxes is not None:
+            own = own_prompts(images, boxes, classes, single=not isinstance(inputs, list | tuple))
+            names = [name for _, of_image in own for name in of_image]
+            wanted, rivals = split_negatives(names, negatives)
+        elif classes is not None or negatives:
+            raise ValueError(
+                'classes= and negatives= of a call belong to boxes=; those of reference images '
+                'and banks are given to set_prompts.'
+            )
+        elif self.prompt_bank is None:
+            raise RuntimeError(
+                'No prompts: call set_prompts(references=[...]) or set_prompts(bank=...) first, '
+                'or give boxes= and classes= for these images.'
+            )
+
+        results: list = [None] * len(images)
+        pictures: list = [None] * len(images)
+        broken: dict[str, str] = {}
+        taken: set[str] = set()
+        visible = self.show_progress and sys.stdout.isatty()
+        bar = ProgressBar(len(images)) if visible and images else None
+        prepared = self.preprocess(
+            images, own, wanted + rivals, broken if skip_broken else None, bar
+        )
+        for batch in same_size_batches(prepared, batch_size):
+            found = self.forward(batch, len(wanted), len(rivals))
+            for image, sample in zip(batch, found, strict=True):
+                sample.pred_instances = keep_best(sample.pred_instances, score_thr, top_k)
+                if out_dir is not None or show or return_vis:
+                    out_file = out_dir and Path(out_dir) / 'vis' / picture_name(image, taken)
+                    picture = self.visualize(image, sample, wanted, out_file, show, wait_time)
+                    if return_vis:
+                        pictures[image.index] = picture
+                results[image.index] = self.postprocess(image, sample, wanted, return_datasamples)
+        if bar is not None:
+            print(flush=True)  # ends the bar's line
+        return dict(
+            predictions=results,
+            visualization=pictures if return_vis else [],
+            classes=wanted,
+            broken=broken,
+        )
+
+    def preprocess(
+        self,
+        images: Sequence[Image],
+        own: list[tuple] | None,
+        names: Sequence[str],
+        broken: dict[str, str] | None,
+        bar: ProgressBar | None = None,
+    ) -> Iterator[PreparedImage]:
+        """Read the images and attach their own prompts.
+
+        Args:
+            images: what to read.
+            own: boxes and names of each image, or None.
+            names: all classes, in label order.
+            broken: gets the messages of images that cannot be read; None: they end it.
+            bar: moves with each image.
+        """
+        for index, image in enumerate(images):
+            try:
+                prepared = self.pipeline(image, index)
+            except UnreadableImage as error:
+                if broken is None:
+                    raise
+                broken[describe(image, f'array {index}')] = str(error)
+            else:
+                if own is not None:
+                    prepared.attach(*own[index], names, self.point_size)
+                yield prepared
+            if bar is not None:
+                bar.update()
+
+    @torch.no_grad()
+    def forward(
+        self, batch: Sequence[PreparedImage], num_wanted: int, num_negatives: int
+    ) -> list[DetDataSample]:
+        """Detections of images of one size, on the CPU, negatives already removed.
+
+        Args:
+            batch: the images.
+            num_wanted: labels below are classes that are given out.
+            num_negatives: so many labels follow, of classes that only compete.
+        """
+        data = self.collate_fn([image.data for image in batch])
+        chunk_size = self.model.test_cfg.get('chunk_size', 0)
+        if num_negatives and 0 < chunk_size < num_wanted + num_negatives:
+            raise ValueError(
+                'Negative classes compete with all others, but model.test_cfg.chunk_size splits '
+                'the classes; set it to 0.'
+            )
+        with self._every_pair() if num_negatives else nullcontext():
+            samples = [sample.cpu() for sample in self.model.test_step(data)]
+        if num_negatives:
+            negatives = torch.arange(num_wanted, num_wanted + num_negatives)
+            for sample in samples:
+                kept = drop_beaten_by_negatives(sample.pred_instances, negatives)
+                sample.pred_instances = self._limit(kept)
+        return samples
+
+    @contextmanager
+    def _every_pair(self) -> Iterator[None]:
+        """Let the head give out all (query, class) pairs, which negatives are compared with."""
+        head = self.model.bbox_head
+        usual = head.test_cfg
+        head.test_cfg = dict(usual, nms=None, max_per_img=sys.maxsize, max_per_chunk=0)
+        try:
+            yield
+        finally:
+            head.test_cfg = usual
+
+    def _limit(self, found: InstanceData) -> InstanceData:
+        """What the head does after scoring: at most ``max_per_img``, then suppression."""
+        test_cfg = self.model.bbox_head.test_cfg
+        found = found[: test_cfg.get('max_per_img', self.model.num_queries)]
+        if nms := test_cfg.get('nms'):
+            _, keep = batched_nms(found.bboxes, found.scores, found.labels, dict(nms))
+            found = found[keep]
+        return found
+
+    def visualize(
+        self,
+        image: PreparedImage,
+        sample: DetDataSample,
+        class_names: Sequence[str],
+        out_file: Path | None = None,
+        show: bool = False,
+        wait_time: float = 0,
+    ) -> np.ndarray:
+        """Draw the detections of an image; returns (h, w, 3) uint8 in RGB order."""
+        self.visualizer.dataset_meta = dict(classes=class_names, palette='random')
+        self.visualizer.add_datasample(
+            image.name,
+            image.pixels[..., ::-1].astype(np.uint8),
+            sample,
+            draw_gt=False,
+            show=show,
+            wait_time=wait_time,
+            pred_score_thr=-1.0,  # what remains is drawn
+            out_file=out_file and str(out_file),
+        )
+        return self.visualizer.get_image()
+
+    def postprocess(
+        self,
+        image: PreparedImage,
+        sample: DetDataSample,
+        class_names: Sequence[str],
+        return_datasamples: bool = False,
+    ) -> dict | DetDataSample:
+        """The detections of an image in the form that was asked for."""
+        if return_datasamples:
+            return sample
+        return to_dict(image.name, image.size, sample.pred_instances, class_names)

@@ -1,0 +1,73 @@
+"""Encodes reference images into a prompt bank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from mmengine.dataset import pseudo_collate
+from torch import nn
+
+from ..structures import BankExemplars, PromptBank
+from ..version import __version__
+from .image_input import ImageReader
+from .reference_prompts import POINT_SIZE, Reference
+
+
+def encode_references(
+    model: nn.Module,
+    read: ImageReader,
+    references: Sequence[Reference],
+    point_size: float = POINT_SIZE,
+    provenance: Mapping | None = None,
+) -> PromptBank:
+    """Encode each reference's boxes, and average them by class over all references.
+
+    Args:
+        model: a ``DINOR1`` in eval mode.
+        read: prepares the images.
+        references: one or more.
+        point_size: see :func:`exemplar_boxes`.
+        provenance: more to state about the bank, such as ``weights``.
+
+    Returns:
+        The bank, on the CPU, its classes in order of first appearance.
+
+    Raises:
+        UnreadableImage: an image cannot be read.
+        ValueError: a box is unusable.
+    """
+    names = tuple(dict.fromkeys(name for ref in references for name in ref.classes))
+    embeddings, labels, boxes, image_ids, file_names = [], [], [], [], []
+    for index, reference in enumerate(references):
+        image = read(reference.image, index)
+        drawn = image.attach(reference.boxes, reference.classes, names, point_size)
+        encoded, of_image = model.encode_reference_images(pseudo_collate([image.data]))
+        embeddings.append(encoded.float().cpu())
+        labels.append(of_image.cpu())
+        boxes.append(drawn)
+        image_ids += [index] * len(drawn)
+        file_names += [image.name] * len(drawn)
+    record = BankExemplars(
+        torch.cat(labels),
+        torch.cat(boxes),
+        tuple(image_ids),
+        tuple(file_names),
+        torch.cat(embeddings),
+    )
+    counts = torch.bincount(record.labels, minlength=len(names)).tolist()
+    about = dict(
+        ann_file='reference images',
+        img_prefix='.',  # names are paths as given
+        shots=max(counts),
+        fewest=min(counts),
+        most=max(counts),
+        counts=dict(zip(names, counts, strict=True)),
+        num_exemplars=len(record),
+        num_images=len(references),
+        images_in_file=len(references),
+        package_version=__version__,
+        **(provenance or {}),
+    )
+    bank = PromptBank.from_exemplars(names, record.embeddings, record.labels, about)
+    return bank.with_exemplars(record)

@@ -1,0 +1,188 @@
+"""Boxes and points that somebody drew, checked and made exemplars.
+
+Boxes are (x1, y1, x2, y2), points (x, y), both in pixels of the image as it is read: where a file
+says that it is to be turned (EXIF), those of the turned image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import isfinite
+from os import PathLike
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Editors round, and detections written to a file end a fraction outside: that much is clipped.
+TOLERANCE = 1.0
+POINT_SIZE = 0.05
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An image that shows what to look for.
+
+    Attributes:
+        image: path, URL or (h, w, 3) uint8 array in BGR order.
+        boxes: one or more; four numbers are a box (x1, y1, x2, y2), two a point (x, y).
+        classes: name of each box's class; a single name serves all boxes.
+
+    Raises:
+        ValueError: no box, or another number of names.
+    """
+
+    image: str | PathLike | np.ndarray
+    boxes: Sequence[Sequence[float]] | np.ndarray | Tensor
+    classes: Sequence[str] | str
+
+    def __post_init__(self) -> None:
+        names = names_per_box(self.boxes, self.classes, describe(self.image, 'the array'))
+        object.__setattr__(self, 'classes', names)
+
+
+def describe(image: str | PathLike | np.ndarray, array_name: str) -> str:
+    """What messages and results call an image: its path or URL, or ``array_name``."""
+    return array_name if isinstance(image, np.ndarray) else str(image)
+
+
+def names_per_box(
+    boxes: Sequence[Sequence[float]], classes: Sequence[str] | str, where: str
+) -> tuple[str, ...]:
+    """One class name per box.
+
+    Args:
+        boxes: boxes or points of one image.
+        classes: their names, or one for all.
+        where: the image, for messages.
+
+    Raises:
+        ValueError: ``boxes`` is no list of boxes or has none, or lengths differ.
+    """
+    if any(np.ndim(box) != 1 for box in boxes):
+        raise ValueError(
+            f'{where}: boxes is a list of boxes, [[x1, y1, x2, y2], ...], even of a single one.'
+        )
+    if len(boxes) == 0:
+        raise ValueError(f'{where}: a prompt needs at least one box.')
+    names = (classes,) * len(boxes) if isinstance(classes, str) else tuple(classes)
+    if len(names) != len(boxes):
+        raise ValueError(
+            f'{where}: {len(boxes)} boxes but {len(names)} class names; give one name per box, or '
+            'a single text for all.'
+        )
+    return names
+
+
+def own_prompts(
+    images: Sequence, boxes: Sequence, classes: Sequence | str | None, single: bool
+) -> list[tuple[Sequence, tuple[str, ...]]]:
+    """Boxes and names of each image.
+
+    Args:
+        images: the inputs as a list.
+        boxes: of the single image, or a list for each.
+        classes: likewise, or one name for all.
+        single: the input was no list.
+
+    Raises:
+        ValueError: there are no names, or lengths do not agree.
+    """
+    if classes is None:
+        raise ValueError('boxes= needs classes=, a name for each box.')
+    if single:
+        boxes = [boxes]
+        classes = classes if isinstance(classes, str) else [classes]
+    if isinstance(classes, str):
+        classes = [classes] * len(boxes)
+    if not len(images) == len(boxes) == len(classes):
+        raise ValueError(
+            f'{len(images)} images, but boxes for {len(boxes)} and class names for '
+            f'{len(classes)}; give a list of boxes and one of names for each image.'
+        )
+    return [
+        (of_image, names_per_box(of_image, names, describe(image, f'array {index}')))
+        for index, (image, of_image, names) in enumerate(zip(images, boxes, classes, strict=True))
+    ]
+
+
+def exemplar_boxes(
+    shapes: Sequence[Sequence[float]],
+    image_size: tuple[int, int],
+    where: str,
+    point_size: float = POINT_SIZE,
+) -> Tensor:
+    """Boxes and points as boxes inside the image.
+
+    A point becomes a square around it. Weights trained on boxes only were never taught points:
+    where the square is much larger or smaller than the object, expect little.
+
+    Args:
+        shapes: four numbers (x1, y1, x2, y2) or two (x, y) each.
+        image_size: height and width, in pixels.
+        where: the image, for messages.
+        point_size: side of a point's square, as a share of the image's shorter side.
+
+    Returns:
+        (num_shapes, 4) float (x1, y1, x2, y2), clipped to the image.
+
+    Raises:
+        ValueError: a box is empty, a box or point lies outside the image by more than a pixel,
+            has another number of coordinates, or some that are not finite.
+    """
+    height, width = image_size
+    limits = torch.tensor([width, height, width, height], dtype=torch.float32)
+    boxes = []
+    for shape in shapes:
+        numbers = [float(number) for number in shape]
+        shown = f'({", ".join(f"{number:g}" for number in numbers)})'
+        if len(numbers) not in (2, 4) or not all(map(isfinite, numbers)):
+            raise ValueError(
+                f'{where}: {shown} is neither a box (x1, y1, x2, y2) nor a point (x, y).'
+            )
+        corners = numbers if len(numbers) == 4 else numbers * 2
+        sides = (width, height, width, height)
+        pairs = zip(corners, sides, strict=True)
+        if any(not -TOLERANCE <= number <= side + TOLERANCE for number, side in pairs):
+            raise ValueError(
+                f'{where}: {shown} reaches outside the image, which is {width}x{height} pixels '
+                '(width x height).'
+            )
+        if len(numbers) == 2:
+            half = point_size * min(height, width) / 2
+            corners = [corners[0] - half, corners[1] - half, corners[0] + half, corners[1] + half]
+        box = torch.minimum(torch.tensor(corners).clamp(min=0), limits)
+        if not (box[2:] > box[:2]).all():
+            raise ValueError(f'{where}: the box {shown} is empty; boxes are (x1, y1, x2, y2).')
+        boxes.append(box)
+    return torch.stack(boxes)
+
+
+def split_negatives(
+    class_names: Sequence[str], negatives: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The classes wanted, and those that only compete.
+
+    Args:
+        class_names: of all prompts; repetitions count once.
+        negatives: those that only compete.
+
+    Returns:
+        Wanted classes in order of first appearance, and ``negatives``.
+
+    Raises:
+        ValueError: a negative has no prompt, or no other class is left.
+    """
+    if isinstance(negatives, str):
+        raise ValueError(f'negatives is a list of class names, got the text {negatives!r}.')
+    known = list(dict.fromkeys(class_names))
+    for name in negatives:
+        if name not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f'The negative class {name!r} has no prompt (nearest: {near!r}).')
+    wanted = tuple(name for name in known if name not in set(negatives))
+    if not wanted:
+        raise ValueError('All classes are negatives; nothing is left to detect.')
+    return wanted, tuple(dict.fromkeys(negatives))

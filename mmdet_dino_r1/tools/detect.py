@@ -1,0 +1,190 @@
+"""Detect in images what boxes show.
+
+``mim run mmdet_dino_r1 detect CONFIG CHECKPOINT --ref IMAGE --box "x1,y1,x2,y2:name" --input FOLDER
+--out FOLDER``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from mmdet_dino_r1 import apis
+from mmdet_dino_r1.structures import save_prompt_bank
+
+_EXAMPLES = """\
+examples:
+  two references, one class from both of them, another from the second:
+    detect CONFIG CHECKPOINT --ref a.jpg --box "10,20,80,90:cat" --box "200,40,260,90:cat" \\
+        --ref b.jpg --box "5,5,60,70:cat" --box "90,10,150,70:dog" --input photos --out found
+
+  a prompt bank, and a further class; the cat only competes and is not given out:
+    detect CONFIG CHECKPOINT --bank animals.safetensors --ref owl.jpg --box "30,30,70,90:owl" \\
+        --negative cat --input photos --out found
+
+  a point (x,y), which becomes a small square; boxes are what the weights were trained with:
+    detect CONFIG CHECKPOINT --ref a.jpg --box "45,55:cat" --input photos --out found
+
+writes OUT/vis/*.jpg and OUT/predictions.json: a COCO data set whose annotations have a score.
+Status 0: done; 1: done, but some images could not be read; 2: nothing was done.
+"""
+
+
+class _ReferenceAction(argparse.Action):
+    """Opens a reference with ``--ref``; ``--box`` adds to the last one."""
+
+    def __call__(self, parser, namespace, value, option_string=None) -> None:
+        references = getattr(namespace, self.dest)
+        if option_string == '--ref':
+            references = [*references, (value, [])]
+        elif not references:
+            parser.error(f'--box {value[1]!r} stands before any --ref; each belongs to the --ref.')
+        else:
+            path, boxes = references[-1]
+            references = [*references[:-1], (path, [*boxes, value])]
+        setattr(namespace, self.dest, references)
+
+
+def box_and_name(text: str) -> tuple[list[float], str]:
+    """'x1,y1,x2,y2:name' or, a point, 'x,y:name'."""
+    numbers, colon, name = text.partition(':')
+    try:
+        box = [float(number) for number in numbers.split(',')]
+    except ValueError:
+        box = []
+    if len(box) not in (2, 4) or not name.strip():
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not "x1,y1,x2,y2:name" (or, for a point, "x,y:name")'
+        )
+    return box, name.strip()
+
+
+def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; see ``--help``."""
+    parser = argparse.ArgumentParser(
+        prog='detect',
+        description='Detect in images what boxes show; no data set is needed.',
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='config file, or the bare name of a shipped one')
+    parser.add_argument('checkpoint', help='weights')
+    parser.add_argument(
+        '--ref',
+        action=_ReferenceAction,
+        dest='references',
+        default=[],
+        metavar='IMAGE',
+        help='reference image; may be repeated',
+    )
+    parser.add_argument(
+        '--box',
+        action=_ReferenceAction,
+        dest='references',
+        type=box_and_name,
+        metavar='X1,Y1,X2,Y2:NAME',
+        help='box in the --ref before it, in pixels, and its class; may be repeated',
+    )
+    parser.add_argument('--bank', help='prompt bank; with --ref, these add classes')
+    parser.add_argument(
+        '--negative',
+        action='append',
+        default=[],
+        metavar='NAME',
+        help='class that only competes: what looks more like it is left out; may be repeated',
+    )
+    parser.add_argument(
+        '--input', nargs='+', required=True, metavar='PATH', help='folder, or images, or URLs'
+    )
+    parser.add_argument('--out', type=Path, required=True, help='folder to write to')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='lowest score (default %(default)s)'
+    )
+    parser.add_argument('--top-k', type=int, help='most detections per class and image')
+    parser.add_argument(
+        '--batch-size', type=int, default=1, help='images at once (default %(default)s)'
+    )
+    parser.add_argument('--device', help='cpu, cuda, cuda:1 (default: a GPU where there is one)')
+    parser.add_argument('--save-bank', metavar='FILE', help='write the prompts: *.safetensors')
+    parser.add_argument('--no-pictures', action='store_true', help='write predictions.json only')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train'
+    )
+    options = parser.parse_args(args)
+    if not options.references and options.bank is None:
+        parser.error('nothing shows what to look for: give --ref and --box, or --bank')
+    for path, boxes in options.references:
+        if not boxes:
+            parser.error(f'--ref {path} has no --box after it')
+    return options
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = parse_args(args)
+    start = time.perf_counter()
+    try:
+        results = _detect(options)
+        folder = len(options.input) == 1 and Path(options.input[0]).is_dir()
+        coco = apis.to_coco(results, root=options.input[0] if folder else None)
+        options.out.mkdir(parents=True, exist_ok=True)
+        path = options.out / 'predictions.json'
+        path.write_text(json.dumps(coco, ensure_ascii=False), encoding='utf-8')
+    except (ValueError, OSError) as error:
+        print(f'detect: {error}', file=sys.stderr)
+        return 2
+    for message in results['broken'].values():
+        print(f'detect: left out: {message}', file=sys.stderr)
+    print(summary(coco, path, time.perf_counter() - start))
+    return 1 if results['broken'] else 0
+
+
+def _detect(options: argparse.Namespace) -> dict:
+    inferencer = apis.DINOR1Inferencer(
+        options.config, options.checkpoint, options.device, cfg_options=options.cfg_options
+    )
+    references = [
+        apis.Reference(path, *zip(*boxes, strict=True)) for path, boxes in options.references
+    ]
+    bank = inferencer.set_prompts(references, options.bank, options.negative)
+    if options.save_bank:
+        save_prompt_bank(bank, options.save_bank)
+    return inferencer(
+        options.input[0] if len(options.input) == 1 else options.input,
+        options.batch_size,
+        score_thr=options.score_thr,
+        top_k=options.top_k,
+        skip_broken=True,
+        out_dir=None if options.no_pictures else options.out,
+    )
+
+
+def summary(coco: dict, path: Path, seconds: float) -> str:
+    """What was found, in a few lines.
+
+    Args:
+        coco: what was written.
+        path: where.
+        seconds: how long it took.
+    """
+    counts = {category['name']: 0 for category in coco['categories']}
+    names = {category['id']: category['name'] for category in coco['categories']}
+    for annotation in coco['annotations']:
+        counts[names[annotation['category_id']]] += 1
+    most = sorted(counts.items(), key=lambda item: -item[1])
+    shown = ', '.join(f'{name} {count}' for name, count in most[:10])
+    more = f' and {len(most) - 10} more classes' if len(most) > 10 else ''
+    return (
+        f'{path}: {len(coco["annotations"])} detections in {len(coco["images"])} images, '
+        f'{seconds:.1f} s\n{shown}{more}'
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,517 @@
+"""Detection by visual prompts: the prompts, the images and what comes out."""
+
+import json
+import re
+import shlex
+from copy import deepcopy
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS, build_tiny, tiny_model_cfg
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
+
+from mmdet_dino_r1 import build_prompt_bank, load_prompt_bank, save_prompt_bank
+from mmdet_dino_r1.apis import DINOR1Inferencer, Reference, to_coco
+from mmdet_dino_r1.apis.detection_results import drop_beaten_by_negatives, keep_best
+from mmdet_dino_r1.apis.image_input import (
+    ImageReader,
+    PreparedImage,
+    UnreadableImage,
+    same_size_batches,
+)
+from mmdet_dino_r1.apis.prompt_bank import _test_pipeline
+from mmdet_dino_r1.apis.reference_prompts import exemplar_boxes, split_negatives
+from mmdet_dino_r1.tools.detect import main
+
+SIZES = [(64, 64), (48, 64), (64, 64), (64, 40), (48, 64), (64, 64)]  # height, width
+BOX, SECOND_BOX = [4, 4, 30, 34], [20, 10, 38, 44]
+
+
+def picture(seed, size=(64, 64)):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+
+
+@pytest.fixture(scope='module')
+def config():
+    """The small model made tiny; its data sets do not exist."""
+    cfg = Config.fromfile(CONFIGS / 'dino_r1_r18_shapes.py')
+    cfg.model = tiny_model_cfg()
+    cfg.train_dataloader.dataset.data_root = cfg.test_dataloader.dataset.data_root = '/gone/'
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if step['type'] == 'Resize':
+            step.scale = (64, 64)
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp('weights') / 'tiny.pth'
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = build_tiny()
+    for branch in model.bbox_head.cls_branches:  # scores that differ, not all at the prior
+        torch.nn.init.zeros_(branch.bias)
+    torch.save(dict(state_dict=model.state_dict()), path)
+    return path
+
+
+@pytest.fixture
+def inferencer(config, checkpoint):
+    return DINOR1Inferencer(config, checkpoint, 'cpu')
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / 'photos'
+    root.mkdir()
+    for index, size in enumerate(SIZES):
+        cv2.imwrite(str(root / f'{index}.png'), picture(index, size))
+    return root
+
+
+def references():
+    return [
+        Reference(picture(100), [BOX, SECOND_BOX], ['cat', 'dog']),
+        Reference(picture(101, (48, 64)), [BOX], 'cat'),
+    ]
+
+
+def assert_same(found, expected, atol=1e-5):
+    assert found['labels'] == expected['labels']
+    for key in ('scores', 'bboxes'):
+        torch.testing.assert_close(
+            torch.tensor(found[key]), torch.tensor(expected[key]), atol=atol, rtol=1e-4
+        )
+
+
+# --- the same as the model ---------------------------------------------------------------
+
+
+def test_a_bank_gives_what_the_model_gives(inferencer, config, folder):
+    bank = inferencer.set_prompts(references())
+    (found,) = inferencer(folder / '1.png', score_thr=0)['predictions']
+    model = deepcopy(inferencer.model)
+    model.set_prompt_bank(bank)
+    steps = [s for s in config.test_dataloader.dataset.pipeline if s['type'] != 'LoadAnnotations']
+    data = Compose(steps)(dict(img_path=str(folder / '1.png'), img_id=0))
+    with torch.no_grad():
+        (sample,) = model.test_step(pseudo_collate([data]))
+    expected = sample.pred_instances
+    assert len(expected) == 20
+    assert_same(found, {key: expected[key].tolist() for key in ('labels', 'scores', 'bboxes')})
+    assert found['class_names'] == [('cat', 'dog')[label] for label in found['labels']]
+    assert (found['height'], found['width']) == (48, 64)
+
+
+def test_references_equal_the_bank_built_from_the_same_boxes(
+    config, checkpoint, inferencer, tiny_shapes, tmp_path
+):
+    ann = tiny_shapes / 'annotations/prompts_novel.json'
+    built = build_prompt_bank(config, checkpoint, ann=ann, img=tiny_shapes, shots=3, device='cpu')
+    by_image = {}
+    for label, box, name in zip(
+        built.exemplars.labels.tolist(),
+        built.exemplars.boxes,
+        built.exemplars.file_names,
+        strict=True,
+    ):
+        by_image.setdefault(name, []).append((box, built.class_names[label]))
+    made = inferencer.set_prompts(
+        [
+            Reference(tiny_shapes / name, *zip(*boxes, strict=True))
+            for name, boxes in by_image.items()
+        ]
+    )
+    assert made.provenance['weights'] == built.provenance['weights']
+    assert made.counts == {name: 3 for name in made.class_names}
+    aligned = made.aligned_to(built.class_names)
+    torch.testing.assert_close(aligned.embeddings, built.embeddings, atol=1e-5, rtol=1e-5)
+    loaded = load_prompt_bank(save_prompt_bank(made, tmp_path / 'bank.safetensors'))
+    assert loaded.provenance == made.provenance and loaded.counts == made.counts
+    assert torch.equal(loaded.exemplars.boxes, made.exemplars.boxes)
+
+
+def test_a_box_on_the_image_equals_the_image_as_its_reference(inferencer):
+    image = picture(7, (48, 64))
+    inferencer.set_prompts([Reference(image, [BOX, SECOND_BOX], ['cat', 'dog'])])
+    (by_reference,) = inferencer(image, score_thr=0)['predictions']
+    results = inferencer(image, boxes=[BOX, SECOND_BOX], classes=['cat', 'dog'], score_thr=0)
+    assert_same(results['predictions'][0], by_reference)
+
+
+# --- batches -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('own', [False, True], ids=['bank', 'own prompts'])
+def test_batch_size_and_neighbours_change_nothing(inferencer, folder, own):
+    inferencer.set_prompts(references())
+    images = sorted(folder.iterdir())
+    prompts = [dict() for _ in images]
+    if own:
+        names = [['dog'], ['cat', 'dog'], ['owl'], ['dog'], ['cat', 'cat'], ['dog', 'owl']]
+        prompts = [dict(boxes=[BOX, SECOND_BOX][: len(n)], classes=n) for n in names]
+    alone = [
+        inferencer(image, score_thr=0, **of_image)['predictions'][0]
+        for image, of_image in zip(images, prompts, strict=True)
+    ]
+    together = {key: [of_image[key] for of_image in prompts] for key in prompts[0]}
+    for batch_size in (1, 4):
+        batched = inferencer(images, batch_size, score_thr=0, **together)['predictions']
+        for index, (found, expected) in enumerate(zip(batched, alone, strict=True)):
+            assert found['image'] == str(images[index])
+            assert found['class_names'] == expected['class_names']
+            assert_same(found | dict(labels=0), expected | dict(labels=0))
+
+
+def test_batches_hold_one_size_and_none_waits_for_long():
+    def prepared(index, size):
+        return PreparedImage(index, '', None, dict(inputs=torch.empty(3, *size)))
+
+    images = [prepared(index, size) for index, size in enumerate(SIZES)]
+    batches = [[image.index for image in batch] for batch in same_size_batches(images, 2)]
+    assert batches == [[0, 2], [1, 4], [3], [5]]
+    taken = []
+
+    def endless():
+        for index in range(1000):
+            taken.append(index)
+            yield prepared(index, (index + 1, 1))
+
+    assert len(next(same_size_batches(endless(), 2))) == 1
+    assert len(taken) == 8
+    with pytest.raises(ValueError, match='batch_size must be at least 1'):
+        next(same_size_batches(images, 0))
+
+
+# --- negatives and filters ---------------------------------------------------------------
+
+
+def test_what_a_negative_beats_is_left_out_by_hand():
+    boxes = torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2]])
+    found = InstanceData(
+        bboxes=boxes[[0, 1, 0, 1, 1, 0]],
+        scores=torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]),
+        labels=torch.tensor([2, 0, 0, 2, 1, 1]),
+    )
+    kept = drop_beaten_by_negatives(found, torch.tensor([2]))
+    # the first query scores best for the negative; of the second what lies below it goes
+    assert kept.labels.tolist() == [0] and kept.scores.tolist() == [pytest.approx(0.8)]
+    assert len(drop_beaten_by_negatives(found[:0], torch.tensor([2]))) == 0
+
+
+def test_negatives_remove_and_change_nothing_else(inferencer, folder):
+    inferencer.model.bbox_head.test_cfg.max_per_img = 1000  # every pair
+    further = [Reference(picture(seed), [SECOND_BOX], f'class {seed}') for seed in range(4)]
+    everything = inferencer.set_prompts(references() + further)
+    (plain,) = inferencer(folder / '0.png', score_thr=0)['predictions']
+    negatives = ('class 0', 'class 1')
+    inferencer.set_prompts(bank=everything, negatives=negatives)
+    wanted = ('cat', 'dog', 'class 2', 'class 3')
+    assert inferencer.classes == wanted and inferencer.negatives == negatives
+    results = inferencer(folder / '0.png', score_thr=0)
+    (found,) = results['predictions']
+    assert results['classes'] == wanted
+    assert inferencer.model.bbox_head.test_cfg.max_per_img == 1000
+
+    pairs = list(zip(plain['class_names'], plain['scores'], plain['bboxes'], strict=True))
+    assert len(pairs) == 10 * 6
+    rival = {}
+    for name, score, box in pairs:  # best first
+        if name in negatives:
+            rival.setdefault(tuple(box), score)
+    expected = [pair for pair in pairs if pair[0] in wanted and pair[1] > rival[tuple(pair[2])]]
+    assert len({tuple(box) for *_, box in expected}) == 8  # of ten queries two are the negatives'
+    assert 8 < len(expected) < 32
+    names, scores, boxes = zip(*expected, strict=True)
+    assert found['class_names'] == list(names)
+    assert [wanted[label] for label in found['labels']] == list(names)
+    for key, value in (('scores', scores), ('bboxes', boxes)):
+        torch.testing.assert_close(
+            torch.tensor(found[key]), torch.tensor(value), atol=1e-5, rtol=1e-4
+        )
+
+
+def test_negatives_of_boxes_on_the_image_and_in_chunks(inferencer):
+    image = picture(7)
+    prompts = dict(boxes=[BOX, SECOND_BOX], classes=['shadow', 'dog'], negatives=['shadow'])
+    results = inferencer(image, score_thr=0, **prompts)
+    assert results['classes'] == ('dog',)
+    assert set(results['predictions'][0]['class_names']) <= {'dog'}
+    inferencer.model.test_cfg['chunk_size'] = 1
+    with pytest.raises(ValueError, match='chunk_size'):
+        inferencer(image, **prompts)
+
+
+def test_negatives_take_no_places_and_duplicates_are_suppressed(inferencer, folder):
+    inferencer.set_prompts(references(), negatives=['cat'])
+    (every,) = inferencer(folder / '0.png', score_thr=0)['predictions']
+    inferencer.model.bbox_head.test_cfg.max_per_img = 2
+    (two,) = inferencer(folder / '0.png', score_thr=0)['predictions']
+    assert_same(two, {key: every[key][:2] for key in ('labels', 'scores', 'bboxes')})
+    inferencer.model.bbox_head.test_cfg.update(
+        max_per_img=20, nms=dict(type='nms', iou_threshold=0.0)
+    )
+    (few,) = inferencer(folder / '0.png', score_thr=0)['predictions']
+    assert 1 <= len(few['scores']) < len(every['scores'])
+
+
+def test_score_and_top_k_by_hand():
+    found = InstanceData(
+        scores=torch.tensor([0.9, 0.8, 0.7, 0.5]), labels=torch.tensor([1, 1, 0, 0])
+    )
+    assert keep_best(found, 0.5, None).scores.tolist() == found.scores.tolist()
+    assert keep_best(found, 0.6, 1).labels.tolist() == [1, 0]
+    assert len(keep_best(found, 0.95, 1)) == 0
+
+
+# --- prompts -----------------------------------------------------------------------------
+
+
+def test_a_bank_and_further_classes(inferencer, tmp_path):
+    first, second = references()
+    bank = inferencer.set_prompts(first)
+    path = save_prompt_bank(bank, tmp_path / 'bank.safetensors')
+    owl = Reference(picture(3), [BOX], 'owl')
+    joined = inferencer.set_prompts([owl], path)
+    assert joined.class_names == inferencer.classes == ('cat', 'dog', 'owl')
+    torch.testing.assert_close(joined.embeddings[:2], bank.embeddings)
+    assert len(joined.exemplars) == 3
+    with pytest.raises(ValueError, match="more than one bank: 'cat'"):
+        inferencer.set_prompts([second], bank)
+    assert inferencer.prompt_bank is joined  # a failure leaves the prompts as they were
+
+
+def test_a_bank_of_other_weights_is_used_with_a_warning(inferencer, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        'mmdet_dino_r1.apis.inferencer.print_log', lambda text, **_: said.append(text)
+    )
+    bank = inferencer.set_prompts(references())
+    assert said == []
+    bank.provenance['weights'] = 'others'
+    inferencer.set_prompts(bank=bank)
+    assert 'made with the weights others' in said[0]
+
+
+def test_points_become_squares(inferencer):
+    boxes = exemplar_boxes([(30, 20), (0, 0), (1, 2, 3, 4)], (40, 80), 'x', point_size=0.1)
+    assert boxes.tolist() == [[28, 18, 32, 22], [0, 0, 2, 2], [1, 2, 3, 4]]
+    image = picture(7)
+    half = 0.05 * 64 / 2
+    (point,) = inferencer(image, boxes=[(30, 20)], classes='cat', score_thr=0)['predictions']
+    square = [30 - half, 20 - half, 30 + half, 20 + half]
+    (box,) = inferencer(image, boxes=[square], classes='cat', score_thr=0)['predictions']
+    assert_same(point, box)
+
+
+@pytest.mark.parametrize(
+    ('box', 'message'),
+    [
+        ([10, 10, 70, 20], r'\(10, 10, 70, 20\) reaches outside the image, which is 64x64'),
+        ([10, 10, 10, 20], 'is empty'),
+        ([20, 20, 10, 30], 'is empty'),
+        ([1, 2, 3], 'neither a box'),
+        ([0, 0, float('nan'), 9], 'neither a box'),
+        ([70, 5], 'reaches outside'),
+    ],
+)
+def test_unusable_boxes_are_named(inferencer, box, message):
+    with pytest.raises(ValueError, match=message):
+        inferencer(picture(0), boxes=[box], classes=['cat'])
+    with pytest.raises(ValueError, match=message):
+        inferencer.set_prompts([Reference(picture(0), [box], ['cat'])])
+
+
+def test_a_fraction_outside_is_clipped():
+    assert exemplar_boxes([(-0.5, 0, 64.4, 9)], (64, 64), 'x').tolist() == [[0, 0, 64, 9]]
+
+
+def test_mistakes_in_words(inferencer, tmp_path):
+    image = picture(0)
+    with pytest.raises(RuntimeError, match='No prompts: call set_prompts'):
+        inferencer(image)
+    with pytest.raises(ValueError, match='needs references, a bank or both'):
+        inferencer.set_prompts()
+    with pytest.raises(ValueError, match='2 boxes but 1 class names'):
+        inferencer(image, boxes=[BOX, BOX], classes=['cat'])
+    with pytest.raises(ValueError, match='boxes is a list of boxes'):
+        inferencer(image, boxes=torch.tensor(BOX), classes=['cat'])
+    with pytest.raises(ValueError, match='at least one box'):
+        Reference(image, [], [])
+    with pytest.raises(ValueError, match='needs classes='):
+        inferencer(image, boxes=[BOX])
+    with pytest.raises(ValueError, match='2 images, but boxes for 1'):
+        inferencer([image, image], boxes=[[BOX]], classes=[['cat']])
+    with pytest.raises(ValueError, match='belong to boxes='):
+        inferencer(image, negatives=['cat'])
+    with pytest.raises(ValueError, match=r"'caat' has no prompt \(nearest: 'cat'\)"):
+        inferencer.set_prompts(references(), negatives=['caat'])
+    with pytest.raises(ValueError, match='All classes are negatives'):
+        split_negatives(['a', 'a'], ['a'])
+    with pytest.raises(ValueError, match="got the text 'cat'"):
+        split_negatives(['cat', 'dog'], 'cat')
+    with pytest.raises(FileNotFoundError, match='has no image'):
+        inferencer.set_prompts(references())
+        inferencer(tmp_path)
+
+
+def test_configs_and_checkpoints_that_are_not_there(config, checkpoint):
+    with pytest.raises(FileNotFoundError, match='ships no config'):
+        DINOR1Inferencer('gone.py', checkpoint, 'cpu')
+    with pytest.raises(FileNotFoundError, match='no checkpoint'):
+        DINOR1Inferencer(config, 'gone.pth', 'cpu')
+
+
+def test_a_later_runner_gets_a_visualizer_of_its_own(inferencer, config):
+    assert inferencer.visualizer.instance_name != config.visualizer.name
+
+
+# --- images and results ------------------------------------------------------------------
+
+
+def test_broken_images_are_named_and_the_others_go_on(inferencer, folder):
+    inferencer.set_prompts(references())
+    (folder / '2.png').write_bytes(b'no image')
+    with pytest.raises(UnreadableImage, match='2.png cannot be read as an image'):
+        inferencer(folder)
+    gone, grey = str(folder / 'gone.png'), np.zeros((8, 8), np.uint8)
+    inputs = [*sorted(folder.iterdir()), gone, grey]
+    results = inferencer(inputs, 4, skip_broken=True)
+    missing = [index for index, found in enumerate(results['predictions']) if found is None]
+    assert missing == [2, 6, 7]
+    assert list(results['broken']) == [str(folder / '2.png'), gone, 'array 7']
+    assert 'There is no image' in results['broken'][gone]
+    assert 'uint8 (height, width, 3)' in results['broken']['array 7']
+    assert len(to_coco(results)['images']) == 5
+
+
+def test_coco_file_loads(inferencer, folder, tmp_path):
+    inferencer.set_prompts(references())
+    results = inferencer(folder, 4, score_thr=0, top_k=3)
+    path = tmp_path / 'predictions.json'
+    path.write_text(json.dumps(to_coco(results, root=folder)))
+    coco = COCO(path)
+    assert [image['file_name'] for image in coco.loadImgs(coco.getImgIds())] == [
+        f'{index}.png' for index in range(6)
+    ]
+    assert [cat['name'] for cat in coco.loadCats(coco.getCatIds())] == ['cat', 'dog']
+    for image_id, found in enumerate(results['predictions'], 1):
+        annotations = coco.loadAnns(coco.getAnnIds(image_id))
+        assert 1 <= len(annotations) <= 6
+        assert [a['score'] for a in annotations] == found['scores']
+        x, y, width, height = annotations[0]['bbox']
+        assert [x, y, x + width, y + height] == pytest.approx(found['bboxes'][0])
+        assert annotations[0]['area'] == pytest.approx(width * height)
+    assert len(coco.loadRes(coco.dataset['annotations']).anns) == len(coco.anns)
+    with pytest.raises(ValueError, match='return_datasamples=False'):
+        to_coco(inferencer(folder / '0.png', return_datasamples=True))
+
+
+def test_data_samples_and_pictures(inferencer, folder, tmp_path):
+    inferencer.set_prompts(references())
+    other = tmp_path / 'other'
+    other.mkdir()
+    cv2.imwrite(str(other / '0.png'), picture(0, (48, 64)))
+    out = tmp_path / 'out'
+    results = inferencer(
+        [folder / '0.png', other / '0.png', picture(1)],
+        score_thr=0,
+        return_datasamples=True,
+        out_dir=out,
+        return_vis=True,
+    )
+    assert sorted(p.name for p in (out / 'vis').iterdir()) == ['0.jpg', '00000002.jpg', '0_1.jpg']
+    assert [pic.shape for pic in results['visualization']] == [
+        (64, 64, 3),
+        (48, 64, 3),
+        (64, 64, 3),
+    ]
+    plain = picture(1)[..., ::-1]
+    assert (results['visualization'][2] != plain).any()
+    assert len(results['predictions'][0].pred_instances) == 20
+    # nothing found: the image as it was, in RGB
+    blank = inferencer(picture(1), score_thr=1.1, return_vis=True)['visualization'][0]
+    assert np.abs(blank.astype(int) - plain).max() <= 1
+
+
+def test_a_url_is_read(inferencer, folder, monkeypatch):
+    monkeypatch.setenv('no_proxy', '*')
+
+    class Silent(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    inferencer.set_prompts(references())
+    (by_path,) = inferencer(folder / '0.png', score_thr=0)['predictions']
+    with ThreadingHTTPServer(('127.0.0.1', 0), partial(Silent, directory=folder)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://127.0.0.1:{server.server_port}/'
+        results = inferencer([f'{url}0.png', f'{url}gone.png'], score_thr=0, skip_broken=True)
+        server.shutdown()
+    assert results['predictions'][0]['image'] == f'{url}0.png'
+    assert_same(results['predictions'][0], by_path)
+    assert list(results['broken']) == [f'{url}gone.png']
+
+
+# --- the page ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def as_documented(config, checkpoint, tmp_path, monkeypatch):
+    """A folder with the files that docs/inference.md names."""
+    monkeypatch.chdir(tmp_path)
+    for name in ('shelf', 'table', 'bar'):
+        cv2.imwrite(f'{name}.jpg', picture(len(name), (220, 240)))
+    (tmp_path / 'photos').mkdir()
+    for name in ('a', 'b'):
+        cv2.imwrite(f'photos/{name}.jpg', picture(0))
+    config.dump(tmp_path / 'dino_r1_swin_t_coco.py')
+    (tmp_path / 'epoch_12.pth').symlink_to(checkpoint)
+    return (Path(__file__).resolve().parents[2] / 'docs' / 'inference.md').read_text()
+
+
+def test_snippets_of_the_page_run_as_printed(as_documented):
+    snippets = re.findall(r'```python\n(.*?)```', as_documented, re.S)
+    assert len(snippets) == 6
+    names = {}
+    for snippet in snippets:
+        exec(snippet, names)
+        if 'inferencer(' in snippet:
+            assert len(names['results']['predictions']) in (1, 2)
+    assert sorted(p.name for p in Path('found/vis').iterdir()) == ['a.jpg', 'b.jpg']
+    assert names['inferencer'].negatives == ('can',)
+    assert len(COCO('predictions.json').imgs) == 2
+
+
+def test_command_of_the_page_runs_as_printed(as_documented):
+    (command,) = re.findall(r'```bash\n(.*?)```', as_documented, re.S)
+    words = shlex.split(command.replace('\\\n', ' '))
+    assert words[:4] == ['mim', 'run', 'mmdet_dino_r1', 'detect']
+    assert main([*words[4:], '--device', 'cpu']) == 0
+    assert load_prompt_bank('drinks.safetensors').counts == dict(bottle=2, can=1)
+    assert Path('found/vis/b.jpg').is_file() and Path('found/predictions.json').is_file()
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['dino_r1_swin_t_coco', 'dino_r1_swin_l_finetune', 'dino_r1_swin_t_zeroshot_odinw13'],
+)
+def test_pipelines_of_shipped_configs_serve(name, folder):
+    read = ImageReader(_test_pipeline(Config.fromfile(CONFIGS / f'{name}.py')))
+    prepared = read(folder / '1.png', 3)
+    assert prepared.size == (48, 64) and prepared.data['data_samples'].img_id == 3
+    assert prepared.attach([[0, 0, 64, 48]], ['cat'], ['cat']).tolist() == [[0, 0, 64, 48]]
+    height, width = prepared.data['inputs'].shape[-2:]
+    prompts = prepared.data['data_samples'].prompt_instances
+    assert prompts.bboxes.tolist() == [[0, 0, width, height]]
