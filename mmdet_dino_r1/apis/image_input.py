@@ -15,7 +15,7 @@ from mmdet.registry import TRANSFORMS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ..datasets.exemplar_dataset import _check_only_resized
+from ..datasets.exemplar_dataset import check_only_resized
 from .reference_prompts import POINT_SIZE, describe, exemplar_boxes
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
@@ -125,7 +125,7 @@ class ImageReader:
             raise UnreadableImage(f'{name} cannot be read as an image: {error}') from error
         pixels = read['img']
         data = self.transform(dict(read, img_id=index))
-        _check_only_resized(data['data_samples'].metainfo, pixels.shape[:2])
+        check_only_resized(data['data_samples'].metainfo, pixels.shape[:2])
         return PreparedImage(index, name, pixels, data)
 
 

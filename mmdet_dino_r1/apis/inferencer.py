@@ -38,7 +38,7 @@ from .image_input import (
     picture_name,
     same_size_batches,
 )
-from .prompt_bank import _load_config, _test_pipeline
+from .prompt_bank import load_config, image_pipeline
 from .reference_bank import encode_references
 from .reference_prompts import (
     POINT_SIZE,
@@ -91,7 +91,7 @@ class DINOR1Inferencer(BaseInferencer):
         self.classes: tuple[str, ...] = ()
         self.negatives: tuple[str, ...] = ()
         self._checkpoint = Path(str(weights)).name
-        config = _load_config(deepcopy(model), cfg_options)
+        config = load_config(deepcopy(model), cfg_options)
         register_all_modules(init_default_scope=True)
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
         super().__init__(config, str(weights), device, 'mmdet', show_progress)
@@ -104,7 +104,7 @@ class DINOR1Inferencer(BaseInferencer):
         return model.to(device).eval()
 
     def _init_pipeline(self, cfg: Config) -> ImageReader:
-        return ImageReader(_test_pipeline(cfg))
+        return ImageReader(image_pipeline(cfg))
 
     def _init_collate(self, cfg: Config) -> Callable:
         return pseudo_collate  # the base class looks for another one, and warns

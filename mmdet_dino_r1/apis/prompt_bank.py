@@ -70,7 +70,7 @@ def build_prompt_bank(
         ValueError: the annotation file is not COCO JSON, a class has no exemplar, or the
             checkpoint cannot be loaded safely.
     """
-    cfg = _load_config(config, cfg_options)
+    cfg = load_config(config, cfg_options)
     register_all_modules(init_default_scope=True)
     exemplars = DATASETS.build(
         dict(
@@ -79,7 +79,7 @@ def build_prompt_bank(
             seed=seed,
             classes=None if classes is None else list(classes),
             skip_missing=skip_missing,
-            pipeline=_test_pipeline(cfg),
+            pipeline=image_pipeline(cfg),
             **_split(cfg, ann, img),
         )
     )
@@ -104,7 +104,12 @@ def build_prompt_bank(
     return bank
 
 
-def _load_config(config: str | Path | Config, cfg_options: dict | None) -> Config:
+def load_config(config: str | Path | Config, cfg_options: dict | None) -> Config:
+    """A config by path, by the name of a shipped one, or as it is, with changes merged.
+
+    Raises:
+        FileNotFoundError: there is no such file, and none of that name is shipped.
+    """
     if not isinstance(config, Config):
         path = str(config) if Path(config).is_file() else config_path(str(config))
         config = Config.fromfile(path)
@@ -113,7 +118,7 @@ def _load_config(config: str | Path | Config, cfg_options: dict | None) -> Confi
     return config
 
 
-def _test_pipeline(cfg: Config) -> list[dict]:
+def image_pipeline(cfg: Config) -> list[dict]:
     """How the config prepares test images; in a group, those of its members in common."""
     dataset = innermost_dataset(cfg.test_dataloader.dataset)
     return (dataset.get('common') or dataset).pipeline

@@ -264,7 +264,7 @@ class ExemplarDataset(BaseDetDataset):
         except Exception as error:
             raise ValueError(f'{info["img_path"]} cannot be read as an image: {error}') from error
         sample = data['data_samples']
-        _check_only_resized(sample.metainfo, (height, width))
+        check_only_resized(sample.metainfo, (height, width))
         scale_y = sample.img_shape[0] / height
         scale_x = sample.img_shape[1] / width
         sample.prompt_instances = InstanceData(
@@ -275,7 +275,7 @@ class ExemplarDataset(BaseDetDataset):
         return data
 
 
-def _check_only_resized(metainfo: dict, ori_shape: tuple[int, int]) -> None:
+def check_only_resized(metainfo: dict, ori_shape: tuple[int, int]) -> None:
     """Raise if the boxes cannot be scaled from ``ori_shape``, (h, w)."""
     found = metainfo.get('ori_shape', ori_shape)[:2]
     if tuple(found) != tuple(ori_shape):
@@ -290,7 +290,7 @@ def _check_only_resized(metainfo: dict, ori_shape: tuple[int, int]) -> None:
     )
     if moved or metainfo.get('flip', False):
         raise ValueError(
-            'The pipeline of ExemplarDataset flips, crops or pads the image, or its '
+            'The pipeline flips, crops or pads the image, or its '
             'PackDetInputs leaves scale_factor out of meta_keys; give it a test '
             'pipeline that only resizes.'
         )

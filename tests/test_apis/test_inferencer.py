@@ -30,7 +30,7 @@ from mmdet_dino_r1.apis.image_input import (
     UnreadableImage,
     same_size_batches,
 )
-from mmdet_dino_r1.apis.prompt_bank import _test_pipeline
+from mmdet_dino_r1.apis.prompt_bank import image_pipeline
 from mmdet_dino_r1.apis.reference_prompts import exemplar_boxes, split_negatives
 from mmdet_dino_r1.tools.detect import main
 
@@ -508,7 +508,7 @@ def test_command_of_the_page_runs_as_printed(as_documented):
     ['dino_r1_swin_t_coco', 'dino_r1_swin_l_finetune', 'dino_r1_swin_t_zeroshot_odinw13'],
 )
 def test_pipelines_of_shipped_configs_serve(name, folder):
-    read = ImageReader(_test_pipeline(Config.fromfile(CONFIGS / f'{name}.py')))
+    read = ImageReader(image_pipeline(Config.fromfile(CONFIGS / f'{name}.py')))
     prepared = read(folder / '1.png', 3)
     assert prepared.size == (48, 64) and prepared.data['data_samples'].img_id == 3
     assert prepared.attach([[0, 0, 64, 48]], ['cat'], ['cat']).tolist() == [[0, 0, 64, 48]]
