@@ -38,7 +38,7 @@ from .image_input import (
     picture_name,
     same_size_batches,
 )
-from .prompt_bank import load_config, image_pipeline
+from .prompt_bank import image_pipeline, load_config
 from .reference_bank import encode_references
 from .reference_prompts import (
     POINT_SIZE,
