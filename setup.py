@@ -162,8 +162,12 @@ setup(
     # mmdet, mmengine, mmcv and torch are left out on purpose: two families of distributions
     # provide them under the same import names, and naming one would install it over the other.
     install_requires=read_requirements('runtime.txt'),
-    # `cache_text_embeddings` alone; mmdet's BERT does not work with transformers 5
-    extras_require={'text': ['transformers>=4.30,<5']},
+    extras_require={
+        # `cache_text_embeddings` alone; mmdet's BERT does not work with transformers 5
+        'text': ['transformers>=4.30,<5'],
+        # `export_onnx` alone
+        'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
+    },
     include_package_data=False,
     zip_safe=False,
     cmdclass=commands,

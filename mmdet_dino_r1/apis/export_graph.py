@@ -1,0 +1,215 @@
+"""The detector for one prompt bank and one image size, in a form that ONNX can hold.
+
+Shapes: batch, H, W (fixed), num_points, num_queries, num_prompts, n (detections).
+
+Some parts cannot be exported as they stand. In a copy of the model they are replaced by what gives
+the same numbers, but for rounding; the model itself stays as it is:
+
+- mmcv's deformable attention: its CUDA operator is unknown to ONNX, and its form in PyTorch reads
+  the sizes of the feature maps from a tensor. Here they are plain numbers, as the size is fixed.
+- ``pre_transformer``, for the same reason: positions and valid ratios become constants. There are
+  no padding masks, since the image fills the input.
+- ``pre_decoder`` and ``forward_decoder`` take the length of a tensor, which would fix the batch
+  size; :meth:`PromptedDetector.detect` calls the same modules in the same order.
+- Swin's ``window_reverse`` computes the batch size by dividing; here it is left open.
+- The head's post-processing goes image by image; here over the whole batch.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from types import MethodType
+
+import torch
+from mmcv.ops.multi_scale_deform_attn import (
+    MultiScaleDeformableAttention,
+    multi_scale_deformable_attn_pytorch,
+)
+from mmdet.models.backbones.swin import ShiftWindowMSA
+from mmdet.models.layers import inverse_sigmoid
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from torch import Tensor, nn
+
+from ..models.detectors import DINOR1
+from ..structures import PromptBank, VisualPrompts
+
+
+class PromptedDetector(nn.Module):
+    """Images to detections, for one bank and one size: what goes into the graph.
+
+    Args:
+        model: from :func:`exportable_copy`.
+        bank: the prompts.
+        image_size: (H, W).
+        num_detections: as for ``export_onnx``.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        model: DINOR1,
+        bank: PromptBank,
+        image_size: tuple[int, int],
+        num_detections: int | None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.num_detections = num_detections
+        height, width = image_size
+        self.register_buffer('prompts', bank.embeddings.cpu().float())
+        self.register_buffer('pixels', torch.tensor([width, height, width, height]).float())
+        # what depends on the size alone: taken once from the stage itself, for a batch of one
+        feats = model.extract_feat(torch.zeros(1, 3, height, width))
+        sample = DetDataSample(metainfo=dict(img_shape=image_size, batch_input_shape=image_size))
+        encoder_inputs, _ = model.pre_transformer(feats, [sample])
+        self.spatial_shapes = [tuple(feat.shape[-2:]) for feat in feats]  # numbers
+        self.register_buffer('positions', encoder_inputs['feat_pos'])
+        self.register_buffer('valid_ratios', encoder_inputs['valid_ratios'])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, 3, H, W) uint8 RGB to boxes, scores and labels; see ``export_onnx``."""
+        feats = self.model.extract_feat(self.normalised(images))
+        feat = torch.cat([feat.flatten(2).transpose(1, 2) for feat in feats], dim=1)
+        labels = torch.arange(len(self.prompts))
+        prompts = VisualPrompts.shared(self.prompts, labels, images.shape[0])
+        chunks = [
+            self.detect(feat, chunk)
+            for chunk in prompts.chunks(self.model.test_cfg.get('chunk_size', 0))
+        ]
+        if len(chunks) == 1:
+            return chunks[0]
+        boxes, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True))
+        scores, index = scores.topk(min(self.limit, scores.shape[1]))
+        return _take(boxes, index), scores, labels.gather(1, index)
+
+    @property
+    def limit(self) -> int:
+        """Most detections of an image."""
+        default = self.model.bbox_head.test_cfg.get('max_per_img', self.model.num_queries)
+        return self.num_detections or default
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """As the model's data preprocessor leaves BGR images."""
+        preprocessor, images = self.model.data_preprocessor, images.float()
+        if not preprocessor._channel_conversion:
+            images = images.flip(1)
+        if preprocessor._enable_normalize:
+            images = (images - preprocessor.mean) / preprocessor.std
+        return images
+
+    def detect(self, feat: Tensor, prompts: VisualPrompts) -> tuple[Tensor, Tensor, Tensor]:
+        """The best (query, prompt) pairs; as ``DINOR1Head.predict``, for all images at once.
+
+        Args:
+            feat: (batch, num_points, dim).
+            prompts: of all images, without padding.
+        """
+        model, head = self.model, self.model.bbox_head
+        levels = dict(
+            spatial_shapes=self.spatial_shapes,
+            level_start_index=None,  # for mmcv's operator, which is replaced
+            valid_ratios=self.valid_ratios,
+        )
+        encoded = model.forward_encoder(
+            feat, None, self.positions, **levels, text_dict=prompts.as_text_dict()
+        )
+        memory, fused, visible = (
+            encoded[name] for name in ('memory', 'memory_text', 'text_token_mask')
+        )
+        selection = model.query_selector(
+            *model.gen_encoder_output_proposals(memory, None, self.spatial_shapes),
+            fused,
+            visible,
+            head.cls_branches[-1],
+            head.reg_branches[-1],
+        )
+        states, references = model.decoder(
+            model.query_embedding.weight.expand(memory.shape[0], -1, -1),
+            memory,
+            None,
+            None,
+            selection.boxes_unact.sigmoid(),
+            **levels,
+            reg_branches=head.reg_branches,
+            memory_text=fused,
+            text_attention_mask=~visible,
+        )
+        last = states.shape[0] - 1
+        logits = head.cls_branches[last](states[last], fused, visible)
+        boxes = head.reg_branches[last](states[last]) + inverse_sigmoid(references[last])
+
+        scores = logits.sigmoid().flatten(1)  # (batch, num_queries * num_prompts)
+        limit = min(self.limit, scores.shape[1], head.test_cfg.get('max_per_chunk') or self.limit)
+        scores, index = scores.topk(limit)
+        boxes = _take(bbox_cxcywh_to_xyxy(boxes.sigmoid()), index // len(prompts)) * self.pixels
+        boxes = torch.minimum(boxes.clamp(min=0), self.pixels)
+        return boxes, scores, prompts.labels.gather(1, index % len(prompts))
+
+
+def exportable_copy(model: DINOR1) -> DINOR1:
+    """A copy whose modules have the forms that the top of this file tells of."""
+    model = plain_copy(model)
+    for module in model.modules():
+        if isinstance(module, MultiScaleDeformableAttention):
+            module.forward = MethodType(_deformable_attention, module)
+        elif isinstance(module, ShiftWindowMSA):
+            module.window_reverse = MethodType(_window_reverse, module)
+    return model
+
+
+def plain_copy(model: DINOR1) -> DINOR1:
+    """On the CPU, in eval mode and float32, without the frozen reference model."""
+    model = deepcopy(model, {id(model.reference_model): None}).cpu().float().eval()
+    model.use_autocast = False
+    return model
+
+
+def _deformable_attention(
+    self: MultiScaleDeformableAttention,
+    query: Tensor,
+    key: Tensor | None = None,
+    value: Tensor | None = None,
+    identity: Tensor | None = None,
+    query_pos: Tensor | None = None,
+    key_padding_mask: None = None,
+    reference_points: Tensor | None = None,
+    spatial_shapes: list[tuple[int, int]] = (),
+    **kwargs,
+) -> Tensor:
+    """``MultiScaleDeformableAttention.forward`` in eval mode, batch first and without padding.
+
+    Shapes as in mmcv, but that ``spatial_shapes`` is (h, w) of each level, numbers rather than a
+    tensor.
+    """
+    value = query if value is None else value
+    identity = query if identity is None else identity
+    query = query if query_pos is None else query + query_pos
+    batch, num_queries, _ = query.shape
+    heads, levels, points = self.num_heads, self.num_levels, self.num_points
+    value = self.value_proj(value).unflatten(-1, (heads, -1))
+    offsets = self.sampling_offsets(query).view(batch, num_queries, heads, levels, points, 2)
+    attention = self.attention_weights(query).view(batch, num_queries, heads, levels * points)
+    attention = attention.softmax(-1).view(batch, num_queries, heads, levels, points)
+    centres = reference_points[:, :, None, :, None, :2]
+    if reference_points.shape[-1] == 2:
+        reach = 1 / query.new_tensor([(w, h) for h, w in spatial_shapes])[:, None]
+    else:
+        reach = reference_points[:, :, None, :, None, 2:] * 0.5 / points
+    sampled = multi_scale_deformable_attn_pytorch(
+        value, spatial_shapes, centres + offsets * reach, attention
+    )
+    return self.output_proj(sampled) + identity
+
+
+def _window_reverse(self: ShiftWindowMSA, windows: Tensor, height: int, width: int) -> Tensor:
+    """(batch * num_windows, size, size, dim) to (batch, height, width, dim)."""
+    size = self.window_size
+    rows, columns = height // size, width // size
+    grid = windows.view(-1, rows, columns, size, size, windows.shape[-1])
+    return grid.transpose(2, 3).reshape(-1, height, width, windows.shape[-1])
+
+
+def _take(boxes: Tensor, index: Tensor) -> Tensor:
+    """(batch, m, 4) at (batch, n) -> (batch, n, 4)."""
+    return boxes.gather(1, index[..., None].expand(-1, -1, 4))
