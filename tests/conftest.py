@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -55,12 +57,41 @@ def tiny_shapes(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
-def free_port() -> int:
+def find_free_port() -> int:
     """A TCP port of this machine that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(('127.0.0.1', 0))
         return listener.getsockname()[1]
+
+
+def run_two_ranks(script: str, folder: Path) -> None:
+    """Run a test file as two processes at once, ``python SCRIPT RANK PORT FOLDER``.
+
+    Plain processes: functions of a test file cannot be sent to children under pytest's importlib
+    mode.
+
+    Args:
+        script: ``__file__`` of the test.
+        folder: where the ranks work and leave their results.
+    """
+    port = find_free_port()
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, script, str(rank), str(port), str(folder)],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        for process in ranks:
+            output, _ = process.communicate(timeout=240)
+            assert process.returncode == 0, output[-3000:]
+    finally:
+        for process in ranks:
+            process.kill()
 
 
 def tiny_model_cfg(grqo: dict | None = None, **model) -> Config:

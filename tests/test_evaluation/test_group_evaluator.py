@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
@@ -253,21 +252,11 @@ def evaluate_rank(rank: int, port: int, folder: str) -> None:
 
 
 @pytest.mark.ddp
-def test_two_processes(metas, tmp_path, free_port):
+def test_two_processes(metas, tmp_path):
+    from conftest import run_two_ranks  # the file also runs without pytest's path
+
     (tmp_path / 'metas.json').write_text(json.dumps(metas))
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(free_port), str(tmp_path)],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    for process in ranks:
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, output
+    run_two_ranks(__file__, tmp_path)
     evaluator = make_evaluator(metas)
     evaluator.process(interleaved(metas)[:11])
     expected = evaluator.evaluate(11)

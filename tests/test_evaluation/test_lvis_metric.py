@@ -1,7 +1,6 @@
 """LVIS metric against lvis-api itself, on a generated set of 1203 categories and few images."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -256,22 +255,12 @@ def evaluate_rank(rank: int, port: int, folder: str) -> None:
 
 
 @pytest.mark.ddp
-def test_two_processes(tmp_path, free_port):
+def test_two_processes(tmp_path):
+    from conftest import run_two_ranks  # the file also runs without pytest's path
+
     data = lvis_json(num_images=11)
     (tmp_path / 'lvis.json').write_text(json.dumps(data))
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(free_port), str(tmp_path)],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    for process in ranks:
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, output
+    run_two_ranks(__file__, tmp_path)
     metric = make_metric(str(tmp_path / 'lvis.json'), fixed_ap_dets=9)
     expected = run(metric, samples_of(data))
     for rank in (0, 1):

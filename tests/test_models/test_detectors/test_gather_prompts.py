@@ -1,6 +1,5 @@
 """Two processes on the CPU that share prompts: as one process with the joint batch."""
 
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -99,28 +98,10 @@ def run_rank(rank: int, port: int, folder: str) -> None:
 @pytest.fixture(scope='module')
 def two_ranks(tmp_path_factory):
     """What both ranks computed, case by case."""
-    import socket
+    from conftest import run_two_ranks  # the file also runs without pytest's path
 
     folder = tmp_path_factory.mktemp('ranks')
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        port = listener.getsockname()[1]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(port), str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        for process in ranks:
-            output, _ = process.communicate(timeout=240)
-            assert process.returncode == 0, output[-3000:]
-    finally:
-        for process in ranks:
-            process.kill()
+    run_two_ranks(__file__, folder)
     return [torch.load(folder / f'{rank}.pt', weights_only=True) for rank in (0, 1)]
 
 
