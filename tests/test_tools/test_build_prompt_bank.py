@@ -181,6 +181,7 @@ def test_real_mistakes(tmp_path, tiny, capsys):
 @pytest.mark.ddp
 def test_two_processes_make_the_same_bank(tmp_path, tiny):
     one, two = tmp_path / 'one', tmp_path / 'two'
+    port = str(find_free_port())
     assert main([*tiny, '--out', str(one)]) == 0
     module = ['-m', 'mmdet_dino_r1.tools.build_prompt_bank', *tiny, '--device', 'cpu']
     ranks = [
@@ -196,12 +197,12 @@ def test_two_processes_make_the_same_bank(tmp_path, tiny):
                 LOCAL_RANK=str(rank),
                 WORLD_SIZE='2',
                 MASTER_ADDR='127.0.0.1',
-                MASTER_PORT=str(find_free_port()),
+                MASTER_PORT=port,
             ),
         )
         for rank in (0, 1)
     ]
-    said = [process.communicate(timeout=300)[0] for process in ranks]
+    said = [process.communicate(timeout=120)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], said
     assert one.read_bytes() == two.read_bytes()
     assert ['8 exemplars' in output for output in said] == [True, False]
