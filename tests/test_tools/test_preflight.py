@@ -360,7 +360,8 @@ class TestMistakes:
         ('data/shapes/annotations/val.json', 'mim run mmdet_dino_r1 generate_shapes data/shapes'),
     ],
 )
-def test_where_to_get_what_is_missing(path, said):
+def test_where_to_get_what_is_missing(path, said, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # the checkout may have data of its own, from the demo
     cfg = dict(test_evaluator=dict(type='LVISBoxMetric', ann_file=path))
     found = find_missing(Config(cfg), Namespace(checkpoint='https://host/x.pth'), 'test')
     hints = report_missing(found, 'x.py').split('Remedy')[1].splitlines()[1:-2]
