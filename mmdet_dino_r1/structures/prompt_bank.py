@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor
 
-_NAMED_AT_MOST = 10
+from .named_rows import NAMED_AT_MOST, names_not_finite, repeated_names, with_nearest
 
 
 @dataclass(frozen=True)
@@ -81,12 +80,9 @@ class PromptBank:
             highest, lowest = int(self.exemplars.labels.max()), int(self.exemplars.labels.min())
             if highest >= len(self.class_names) or lowest < 0:
                 raise ValueError(f'Exemplars have labels {lowest} to {highest}.')
-        repeated = sorted(name for name, count in Counter(self.class_names).items() if count > 1)
-        if repeated:
+        if repeated := repeated_names(self.class_names):
             raise ValueError(f'Class names appear twice in a prompt bank: {repeated}')
-        broken = ~torch.isfinite(self.embeddings).all(dim=1)
-        if broken.any():
-            names = [name for name, bad in zip(self.class_names, broken, strict=True) if bad]
+        if names := names_not_finite(self.class_names, self.embeddings):
             raise ValueError(f'Embeddings that are not finite numbers: {_some(names)}')
         for name, value in (('class_ids', self.class_ids), ('labels', self.labels)):
             if value and len(value) != len(self.class_names):
@@ -156,14 +152,10 @@ class PromptBank:
         row = {name: index for index, name in enumerate(self.class_names)}
         missing = [name for name in class_names if name not in row]
         if missing and (not skip_missing or len(missing) == len(class_names)):
-            hints = [
-                f'{name!r} (nearest: {get_close_matches(name, row, n=1, cutoff=0.0)[0]!r})'
-                for name in missing[:_NAMED_AT_MOST]
-            ]
-            more = f' and {len(missing) - len(hints)} more' if len(missing) > len(hints) else ''
             raise ValueError(
                 f'The prompt bank lacks {len(missing)} of {len(class_names)} classes: '
-                f'{", ".join(hints)}{more}. Build the bank from a split with the same class names.'
+                f'{with_nearest(missing, row)}. '
+                'Build the bank from a split with the same class names.'
             )
         found = [(label, row[name]) for label, name in enumerate(class_names) if name in row]
         rows = [index for _, index in found]
@@ -272,6 +264,6 @@ def _join_exemplars(banks: Sequence[PromptBank]) -> BankExemplars | None:
 
 def _some(names: Sequence) -> str:
     """The first few names, and how many more there are."""
-    shown = ', '.join(repr(name) for name in names[:_NAMED_AT_MOST])
-    more = len(names) - _NAMED_AT_MOST
+    shown = ', '.join(repr(name) for name in names[:NAMED_AT_MOST])
+    more = len(names) - NAMED_AT_MOST
     return f'{shown} and {more} more' if more > 0 else shown

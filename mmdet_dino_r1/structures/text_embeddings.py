@@ -6,22 +6,20 @@ Layout of the file, version 1. Tensor: ``embeddings`` (num_classes, text_dim). M
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .named_rows import names_not_finite, repeated_names, with_nearest
 from .tensor_file import TensorFile
 
 HOW_TO_MAKE = 'mim run mmdet_dino_r1 cache_text_embeddings CONFIG --bert NAME_OR_FOLDER --out FILE'
 TEXT_FILE = TensorFile(
     key='text_embeddings', name='file of text embeddings', how_to_make=HOW_TO_MAKE
 )
-_NAMED_AT_MOST = 10
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,9 @@ class TextEmbeddings:
                 f'Text embeddings of {len(self.class_names)} class names must be '
                 f'({len(self.class_names)}, text_dim), got {shape}.'
             )
-        repeated = [name for name, count in Counter(self.class_names).items() if count > 1]
-        if repeated:
-            raise ValueError(f'Class names appear twice in text embeddings: {sorted(repeated)}')
-        broken = ~torch.isfinite(self.embeddings).all(dim=1)
-        if broken.any():
-            names = [name for name, bad in zip(self.class_names, broken, strict=True) if bad]
+        if repeated := repeated_names(self.class_names):
+            raise ValueError(f'Class names appear twice in text embeddings: {repeated}')
+        if names := names_not_finite(self.class_names, self.embeddings):
             raise ValueError(f'Text embeddings that are not finite numbers: {names}')
 
     def __len__(self) -> int:
@@ -76,14 +71,9 @@ class TextEmbeddings:
         """
         row = {name: index for index, name in enumerate(self.class_names)}
         if missing := [name for name in class_names if name not in row]:
-            hints = [
-                f'{name!r} (nearest: {get_close_matches(name, row, n=1, cutoff=0.0)[0]!r})'
-                for name in missing[:_NAMED_AT_MOST]
-            ]
-            more = f' and {len(missing) - len(hints)} more' if len(missing) > len(hints) else ''
             raise ValueError(
                 f'The text embeddings lack {len(missing)} of {len(class_names)} class names: '
-                f'{", ".join(hints)}{more}. Make them for this dataset: {HOW_TO_MAKE}'
+                f'{with_nearest(missing, row)}. Make them for this dataset: {HOW_TO_MAKE}'
             )
         rows = torch.tensor([row[name] for name in class_names], dtype=torch.long)
         return self.embeddings[rows.to(self.embeddings.device)]
