@@ -1,8 +1,11 @@
-"""What README and docs name exists, and the config for one's own data works as printed."""
+"""What README and docs name exists, its two languages agree, its config works as printed."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+READMES = ('README.md', 'README.zh-CN.md')
+PAGES = [*(ROOT / name for name in READMES), *sorted((ROOT / 'docs').glob('*.md'))]
 TOOLS = {path.stem for path in (ROOT / 'mmdet_dino_r1' / 'tools').glob('*.py')}
 CONFIG_NAMES = {path.stem for path in CONFIGS.glob('*.py')}
 
@@ -74,3 +78,171 @@ def test_config_for_own_data_as_printed(tiny_shapes, tmp_path):
     Runner.from_cfg(cfg).train()
     assert (tmp_path / 'work' / 'iter_1.pth').is_file()
     assert list((tmp_path / 'work').glob('*/metrics/iter_1.json'))
+
+
+# --------------------------------------------------------------------- two languages
+Found = tuple[int, str]  # line of the page, what stands there
+NUMBER = r'\d+(?:[.,/]\d+)*'
+
+
+def differences(english: str, chinese: str) -> list[str]:
+    """What one language of the README has and the other lacks, by section; words aside."""
+    pages = sections(english), sections(chinese)
+    for one, other in zip_longest(*pages, fillvalue=(0, 'the end', 0, '')):
+        if one[0] != other[0]:
+            where = [
+                f'{name}:{line} ({"#" * level} {title})'
+                for name, (level, title, line, _) in zip(READMES, (one, other), strict=True)
+            ]
+            return [f'the headings part at {" and ".join(where)}']
+    said = []
+    for (_, title, line, text), (_, _, other_line, other_text) in zip(*pages, strict=True):
+        for what, read in READERS.items():
+            found = list(read(text, line)), list(read(other_text, other_line))
+            said += [f'section "{title}": {told}' for told in unlike(what, *found)]
+    return said
+
+
+def unlike(what: str, ours: list[Found], theirs: list[Found]) -> Iterator[str]:
+    missing = False
+    for name, other, found, known in zip(
+        READMES, READMES[::-1], (ours, theirs), (theirs, ours), strict=True
+    ):
+        left = Counter(value for _, value in known)
+        for line, value in found:
+            left[value] -= 1
+            if left[value] < 0:
+                missing = True
+                yield f'{name}:{line} has {what} {value!r}, {other} lacks it'
+    if not missing and what in ORDERED:
+        for (line, value), (other_line, other) in zip(ours, theirs, strict=True):
+            if value != other:
+                where = f'{READMES[0]}:{line}, {READMES[1]}:{other_line}'
+                yield f'{what} {value!r} stands elsewhere ({where})'
+                return
+
+
+def sections(page: str) -> list[tuple[int, str, int, str]]:
+    """Level, title, first line and text of each section, that before any heading first."""
+    parts: list[tuple[int, str, int, list[str]]] = [(0, 'start', 1, [])]
+    fenced = False
+    for number, line in enumerate(page.splitlines(), 1):
+        fenced ^= line.startswith('```')
+        if not fenced and (heading := re.match(r'(#+) (.+)', line)):
+            parts.append((len(heading[1]), heading[2], number, []))
+        parts[-1][3].append(line)
+    anchors = [re.sub(r'[^\w -]', '', title).lower().replace(' ', '-') for _, title, *_ in parts]
+
+    def numbered(link: re.Match) -> str:
+        """A link within the page by the number of its heading, which has a name per language."""
+        return f'](#heading-{anchors.index(link[1])})' if link[1] in anchors else link[0]
+
+    return [
+        (level, title, number, re.sub(r'\]\(#([^)]+)\)', numbered, '\n'.join(lines)))
+        for level, title, number, lines in parts
+    ]
+
+
+def outside_code(text: str) -> str:
+    """The text with fenced blocks blanked, line by line."""
+    return re.sub(r'^```.*?^```$', lambda block: re.sub('.', '', block[0]), text, flags=re.S | re.M)
+
+
+def matches(form: str, text: str, first: int) -> Iterator[Found]:
+    for match in re.finditer(form, text):
+        yield first + text.count('\n', 0, match.start()), ' '.join(match[1].split())
+
+
+def code_lines(text: str, first: int) -> Iterator[Found]:
+    """Lines of fenced blocks without their comments, fences included."""
+    fenced = False
+    for number, line in enumerate(text.splitlines(), first):
+        if line.startswith('```') or fenced:
+            yield number, re.sub(r'(^|\s+)#\s.*$', '', line)
+        fenced ^= line.startswith('```')
+
+
+def inline_code(text: str, first: int) -> Iterator[Found]:
+    yield from matches(r'`([^`]+)`', outside_code(text), first)
+
+
+def links(text: str, first: int) -> Iterator[Found]:
+    """Targets of links and images."""
+    for line, link in matches(r'(!?\[[^\]]*\]\([^)]+\))', outside_code(text), first):
+        target = link.rpartition('(')[2][:-1]
+        yield line, link[: link.startswith('!')] + re.sub('|'.join(READMES), 'README', target)
+
+
+def table_rows(text: str, first: int) -> Iterator[Found]:
+    """Of each cell of a row the numbers."""
+    for number, line in enumerate(outside_code(text).splitlines(), first):
+        if line.startswith('|'):
+            cells = line.strip('| ').split('|')
+            yield number, ' | '.join(' '.join(re.findall(NUMBER, cell)) for cell in cells)
+
+
+def numbers(text: str, first: int) -> Iterator[Found]:
+    """Numbers in the prose and in inline code."""
+    text = re.sub(r'\]\([^)]*\)', ']', outside_code(text))
+    yield from matches(f'({NUMBER})', text, first)
+
+
+READERS: dict[str, Callable[[str, int], Iterator[Found]]] = {
+    'the code line': code_lines,
+    'the code': inline_code,
+    'the link': links,
+    'the table row with the numbers': table_rows,
+    'the number': numbers,
+}
+ORDERED = ('the code line', 'the table row with the numbers')
+
+
+@pytest.fixture
+def readmes():
+    return [(ROOT / name).read_text(encoding='utf-8') for name in READMES]
+
+
+def test_both_languages_have_the_same_headings_code_links_and_numbers(readmes):
+    found = differences(*readmes)
+    assert not found, '\n'.join(['', *found])
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'told'),
+    [
+        ('make test  ', 'make tests  ', "has the code line 'make tests'"),
+        ('`make lint`', '`make lint` (`mim run mmdet_dino_r1 lint`)', 'mim run mmdet_dino_r1 lint'),
+        ('`python -m mmdet_dino_r1.tools.train CONFIG`', 'a command', 'tools.train CONFIG'),
+        ('dino_r1_swin_t_zeroshot_odinw13.py --', 'other.py --', 'zeroshot_odinw13.py'),
+        ('(docs/export.md)', '(docs/inference.md)', "the link 'docs/export.md'"),
+        ('![', '[', "the link '!docs/demo_detections.jpg'"),
+        ('| 49.1 |', '| 49.2 |', '49.2'),
+        ('| 49.1 |', '| 49.1 | 49.1 |', 'the table row'),
+        ('57.9', '58.9', "the number '58.9'"),
+        ('### ', '#### ', 'the headings part'),
+        ('# my_config.py', '# other_config.py', None),
+    ],
+)
+def test_a_change_of_one_language_alone_is_told(readmes, old, new, told):
+    for index in range(len(READMES)):
+        changed = list(readmes)
+        assert old in changed[index]
+        changed[index] = changed[index].replace(old, new, 1)
+        found = differences(*changed)
+        if told is None:
+            assert not found
+        else:
+            assert any(told in line for line in found)
+            form = r'(section ".+": |the headings part at )README[\w.-]*:\d+ '
+            assert all(re.match(form, line) for line in found)
+
+
+def test_lines_of_code_keep_their_order(readmes):
+    english, chinese = readmes
+    lines = [
+        'from mmdet_dino_r1 import DINOR1Inferencer',
+        'from mmdet_dino_r1.apis import Reference',
+    ]
+    assert '\n'.join(lines) in english
+    (told,) = differences(english.replace('\n'.join(lines), '\n'.join(lines[::-1])), chinese)
+    assert 'stands elsewhere' in told

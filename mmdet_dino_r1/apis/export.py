@@ -135,7 +135,7 @@ class Differences:
     """How far onnxruntime is from PyTorch, at worst.
 
     Attributes:
-        boxes: pixels, over the four numbers of a box; inf where a detection has no counterpart.
+        boxes: pixels, over (x1, y1, x2, y2); inf where a detection has no counterpart.
         scores: of a detection.
     """
 
@@ -200,6 +200,11 @@ def load_detector(
     """A ``DINOR1`` in eval mode on the CPU, from config and checkpoint; or itself, as it is.
 
     Args: see :func:`export_onnx`.
+
+    Raises:
+        FileNotFoundError: there is no such config or checkpoint.
+        ValueError: a config without a checkpoint or of another model, a checkpoint that cannot be
+            loaded safely, or a model together with what belongs to a config.
     """
     if isinstance(model, nn.Module):
         if checkpoint is not None or cfg_options:

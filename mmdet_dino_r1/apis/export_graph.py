@@ -90,7 +90,7 @@ class PromptedDetector(nn.Module):
         return self.num_detections or default
 
     def normalised(self, images: Tensor) -> Tensor:
-        """As the model's data preprocessor leaves BGR images."""
+        """(batch, 3, H, W) RGB, as the model's data preprocessor leaves BGR images; same shape."""
         preprocessor, images = self.model.data_preprocessor, images.float()
         if not preprocessor._channel_conversion:
             images = images.flip(1)

@@ -107,6 +107,10 @@ def build_prompt_bank(
 def load_config(config: str | Path | Config, cfg_options: dict | None) -> Config:
     """A config by path, by the name of a shipped one, or as it is, with changes merged.
 
+    Args:
+        config: path, shipped name, or the config, which is changed in place.
+        cfg_options: changes, dotted key to value.
+
     Raises:
         FileNotFoundError: there is no such file, and none of that name is shipped.
     """

@@ -115,7 +115,7 @@ class AnnotationTable:
         return np.bincount(rows, minlength=len(self.categories)).tolist()
 
     def told(self, rows: Iterable[int], with_box: bool = False) -> tuple[str, ...]:
-        """Which annotations these are: 'annotation 7 of image 3'."""
+        """Which annotations these rows are: 'annotation 7 of image 3', or also ``with_box``."""
         said = []
         for row in rows:
             image = self.image_ids[self.image[row]] if self.image[row] >= 0 else None

@@ -77,7 +77,13 @@ def _dropped(table: AnnotationTable, wanted: Sequence[str], reader: str) -> list
 
 
 def check_num_classes(table: AnnotationTable, labels: int, num_classes: int) -> list[Problem]:
-    """Whether the denoising label embedding has a row for each label of the training set."""
+    """Whether the denoising label embedding has a row for each label of the training set.
+
+    Args:
+        table: the training set's file.
+        labels: how many labels the training set has.
+        num_classes: rows of the embedding, ``model.bbox_head.num_classes``.
+    """
     if labels <= num_classes:
         return []
     what = f'{labels} classes to train on, but model.bbox_head.num_classes is {num_classes}'
@@ -86,7 +92,12 @@ def check_num_classes(table: AnnotationTable, labels: int, num_classes: int) -> 
 
 
 def check_same_classes(train: AnnotationTable, val: AnnotationTable) -> list[Problem]:
-    """How the classes of training and validation differ."""
+    """How the classes of training and validation differ.
+
+    Args:
+        train: the file that is trained on.
+        val: the file of the validation, which the problems are of.
+    """
     trained, tested = _ids(train), _ids(val)
     problems = []
     if extra := [name for name in tested if name not in trained]:

@@ -84,6 +84,10 @@ class CocoJsonDataset(CocoDataset):
 
         The one place between parsing the file, which may take seconds, and
         looking up the classes in it.
+
+        Raises:
+            ValueError: If the file is not COCO JSON, names a category twice,
+                or lacks a class that is asked for.
         """
         try:
             api = COCO(local_path)

@@ -37,7 +37,10 @@ class Problem:
     def of(
         cls, level: str, kind: str, where: str, what: str, remedy: str, found: Iterable
     ) -> Problem:
-        """A problem of everything found."""
+        """A problem of everything found, which is counted and of which the first are examples.
+
+        Args: as the class's attributes; ``found`` is what is wrong, one entry each.
+        """
         found = list(found)
         return cls(level, kind, where, what, remedy, len(found), tuple(map(str, found[:EXAMPLES])))
 
@@ -53,7 +56,10 @@ note = partial(Problem.of, 'note')
 
 
 def number(count: int | Sequence, one: str, many: str = '') -> str:
-    """'1 box', '2 boxes'; without ``many`` an s is put after ``one``."""
+    """A count, or that of a sequence, in words.
+
+    '1 box', '2 boxes'; without ``many`` an s is put after ``one``.
+    """
     count = count if isinstance(count, int) else len(count)
     return f'{count} {one if count == 1 else many or one + "s"}'
 
@@ -64,12 +70,12 @@ def classes(names: Sequence) -> str:
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
-    """The first names, quoted."""
+    """The first names, at ``most`` so many, quoted."""
     return ', '.join(map(repr, names[:most])) + (', …' if len(names) > most else '')
 
 
 def near_names(names: Sequence[str], known: Iterable[str]) -> list[str]:
-    """The names quoted; those that become examples with the one that was probably meant."""
+    """The names quoted; those that become examples with the known one that was probably meant."""
     by_folded = {str(other).strip().casefold(): other for other in known}
     said = []
     for name in names[:EXAMPLES]:

@@ -28,6 +28,7 @@ class DatasetGroup(ConcatDataset):
         common: what the members share, such as ``type`` and ``pipeline``; a member's own arguments
             go first.
         skip_missing: leave out members whose annotation file does not exist, rather than fail.
+        lazy_init: as for mmdet's ``ConcatDataset``.
 
     Attributes:
         names: of the members in use, in order.
@@ -35,6 +36,7 @@ class DatasetGroup(ConcatDataset):
         prompt_sources: ``prompts`` of each member by name, None where it gave none.
 
     Raises:
+        TypeError: ``only`` is a single text.
         KeyError: ``only`` has an unknown name.
         FileNotFoundError: files are missing, and ``skip_missing`` is False or nothing is left.
     """

@@ -133,7 +133,13 @@ class ExemplarDataset(BaseDetDataset):
         return self._class_ids
 
     def load_data_list(self) -> list[dict]:
-        """Choose the exemplars; one entry per image that carries some."""
+        """Choose the exemplars; one entry per image that carries some.
+
+        Raises:
+            FileNotFoundError: If there is no annotation file.
+            ValueError: If it is not COCO JSON, or lacks a class wanted or any
+                box that could serve.
+        """
         coco = self._read()
         categories = self._categories(coco)  # id -> our name
         candidates = candidate_boxes(coco, categories, self.ann_file)
@@ -253,7 +259,8 @@ class ExemplarDataset(BaseDetDataset):
         where ``LoadAnnotations`` stands.
 
         Raises:
-            ValueError: If the pipeline does more than resize.
+            ValueError: If the image cannot be read or has another size than
+                annotated, or the pipeline does more than resize.
         """
         info = self.get_data_info(idx)
         labels = info.pop('exemplar_labels')
@@ -276,7 +283,16 @@ class ExemplarDataset(BaseDetDataset):
 
 
 def check_only_resized(metainfo: dict, ori_shape: tuple[int, int]) -> None:
-    """Raise if the boxes cannot be scaled from ``ori_shape``, (h, w)."""
+    """Make sure that boxes of the image file can be scaled to the network input.
+
+    Args:
+        metainfo (dict): Of the data sample: what the pipeline did.
+        ori_shape (tuple[int, int]): Height and width as annotated, in pixels.
+
+    Raises:
+        ValueError: If the file has another size, or the pipeline did more
+            than resize.
+    """
     found = metainfo.get('ori_shape', ori_shape)[:2]
     if tuple(found) != tuple(ori_shape):
         raise ValueError(

@@ -23,6 +23,9 @@ class SameSizeBatchSampler(BatchSampler):
         sampler: over a dataset whose ``get_data_info`` tells ``height`` and ``width``.
         batch_size: most images of a batch.
         drop_last: not wanted in a test; must be False.
+
+    Raises:
+        ValueError: ``drop_last`` is True.
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, drop_last: bool = False) -> None:

@@ -97,6 +97,10 @@ def class_distance(one: ShapeClass, other: ShapeClass) -> float:
     Outlines are compared at their best relative rotation and mirroring;
     colours in Lab at the better of the two pairings, because stripes of a on
     b look like stripes of b on a.
+
+    Args:
+        one (ShapeClass): A class.
+        other (ShapeClass): Another; which is which does not matter.
     """
     texture = float(one.texture != other.texture)
 

@@ -96,6 +96,13 @@ def draw_object(
 ) -> DrawnObject | None:
     """Draw one object of a class at a random place.
 
+    Args:
+        shape (ShapeClass): Its class.
+        label (int): Index of the class.
+        size (int): Height and width of the image in pixels.
+        difficulty (ShapesDifficulty): Rendering parameters.
+        rng (np.random.Generator): Source of all randomness.
+
     Returns:
         DrawnObject or None: ``None`` if too much of it lies outside.
     """

@@ -52,6 +52,9 @@ class DatasetGroupEvaluator(Evaluator):
         metrics: Config of a metric that keeps one result per image, such as ``CocoMetric``,
             without ``ann_file``. It is built for each member with that member's file; an
             ``outfile_prefix`` is continued by ``.<name>``.
+
+    Raises:
+        TypeError: ``metrics`` is no dict.
     """
 
     def __init__(self, metrics: dict) -> None:
@@ -66,7 +69,11 @@ class DatasetGroupEvaluator(Evaluator):
 
     @Evaluator.dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict) -> None:
-        """Set the group's meta information; builds the metrics of its members."""
+        """Set the group's meta information; builds the metrics of its members.
+
+        Raises:
+            ValueError: the tested dataset is no group, or a name occurs twice or is 'mean'.
+        """
         Evaluator.dataset_meta.fset(self, dataset_meta)
         datasets = dataset_meta.get('datasets') if isinstance(dataset_meta, dict) else None
         if not datasets:
@@ -94,6 +101,10 @@ class DatasetGroupEvaluator(Evaluator):
         Args:
             data_samples: Predictions with the meta keys ``dataset_name`` and ``img_id``.
             data_batch: What the model was given.
+
+        Raises:
+            TypeError: The metric does not keep one result per image.
+            ValueError: A sample is of no dataset of the group.
         """
         samples = [
             sample.to_dict() if isinstance(sample, BaseDataElement) else sample

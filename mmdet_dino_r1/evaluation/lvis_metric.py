@@ -98,7 +98,11 @@ class LVISBoxMetric(BaseMetric):
 
     @BaseMetric.dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict) -> None:
-        """Set the tested dataset's meta information; its classes must be in the file."""
+        """Set the tested dataset's meta information.
+
+        Raises:
+            ValueError: If a class is not in the file.
+        """
         self._dataset_meta = dataset_meta
         # here, not after hours of testing
         self._category_ids = self._ids_of(dataset_meta['classes'])
@@ -111,6 +115,9 @@ class LVISBoxMetric(BaseMetric):
             data_samples: With ``img_id`` and ``pred_instances``: ``bboxes`` ``(n, 4)`` as
                 x1, y1, x2, y2 in pixels of the original image, ``scores`` and ``labels``
                 ``(n, )``.
+
+        Raises:
+            ValueError: If an image is not in the annotation file.
         """
         for sample in data_samples:
             image, pred = sample['img_id'], sample['pred_instances']
@@ -151,7 +158,11 @@ class LVISBoxMetric(BaseMetric):
         """Compute both APs.
 
         Args:
-            results: Parts: ids of images, and their ``DETECTION`` records.
+            results: Parts: ids of images, ``(num_images, )``, and their ``DETECTION`` records,
+                ``(n, )``.
+
+        Returns:
+            Values by key, in [0, 1] or -1.
         """
         images, found = join_parts(results)
         fixed = self._per_category(found)

@@ -79,5 +79,10 @@ def cell_of(config: str) -> tuple[str, str] | None:
 
 
 def paper_number(model: str, benchmark: str) -> str | None:
-    """What the paper reports, as it writes it; None if it does not."""
+    """What the paper reports, as it writes it; None if it does not.
+
+    Args:
+        model: Key of ``MODELS``.
+        benchmark: Key of ``BENCHMARKS``.
+    """
     return dict(zip(BENCHMARKS, PAPER[model], strict=False)).get(benchmark)

@@ -74,7 +74,7 @@ class ExemplarChoice:
         """The whole first image as an exemplar of no class (label -1).
 
         Args:
-            boxes_like: any tensor with the dtype and device that ``boxes`` should have.
+            boxes_like: of any shape, with the dtype and device that ``boxes`` should have.
         """
         return cls(
             image_index=torch.zeros(1, dtype=torch.long),

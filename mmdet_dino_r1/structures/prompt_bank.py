@@ -22,6 +22,9 @@ class BankExemplars:
         image_ids: id of each one's image in the annotation file.
         file_names: path of that image below the image folder.
         embeddings: (num_exemplars, dim), or None where only the means were kept.
+
+    Raises:
+        ValueError: lengths differ.
     """
 
     labels: Tensor
@@ -55,6 +58,10 @@ class PromptBank:
         exemplars: what the embeddings are means of, or None where unknown.
         labels: label of each row in the dataset that is tested; None: the row's number. Set by
             :meth:`aligned_to`.
+
+    Raises:
+        ValueError: there is no class, a name occurs twice, an embedding is not finite, or shapes
+            or lengths do not belong together.
     """
 
     class_names: tuple[str, ...]

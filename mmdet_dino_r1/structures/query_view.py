@@ -60,6 +60,9 @@ class QueryView:
         boxes: (num_stages, num_queries, 4).
         scores: (num_stages, num_queries, num_prompts) in [0, 1].
         truth: rewards; None where no ground truth was given.
+
+    Raises:
+        ValueError: there is no prompt, or shapes do not belong together.
     """
 
     image_id: int | str

@@ -31,6 +31,10 @@ class TextEmbeddings:
         embeddings: (num_classes, text_dim).
         provenance: how they were made, in plain JSON values: ``bert``, ``checkpoint``, ``source``,
             ``transformers_version``, ``package_version``.
+
+    Raises:
+        ValueError: there is no name, one occurs twice, an embedding is not finite, or there are
+            not as many embeddings as names.
     """
 
     class_names: tuple[str, ...]

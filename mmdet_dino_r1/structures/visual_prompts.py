@@ -19,6 +19,9 @@ class VisualPrompts:
         embeddings: (bs, num_prompts, dim).
         labels: (bs, num_prompts) long: the class that each prompt stands for,
             ``PADDING_LABEL`` at padding.
+
+    Raises:
+        ValueError: the shapes do not belong together.
     """
 
     embeddings: Tensor

@@ -263,7 +263,7 @@ def _between(readers: Sequence[Reader], tables: dict[str, AnnotationTable]) -> l
 
 # ------------------------------------------------------------------------- text
 def report_problems(problems: Sequence[Problem], config: str) -> str:
-    """All problems in one message, each with examples and remedy."""
+    """All problems of a config in one message, each with examples and remedy."""
     counts = {level: sum(p.level == level for p in problems) for level in _LEVELS}
     said = ', '.join(number(count, level) for level, count in counts.items() if count)
     lines = [f'the data of {config}: {said or "no problem found"}.']
@@ -277,7 +277,12 @@ def report_problems(problems: Sequence[Problem], config: str) -> str:
 
 
 def describe(table: AnnotationTable, uses: Collection[str]) -> str:
-    """What is in a file, in three lines."""
+    """What is in a file, and what it is used for, in three lines.
+
+    Args:
+        table: the file.
+        uses: of 'train', 'val', 'test', 'prompts' and 'metric'.
+    """
     found = table.summary()
     fewest = list(found['boxes_by_class'].items())
     return (

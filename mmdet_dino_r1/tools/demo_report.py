@@ -86,6 +86,10 @@ def read_scalars(root: Path) -> tuple[list[dict], list[dict]]:
 def read_split(root: Path, name: str) -> SplitRun:
     """Read metrics, annotations and the source of the prompts of a test.
 
+    Args:
+        root: Folder of the demo.
+        name: ``base`` or ``novel``.
+
     Raises:
         FileNotFoundError: If the split was not tested, or its data are gone.
     """
@@ -119,6 +123,11 @@ def read_split(root: Path, name: str) -> SplitRun:
 
 def read_detections(path: Path, root: Path, name: str) -> dict[int, list[dict]]:
     """Read the detections that ``CocoMetric`` wrote, by image id.
+
+    Args:
+        path: The file.
+        root: Folder of the demo, for messages.
+        name: Of the split, for messages.
 
     Raises:
         FileNotFoundError: If the test did not write them.
@@ -193,6 +202,14 @@ def make_rows(
     """Rows of the figure: the split's first images that hold 2 to 4 classes.
 
     They are taken in the order of the file, not by how well they turned out.
+
+    Args:
+        run: The split's test.
+        detections: Of :func:`read_detections`.
+        num_rows: Most rows.
+
+    Raises:
+        FileNotFoundError: If an image is missing or cannot be read.
     """
     names = {cat['id']: cat['name'] for cat in run.coco['categories']}
     truth = defaultdict(list)

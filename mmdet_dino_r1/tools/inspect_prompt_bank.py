@@ -132,7 +132,7 @@ def format_table(bank: PromptBank, statistics: BankStatistics, top: int = 50) ->
 
 
 def format_outliers(statistics: BankStatistics, top: int = 50) -> str:
-    """The exemplars that stand apart, worst first; at most ``top``, 0 for all."""
+    """The exemplars that stand apart by the statistics, worst first; at most ``top``, 0 for all."""
     outliers = statistics.outliers
     if outliers is None:
         return (
@@ -154,7 +154,7 @@ def format_outliers(statistics: BankStatistics, top: int = 50) -> str:
 
 
 def describe(bank: PromptBank, statistics: BankStatistics) -> dict:
-    """All of it in plain JSON values; what is unknown is None."""
+    """A bank and its statistics in plain JSON values; what is unknown is None."""
     outliers = statistics.outliers
     return dict(
         provenance=bank.provenance,
@@ -165,7 +165,13 @@ def describe(bank: PromptBank, statistics: BankStatistics) -> dict:
 
 
 def describe_class(bank: PromptBank, statistics: BankStatistics, row: int) -> dict:
-    """One class in plain JSON values; what is unknown is None."""
+    """One class in plain JSON values; what is unknown is None.
+
+    Args:
+        bank: that has the class.
+        statistics: of this bank.
+        row: of the class in the bank.
+    """
     nearest = int(statistics.nearest[row])
     return dict(
         name=bank.class_names[row],
@@ -259,7 +265,12 @@ def image_folders(bank: PromptBank) -> list[str | None]:
 
 
 def rows_to_show(bank: PromptBank, statistics: BankStatistics) -> list[int]:
-    """All classes in order; of too many those with outliers first, then the confusable ones."""
+    """All classes in order; of too many those with outliers first, then the confusable ones.
+
+    Args:
+        bank: to be shown.
+        statistics: of this bank.
+    """
     if len(bank) <= SHEET_AT_MOST:
         return list(range(len(bank)))
     row_of = {name: row for row, name in enumerate(bank.class_names)}

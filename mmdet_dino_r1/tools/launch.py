@@ -62,7 +62,12 @@ def launch(stage: str) -> None:
 
 
 def check_data(cfg: Config, args: argparse.Namespace) -> None:
-    """End where the annotation files are wrong; say what is merely odd and go on."""
+    """End where the annotation files are wrong; say what is merely odd and go on.
+
+    Args:
+        cfg: the config, ``--cfg-options`` merged.
+        args: what mmdet's own parser made of the command line.
+    """
     problems = find_problems(cfg, 'train')
     if any(problem.is_error for problem in problems):
         remedy = 'To start nevertheless: --cfg-options check_data=False'
@@ -110,7 +115,12 @@ def explain_unknown_config(config: str) -> str:
 
 
 def explain_unknown_type(error: KeyError, cfg: Config) -> str | None:
-    """One line on a mistyped ``type=``, with near names; None if ``error`` is another one."""
+    """One line on a mistyped ``type=``, with near names; None if ``error`` is another one.
+
+    Args:
+        error: raised while the run was built.
+        cfg: the config, in which the place is looked up.
+    """
     match = _UNKNOWN_TYPE.match(str(error.args[0]) if error.args else '')
     if match is None:
         return None
@@ -154,7 +164,12 @@ def is_first_process(launcher: str) -> bool:
 
 
 def stop(message: str, launcher: str) -> NoReturn:
-    """End with exit status 2; of several processes only the first says why."""
+    """End with a message and exit status 2; of several processes only the first says why.
+
+    Args:
+        message: what is wrong, and the remedy.
+        launcher: as on the command line.
+    """
     if is_first_process(launcher):
         print(f'mmdet_dino_r1: {message}', file=sys.stderr, flush=True)
     sys.exit(2)

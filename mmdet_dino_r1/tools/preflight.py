@@ -87,7 +87,7 @@ def find_missing(cfg: Config, args: argparse.Namespace, stage: str) -> list[Need
 
 
 def report_missing(missing: list[Needed], config: str) -> str:
-    """All missing paths in one message, then what to do."""
+    """All missing paths of a config in one message, then what to do."""
     count = f'{len(missing)} path{"s" if len(missing) > 1 else ""}'
     lines = [f'nothing was started: {count} that {config} needs cannot be found.']
     by_owner = defaultdict(lambda: defaultdict(list))

@@ -58,7 +58,13 @@ class Member:
 
 
 def weights(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[Needed]:
-    """Checkpoints named on the command line or in the config."""
+    """Checkpoints named on the command line or in the config.
+
+    Args:
+        cfg: the config, ``--cfg-options`` merged.
+        args: what mmdet's own parser made of the command line.
+        stage: 'train' or 'test'.
+    """
     if stage == 'test':
         path = args.checkpoint
         if _is_local(path):
@@ -79,13 +85,13 @@ def weights(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[Neede
 
 
 def datasets(node: object, key: str) -> Iterator[Needed]:
-    """Paths of the datasets that the loader under ``node`` reads."""
+    """Paths of the datasets that the loader under ``node`` reads; ``key`` is its config key."""
     for member in members(node, key):
         yield from _of_member(member, _one_dataset(member.cfg, member.key))
 
 
 def members(node: object, key: str) -> Iterator[Member]:
-    """The innermost datasets under ``node``, through wrappers of any kind.
+    """The innermost datasets under ``node``, whose config key is ``key``, through all wrappers.
 
     Of a ``DatasetGroup`` those that ``only`` leaves and, with ``skip_missing``, those that have
     their annotation file; all of them where none has.
@@ -152,7 +158,12 @@ def _one_dataset(dataset: dict, key: str) -> Iterator[Needed]:
 
 
 def evaluators(node: object, key: str) -> Iterator[Needed]:
-    """Annotation files of metrics; these are taken as they stand, without any data_root."""
+    """Annotation files of metrics; these are taken as they stand, without any data_root.
+
+    Args:
+        node: config of an evaluator or a metric, or a list of them.
+        key: its dotted config key.
+    """
     if isinstance(node, (list, tuple)):
         for index, child in enumerate(node):
             yield from evaluators(child, f'{key}.{index}')

@@ -104,6 +104,9 @@ def summed(rows: Sequence[dict], form: str) -> tuple[np.ndarray, np.ndarray]:
     Args:
         rows: logged lines.
         form: regular expression, see ``SUMMED_LOSSES``.
+
+    Returns:
+        Two arrays of (num_rows,), of the rows that have one.
     """
     steps, sums = [], []
     for row in rows:

@@ -30,7 +30,7 @@ def draw_queries(image: np.ndarray, views: Mapping[str, QueryView]) -> np.ndarra
     a last row shows how the rewards are distributed, in the colours of the models' titles.
 
     Args:
-        image: what the views are of, in any size.
+        image: (height, width, 3), what the views are of, in any size.
         views: by title of the model; all of this image, with as many stages.
 
     Returns:

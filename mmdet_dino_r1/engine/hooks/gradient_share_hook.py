@@ -52,7 +52,7 @@ class GradientShareHook(Hook):
 
 
 def split_losses(losses: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Sum of the GRQO losses, and of all the others that are optimised."""
+    """Sum of the GRQO losses, and of all the others that are optimised; both scalar."""
     optimised = {name: value for name, value in losses.items() if 'loss' in name}
     grqo = sum(value for name, value in optimised.items() if 'grqo' in name)
     return grqo, sum(value for name, value in optimised.items() if 'grqo' not in name)

@@ -102,11 +102,19 @@ class PromptBankHook(Hook):
     # --- when ---------------------------------------------------------------------------
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Prompts for the validation set, from the weights as they are now."""
+        """Prompts for the validation set, from the weights as they are now.
+
+        Raises:
+            ValueError: no prompts can be had for it, or, with ``strict``, other weights made them.
+        """
         self._install(runner, runner.val_dataloader, may_reuse=False)
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Prompts for the test set."""
+        """Prompts for the test set.
+
+        Raises:
+            ValueError: as for a validation.
+        """
         self._install(runner, runner.test_dataloader, may_reuse=True)
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:

@@ -63,7 +63,11 @@ class QueryViewHook(Hook):
         self._validations = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse what could not be drawn, before hours of training."""
+        """Refuse what could not be drawn, before hours of training.
+
+        Raises:
+            ValueError: the validation set is a group.
+        """
         loop = runner.val_loop
         if loop is not None and hasattr(loop.dataloader.dataset, 'datasets'):
             raise ValueError(

@@ -30,6 +30,10 @@ class SampleLookup:
     def entries(self, batch_idx: int, samples: list[DetDataSample]) -> list[tuple[int, dict]]:
         """Index and ``data_info`` of each sample.
 
+        Args:
+            batch_idx: number of the batch in its epoch, from 0.
+            samples: of this batch.
+
         Raises:
             RuntimeError: the samples are others than the sampler promised.
         """

@@ -39,6 +39,9 @@ class DINOR1Head(GroundingDINOHead):
         query_reward: config of the reward, from a match cost.
         **kwargs: the parent's. ``num_classes`` is the size of the denoising label embedding:
             at least the number of classes of the training set.
+
+    Raises:
+        TypeError: the assigner of ``train_cfg`` is no :class:`BatchedHungarianAssigner`.
     """
 
     def __init__(
@@ -85,7 +88,8 @@ class DINOR1Head(GroundingDINOHead):
 
         Args:
             hidden_states: (num_layers, bs, num_denoising + num_queries, dim).
-            references: num_layers + 1 boxes that the layers start from.
+            references: num_layers + 1 times (bs, num_denoising + num_queries, 4), the boxes that
+                the layers start from.
             memory_text: (bs, num_prompts, dim) fused prompts.
             text_token_mask: (bs, num_prompts) bool, all True.
             selection: what the encoder selected; supervised like a decoder layer.
@@ -238,7 +242,8 @@ class DINOR1Head(GroundingDINOHead):
 
         Args:
             hidden_states: (num_layers, bs, num_queries, dim).
-            references: num_layers + 1 boxes that the layers start from.
+            references: num_layers + 1 times (bs, num_queries, 4), the boxes that the layers start
+                from.
             memory_text: (bs, num_prompts, dim) fused prompts.
             text_token_mask: (bs, num_prompts) bool, True where the prompt counts.
             prompt_labels: (bs, num_prompts) long, class of each prompt, -1 at padding.

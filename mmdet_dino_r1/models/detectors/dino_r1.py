@@ -9,6 +9,8 @@ The stages, in the order in which ``loss`` and ``predict`` call them:
          --bbox_head--> detections, or matching, rewards and losses
 
 Shapes: bs, num_points (sum of H*W over levels), num_queries, num_prompts, dim.
+Names: encoder_inputs, decoder_inputs = what ``pre_transformer`` returns; choice = exemplars of the
+step; batch_data_samples = meta information and, in training, ``gt_instances``.
 """
 
 from __future__ import annotations
@@ -59,6 +61,9 @@ class DINOR1(GroundingDINO):
         prompt_banks: what :meth:`set_prompt_bank` was given, by name of the dataset; None is
             the name of the one for all.
         reference_model: the frozen snapshot for GRQO's KL.
+
+    Raises:
+        ValueError: ``prompt_encoder.num_levels`` is not the model's number of feature levels.
     """
 
     def __init__(
@@ -142,6 +147,9 @@ class DINOR1(GroundingDINO):
     ) -> tuple[dict, dict]:
         """Select queries and, in training, add the denoising ones.
 
+        Args: as the parent's; ``memory`` is (bs, num_points, dim), ``text_token_mask``
+            (bs, num_prompts) and True where the prompt counts.
+
         Returns:
             Keyword arguments of :meth:`forward_decoder`, and of the head (``selection``,
             ``dn_meta`` in training, ``memory_text``, ``text_token_mask``).
@@ -199,7 +207,7 @@ class DINOR1(GroundingDINO):
         choice: ExemplarChoice,
         indices: Tensor,
     ) -> Tensor:
-        """The path up to the objectness, for the reference model's snapshot.
+        """The path up to the objectness, (bs, num_queries), for the reference model's snapshot.
 
         Args and returns: see :meth:`ReferenceModel.objectness_logits`.
         """
@@ -226,6 +234,9 @@ class DINOR1(GroundingDINO):
         Args:
             batch_inputs: (bs, 3, H, W) normalised images.
             batch_data_samples: with ``gt_instances``.
+
+        Raises:
+            ValueError: a label is not below ``bbox_head.num_classes``.
         """
         feats = self.extract_feat(batch_inputs)
         encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
@@ -319,7 +330,7 @@ class DINOR1(GroundingDINO):
         Several boxes of a class on one image are averaged.
 
         Raises:
-            RuntimeError: there are neither.
+            RuntimeError: there are neither, or only some samples carry prompts.
         """
         carried = ['prompt_instances' in sample for sample in batch_data_samples]
         if not any(carried):

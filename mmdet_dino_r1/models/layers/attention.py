@@ -33,7 +33,21 @@ class FusedMultiheadAttention(MultiheadAttention):
         key_padding_mask: Tensor | None = None,
         **kwargs,
     ) -> Tensor:
-        """Attend, with the residual. All tensors batch first; masks are True where hidden."""
+        """Attend, with the residual. All tensors batch first; masks are True where hidden.
+
+        Args:
+            query: (bs, num_queries, dim).
+            key: (bs, num_keys, dim).
+            value: the same shape.
+            query_pos: the shape of ``query``, added to it; None: nothing is.
+            key_pos: the shape of ``key``, likewise.
+            attn_mask: (num_queries, num_keys) bool, or None.
+            key_padding_mask: (bs, num_keys) bool, or None.
+            **kwargs: mmcv's others, without effect.
+
+        Returns:
+            The shape of ``query``.
+        """
         identity = query
         query = query if query_pos is None else query + query_pos
         key = key if key_pos is None else key + key_pos

@@ -40,7 +40,7 @@ def prompt_text_contrast(prompts: Tensor, texts: Tensor, logit_scale: Tensor | f
     Args:
         prompts: (num_classes, dim), one per class; only their directions count.
         texts: (num_classes, dim), in the same order; only their directions count.
-        logit_scale: what the cosines are multiplied by; the inverse of a temperature.
+        logit_scale: scalar that the cosines are multiplied by; the inverse of a temperature.
 
     Returns:
         Scalar, the mean of both directions: 0 for one class, log(num_classes) where all texts

@@ -21,6 +21,12 @@ class Matches(NamedTuple):
     """Matched pairs of all layers and images, layer by layer.
 
     Each a (num_pairs,) long tensor on the CPU; every layer has the same number of pairs.
+
+    Attributes:
+        layer: decoder layer of the pair.
+        image: its image of the batch.
+        query: which of the layer's queries for that image.
+        gt: which of that image's boxes.
     """
 
     layer: Tensor
@@ -40,7 +46,13 @@ class PromptFocalLossCost(BinaryFocalLossCost):
     def __call__(
         self, pred_instances: InstanceData, gt_instances: InstanceData, **kwargs
     ) -> Tensor:
-        """(num_preds, num_gts) cost from ``scores`` (logits) and ``positive_maps``."""
+        """(num_preds, num_gts) cost from ``scores`` (logits) and ``positive_maps``.
+
+        Args:
+            pred_instances: ``scores`` (num_preds, num_prompts).
+            gt_instances: ``positive_maps`` (num_gts, num_prompts).
+            **kwargs: the parent's, without effect.
+        """
         return self._focal_loss_cost(pred_instances.scores, gt_instances.positive_maps)
 
 

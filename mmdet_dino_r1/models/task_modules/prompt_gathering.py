@@ -1,4 +1,4 @@
-"""Prompts shared by all ranks: what is drawn from, and the embeddings.
+"""Prompts shared by all ranks (ours): what is drawn from, and the embeddings.
 
 All ranks know the labels of all boxes and draw from them with one seed, so that they agree
 without being told; each encodes the exemplars that lie on its own images, and the embeddings
