@@ -12,6 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('*.py')}
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'mmdet_dino_r1').rglob('*.py')}
 MODULES = {name for name in MODULES if '/.mim/' not in name}
+WEB_PAGE = {f'mmdet_dino_r1/web/page/{name}' for name in ('index.html', 'page.css', 'page.js')}
+WEB_PAGE |= {
+    f'mmdet_dino_r1/web/page/{name}.js'
+    for name in ('drawing', 'pictures', 'prompts', 'results', 'server')
+}
 LEFT_BEHIND = shutil.ignore_patterns(
     '.git', '.venv*', '.mim', 'build', 'dist', '*.egg-info', '__pycache__', 'data', 'work_dirs'
 )
@@ -45,7 +50,7 @@ def wheel(checkout, tmp_path_factory):
 def test_the_wheel_holds_all_and_only_what_belongs_there(wheel):
     shipped = {f'mmdet_dino_r1/.mim/configs/{name}' for name in CONFIGS}
     index = {f'mmdet_dino_r1/.mim/{name}' for name in ('model-index.yml', 'configs/metafile.yml')}
-    assert set(contents(wheel)) == MODULES | shipped | index
+    assert set(contents(wheel)) == MODULES | WEB_PAGE | shipped | index
     assert {'mmdet_dino_r1/tools/train.py', 'mmdet_dino_r1/tools/test.py'} <= MODULES
 
 

@@ -1,0 +1,165 @@
+"""Serve the page on which boxes are drawn and detections looked at.
+
+``mim run mmdet_dino_r1 web_demo CONFIG CHECKPOINT``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import socket
+import sys
+from collections.abc import Sequence
+
+from mmengine.config import DictAction
+
+from mmdet_dino_r1.apis import DINOR1Inferencer
+
+_EXAMPLES = """\
+example:
+    web_demo dino_r1_swin_t_coco.py epoch_12.pth --bank animals.safetensors
+prints an address to open in a browser on this machine; Ctrl+C ends it.
+To use it from your own computer while it runs on a server:
+    ssh -L 7860:127.0.0.1:7860 SERVER
+"""
+_MISSING = (
+    "the page needs flask and waitress: pip install 'mmdet_dino_r1[web]', or "
+    'pip install flask waitress'
+)
+_THREADS = 8  # of the server: pictures are received while the model works
+
+
+def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; see ``--help``."""
+    parser = argparse.ArgumentParser(
+        prog='web_demo',
+        description='Draw boxes on pictures in a browser and see what is found in others.',
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('config', help='config file, or the bare name of a shipped one')
+    parser.add_argument('checkpoint', help='weights')
+    parser.add_argument('--bank', help='prompt bank, whose classes every page starts with')
+    parser.add_argument(
+        '--host',
+        default='127.0.0.1',
+        help='address to listen on (default %(default)s: this machine alone); there is no password',
+    )
+    parser.add_argument('--port', type=int, default=7860, help='(default %(default)s; 0: any)')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1 (default: a GPU where there is one)')
+    parser.add_argument(
+        '--max-upload-mb',
+        type=float,
+        default=20,
+        metavar='MB',
+        help='largest file of a picture (default %(default)s)',
+    )
+    parser.add_argument(
+        '--max-side',
+        type=int,
+        default=8000,
+        metavar='PIXELS',
+        help='longest side of a picture (default %(default)s)',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train'
+    )
+    options = parser.parse_args(args)
+    if not 0 <= options.port <= 65535:
+        parser.error(f'--port {options.port}: ports go from 0 to 65535')
+    for name in ('max_upload_mb', 'max_side'):
+        if not getattr(options, name) > 0:
+            parser.error(f'--{name.replace("_", "-")} must be positive')
+    return options
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = parse_args(args)
+    try:
+        import waitress
+
+        from mmdet_dino_r1.web.server import Limits, create_app
+        from mmdet_dino_r1.web.shared_detector import SharedDetector
+    except ModuleNotFoundError as error:
+        if error.name not in ('flask', 'werkzeug', 'waitress'):
+            raise
+        print(f'web_demo: {_MISSING}', file=sys.stderr)
+        return 2
+    try:
+        listener = open_port(options.host, options.port)  # before the model, which takes time
+        inferencer = DINOR1Inferencer(
+            options.config,
+            options.checkpoint,
+            options.device,
+            show_progress=False,
+            cfg_options=options.cfg_options,
+        )
+        detector = SharedDetector(inferencer, options.bank)
+    except (ValueError, OSError) as error:
+        print(f'web_demo: {error}', file=sys.stderr)
+        return 2
+    local = is_loopback(listener)
+    limits = Limits(options.max_upload_mb, options.max_side)
+    server = waitress.create_server(
+        create_app(detector, limits, local),
+        sockets=[listener],
+        threads=_THREADS,
+        # It takes in a whole body before the application, whose limit answers in words, sees it.
+        max_request_body_size=4 * limits.max_upload_bytes,
+    )
+    if not local:
+        print(
+            f'web_demo: warning: whoever reaches {options.host} can use this page; there is no '
+            'password, and the connection is not encrypted.',
+            file=sys.stderr,
+        )
+    print(f'Open {address(listener)} in a browser; Ctrl+C ends it.', flush=True)
+    server.run()
+    return 0
+
+
+def open_port(host: str, port: int) -> socket.socket:
+    """Take a port, not yet listening.
+
+    Args:
+        host: name or address to listen on.
+        port: 0 takes a free one.
+
+    Raises:
+        OSError: the host is unknown, or the port is taken; says what to do.
+    """
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise OSError(f'--host {host} is no address of this machine: {error.strerror}') from error
+    listener = socket.socket(family, kind)
+    if sys.platform != 'win32':  # there it would let two programs share the port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(place)
+        listener.listen()  # without this, Linux lets two that have not begun to listen share it
+    except OSError as error:
+        listener.close()
+        raise OSError(
+            f'cannot listen on {host}, port {port}: {error.strerror}. If the port is taken, choose '
+            'another with --port (0: any free one).'
+        ) from error
+    return listener
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches a socket."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
+def address(listener: socket.socket) -> str:
+    """What to type into a browser."""
+    host, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = socket.gethostname()
+    return f'http://[{host}]:{port}/' if ':' in host else f'http://{host}:{port}/'
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The web page: boxes drawn on pictures, detections in others. ``server.py`` alone needs Flask."""

@@ -1,0 +1,191 @@
+"""The page's server: a Flask application around one model.
+
+Whoever reaches the address may use it; there are no users. What protects them from other sites in
+the same browser: the page carries a secret, its session's token, that every request but reading
+must show in a header; on loopback only local names are answered to, lest a site's own name be
+pointed here (DNS rebinding); and the page may load nothing from elsewhere (CSP).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import mimetypes
+from dataclasses import dataclass
+from threading import Lock
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, g, jsonify, render_template, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from .page_session import LONGEST_CLASS_NAME, PageSessions, SessionGone
+from .shared_detector import LOWEST_SCORE, SharedDetector
+from .uploads import read_upload
+
+TOKEN_HEADER = 'X-Page-Token'
+_LOCAL_NAMES = {'localhost', '127.0.0.1', '::1'}
+_HEADERS = {
+    'Content-Security-Policy': (
+        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    'Cross-Origin-Resource-Policy': 'same-origin',
+    'Referrer-Policy': 'no-referrer',
+    'X-Content-Type-Options': 'nosniff',
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server accepts.
+
+    Attributes:
+        max_upload_mb: most MB (10^6 bytes) of a picture's file.
+        max_side: most pixels of a picture's longer side.
+        max_pictures: most pictures of a page, references and targets together.
+        max_sessions: most open pages.
+    """
+
+    max_upload_mb: float = 20
+    max_side: int = 8000
+    max_pictures: int = 24
+    max_sessions: int = 8
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """The same in bytes."""
+        return int(self.max_upload_mb * 1e6)
+
+
+def create_app(detector: SharedDetector, limits: Limits | None = None, local: bool = True) -> Flask:
+    """Build the application.
+
+    Args:
+        detector: finds things.
+        limits: of what is accepted.
+        local: the server listens on loopback only, and answers to local names only.
+    """
+    limits = limits or Limits()
+    # Windows may know .js as plain text, which browsers refuse to run with `nosniff`.
+    mimetypes.add_type('text/javascript', '.js')
+    app = Flask(__name__, static_folder='page', static_url_path='/page', template_folder='page')
+    app.config['MAX_CONTENT_LENGTH'] = limits.max_upload_bytes
+    app.sessions = PageSessions(limits.max_sessions, limits.max_pictures)
+    reading = Lock()
+    settings = dict(
+        max_upload_mb=limits.max_upload_mb,
+        lowest_score=LOWEST_SCORE,
+        longest_class_name=LONGEST_CLASS_NAME,
+        bank_classes=detector.bank_classes,
+    )
+    _guard(app, local)
+    _answer_errors_as_json(app, limits)
+
+    @app.get('/')
+    def page() -> Response:
+        token = app.sessions.open().token
+        response = app.make_response(
+            render_template('index.html', token=token, settings=json.dumps(settings))
+        )
+        response.headers['Cache-Control'] = 'no-store'  # each page has a session of its own
+        return response
+
+    @app.post('/api/pictures')
+    def add_picture() -> Response:
+        name, content = request.args.get('name', ''), request.get_data()
+        with reading:  # unpacked, a picture may take hundreds of MB
+            picture = read_upload(name, content, limits.max_side, detector.decode)
+        height, width = picture.size
+        return jsonify(id=g.page.add(picture), name=picture.name, width=width, height=height)
+
+    @app.delete('/api/pictures/<picture_id>')
+    def remove_picture(picture_id: str) -> Response:
+        g.page.remove(picture_id)
+        return jsonify({})
+
+    @app.post('/api/detect')
+    def detect() -> Response:
+        sent = _sent_object()
+        return jsonify(detector.detect(g.page, g.page.read_prompts(sent), sent.get('picture')))
+
+    @app.post('/api/coco')
+    def coco() -> Response:
+        sent = _sent_object()
+        threshold = sent.get('threshold')
+        if not isinstance(threshold, int | float):
+            raise ValueError('threshold must be a number.')
+        return jsonify(detector.coco(g.page, g.page.read_prompts(sent), threshold))
+
+    @app.post('/api/bank')
+    def bank() -> Response:
+        content = detector.bank_file(g.page, g.page.read_prompts(_sent_object()))
+        return Response(content, mimetype='application/octet-stream')
+
+    return app
+
+
+def _sent_object() -> dict:
+    """The JSON object in the request's body.
+
+    Raises:
+        ValueError: there is none.
+    """
+    sent = request.get_json(silent=True)
+    if not isinstance(sent, dict):
+        raise ValueError('The request is not what this page sends; reload the page.')
+    return sent
+
+
+def _guard(app: Flask, local: bool) -> None:
+    """Turn away requests that do not come from the page, and send the protecting headers."""
+
+    @app.before_request
+    def check_origin() -> tuple[Response, int] | None:
+        if local and _host_name(request.host) not in _LOCAL_NAMES:
+            return jsonify(error='This server answers to local names only.'), 403
+        if request.method not in ('GET', 'HEAD', 'OPTIONS'):
+            g.page = app.sessions.get(request.headers.get(TOKEN_HEADER, ''))
+        return None
+
+    @app.after_request
+    def add_headers(response: Response) -> Response:
+        response.headers.update(_HEADERS)
+        return response
+
+
+def _answer_errors_as_json(app: Flask, limits: Limits) -> None:
+    """Every error becomes ``{error: message}``, for the page to show."""
+
+    @app.errorhandler(RequestEntityTooLarge)
+    def too_large(_: Exception) -> tuple[Response, int]:
+        message = (
+            f'The file is larger than {limits.max_upload_mb:g} MB (the server was started with '
+            'this --max-upload-mb).'
+        )
+        return jsonify(error=message), 413
+
+    @app.errorhandler(SessionGone)
+    def gone(error: SessionGone) -> tuple[Response, int]:
+        return jsonify(error=str(error)), 403
+
+    @app.errorhandler(ValueError)  # UnusablePicture, TooManyPictures and the detector's own
+    def refused(error: ValueError) -> tuple[Response, int]:
+        return jsonify(error=str(error)), 400
+
+    @app.errorhandler(HTTPException)
+    def http(error: HTTPException) -> tuple[Response, int]:
+        return jsonify(error=error.description), error.code
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> tuple[Response, int]:
+        _log.exception('A request failed.')
+        return jsonify(error=f'The server failed: {type(error).__name__}: {error}'), 500
+
+
+def _host_name(host: str) -> str | None:
+    """'127.0.0.1:7860' -> '127.0.0.1'; None where it is no host."""
+    try:
+        return urlsplit(f'//{host}').hostname
+    except ValueError:
+        return None

@@ -1,0 +1,59 @@
+"""A tiny model with random weights whose scores differ, and pictures as files."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS, build_tiny, tiny_model_cfg
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from mmdet_dino_r1.apis import DINOR1Inferencer
+
+
+@pytest.fixture(scope='session')
+def tiny_files(tmp_path_factory):
+    """Config and checkpoint."""
+    root = tmp_path_factory.mktemp('tiny')
+    cfg = Config.fromfile(CONFIGS / 'dino_r1_r18_shapes.py')
+    cfg.model = tiny_model_cfg()
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if step['type'] == 'Resize':
+            step.scale = (64, 64)
+    cfg.dump(root / 'tiny.py')
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = build_tiny()
+    for branch in model.bbox_head.cls_branches:  # scores that differ, not all at the prior
+        torch.nn.init.zeros_(branch.bias)
+    torch.save(dict(state_dict=model.state_dict()), root / 'tiny.pth')
+    return root / 'tiny.py', root / 'tiny.pth'
+
+
+@pytest.fixture(scope='session')
+def inferencer(tiny_files):
+    return DINOR1Inferencer(*tiny_files, 'cpu', show_progress=False)
+
+
+@pytest.fixture(scope='session')
+def photos(tmp_path_factory):
+    """Files '0.png', '1.png' and '2.png' of 80 x 60 pixels of noise."""
+    root = tmp_path_factory.mktemp('photos')
+    for seed in range(3):
+        (root / f'{seed}.png').write_bytes(encoded(seed))
+    return root
+
+
+@pytest.fixture(scope='session')
+def encode():
+    return encoded
+
+
+def encoded(seed, size=(80, 60), format='PNG', **options):
+    """A picture's file; ``size`` is width and height."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), np.uint8)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, format, **options)
+    return file.getvalue()
