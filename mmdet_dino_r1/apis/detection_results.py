@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from pathlib import Path
 
 import torch
@@ -50,6 +51,12 @@ def keep_best(found: InstanceData, score_thr: float, top_k: int | None) -> Insta
     return found[keep]
 
 
+def spread_colours(number: int) -> list[tuple[int, int, int]]:
+    """As many colours for drawing, RGB in 0..255, their hues as far apart as they can be."""
+    shares = [hsv_to_rgb(index / number, 0.9, 0.85) for index in range(number)]
+    return [tuple(round(255 * share) for share in colour) for colour in shares]
+
+
 def to_dict(
     name: str, image_size: tuple[int, int], found: InstanceData, class_names: Sequence[str]
 ) -> dict:
@@ -77,12 +84,13 @@ def to_coco(results: dict, root: str | Path | None = None) -> dict:
     """Results as a COCO data set: the detections stand as annotations with a ``score``.
 
     Ids count from 1; images that could not be read are left out. ``annotations`` alone is what
-    COCO calls a result file (pycocotools' ``loadRes``).
+    COCO calls a result file (pycocotools' ``loadRes``). The empty ``segmentation`` says that there
+    are boxes only; some importers insist on the key.
 
     Args:
         results: what :class:`DINOR1Inferencer` returned.
         root: folder that the images' ``file_name`` are relative to; None leaves the paths as they
-            were given.
+            were given. URLs stay as they are.
 
     Returns:
         ``images``, ``categories`` and ``annotations``; boxes are (x, y, width, height) in pixels.
@@ -101,7 +109,7 @@ def to_coco(results: dict, root: str | Path | None = None) -> dict:
         images.append(
             dict(
                 id=image_id,
-                file_name=name if root is None else Path(os.path.relpath(name, root)).as_posix(),
+                file_name=name if root is None else _relative(name, root),
                 height=prediction['height'],
                 width=prediction['width'],
             )
@@ -116,9 +124,15 @@ def to_coco(results: dict, root: str | Path | None = None) -> dict:
                     category_id=label + 1,
                     bbox=[x1, y1, x2 - x1, y2 - y1],
                     area=(x2 - x1) * (y2 - y1),
+                    segmentation=[],
                     iscrowd=0,
                     score=score,
                 )
             )
     categories = [dict(id=label + 1, name=name) for label, name in enumerate(results['classes'])]
     return dict(images=images, categories=categories, annotations=annotations)
+
+
+def _relative(name: str, root: str | Path) -> str:
+    """A path as seen from a folder, with '/'; a URL as it is."""
+    return name if '://' in name else Path(os.path.relpath(name, root)).as_posix()

@@ -60,13 +60,13 @@ class PreparedImage:
         """Give the data sample prompts of its own.
 
         Args:
-            boxes: boxes and points, in pixels as read.
+            boxes: boxes (x1, y1, x2, y2) and points (x, y), in pixels as read.
             classes: name of each one's class.
             names: all classes, in label order.
             point_size: see :func:`exemplar_boxes`, as for the errors.
 
         Returns:
-            (n, 4) boxes in pixels as read.
+            (n, 4) boxes (x1, y1, x2, y2) in pixels as read.
         """
         drawn = exemplar_boxes(boxes, self.size, self.name, point_size)
         sample = self.data['data_samples']
@@ -122,7 +122,8 @@ class ImageReader:
         try:
             read = self.load(source)
         except Exception as error:  # each decoder has its own
-            raise UnreadableImage(f'{name} cannot be read as an image: {error}') from error
+            reason = ' '.join(str(error).split())  # in one line
+            raise UnreadableImage(f'{name} cannot be read as an image: {reason}') from error
         pixels = read['img']
         data = self.transform(dict(read, img_id=index))
         check_only_resized(data['data_samples'].metainfo, pixels.shape[:2])
@@ -130,18 +131,23 @@ class ImageReader:
 
 
 def list_images(inputs: Image | Sequence[Image]) -> list[Image]:
-    """Single inputs as a list; a folder as its images, by name.
+    """Inputs as a list; a folder, also one of several inputs, as its images, by name.
 
     Raises:
-        FileNotFoundError: the folder has no image.
+        FileNotFoundError: a folder has no image.
+        TypeError: an input is neither path nor array.
     """
     if isinstance(inputs, list | tuple):
-        return list(inputs)
-    if isinstance(inputs, np.ndarray) or '://' in str(inputs) or not Path(inputs).is_dir():
+        return [image for item in inputs for image in list_images(item)]
+    name = describe(inputs, '://')
+    if '://' in name or not Path(name).is_dir():
         return [inputs]
     found = sorted(path for path in Path(inputs).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
-        raise FileNotFoundError(f'The folder {inputs} has no image ({", ".join(IMAGE_SUFFIXES)}).')
+        raise FileNotFoundError(
+            f'The folder {inputs} has no image ({", ".join(IMAGE_SUFFIXES)}); those in it are not '
+            'searched.'
+        )
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -28,7 +29,7 @@ from torch import nn
 
 from ..engine.bank_builder import weights_fingerprint
 from ..structures import PromptBank, load_prompt_bank
-from .detection_results import drop_beaten_by_negatives, keep_best, to_dict
+from .detection_results import drop_beaten_by_negatives, keep_best, spread_colours, to_dict
 from .image_input import (
     Image,
     ImageReader,
@@ -74,7 +75,8 @@ class DINOR1Inferencer(BaseInferencer):
 
     Raises:
         FileNotFoundError: there is no such config or checkpoint.
-        ValueError: the checkpoint cannot be loaded safely, or the test pipeline is unknown.
+        ValueError: the checkpoint cannot be loaded safely, the test pipeline is unknown, or there
+            is no such device.
     """
 
     def __init__(
@@ -94,6 +96,10 @@ class DINOR1Inferencer(BaseInferencer):
         config = load_config(deepcopy(model), cfg_options)
         register_all_modules(init_default_scope=True)
         device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f'The device {device!r} cannot be used: {error}') from error
         super().__init__(config, str(weights), device, 'mmdet', show_progress)
 
     # --- what the base class builds -----------------------------------------------------
@@ -208,15 +214,16 @@ class DINOR1Inferencer(BaseInferencer):
         the other images change what is found in one, beyond rounding.
 
         Args:
-            inputs: path, URL, folder (not those in it) or (h, w, 3) uint8 BGR array, or a list.
+            inputs: path, URL, folder (not those in it) or (h, w, 3) uint8 BGR array, or a list
+                of them.
             batch_size: most images at a time.
             boxes: prompts on the images themselves, instead of those set: (x1, y1, x2, y2) boxes
-                or (x, y) points in pixels; for a list of inputs, a list of boxes each.
+                or (x, y) points in pixels; for a list of inputs, a list of boxes for each image.
             classes: names of ``boxes``, likewise; a single text for all of them.
             negatives: those of ``classes`` that only compete; see :meth:`set_prompts`.
             score_thr: lowest score of what is given out and drawn.
             top_k: most detections per class and image; None: no limit.
-            skip_broken: go on where an image cannot be read.
+            skip_broken: go on where an image cannot be read, or is too small for the model.
             return_datasamples: ``DetDataSample`` instead of plain values.
             out_dir: folder that gets the drawn images, as ``vis/<name>.jpg``.
             return_vis: return the drawn images.
@@ -224,18 +231,21 @@ class DINOR1Inferencer(BaseInferencer):
             wait_time: seconds a window stays; 0: until a key is pressed.
 
         Returns:
-            ``predictions``, one per input in their order: a dict of ``image``, ``height``,
+            ``predictions``, one per image in their order: a dict of ``image``, ``height``,
             ``width``, ``labels``, ``class_names``, ``scores`` and ``bboxes`` (x1, y1, x2, y2) in
             pixels of the image, best first, or a data sample; None for a broken image.
             ``visualization``: (h, w, 3) RGB arrays likewise, empty without ``return_vis``.
-            ``classes``: names in label order. ``broken``: message by the name of the image.
+            ``classes``: names in label order. ``best_scores``: highest score of each class in
+            all images, below ``score_thr`` or not; 0 for one that has none. ``broken``:
+            message by the name of the image.
 
         Raises:
             RuntimeError: there are no prompts.
             UnreadableImage: and not ``skip_broken``.
             FileNotFoundError: a folder without images.
             ValueError: a box is unusable, or lengths do not agree; ``negatives`` with
-                ``model.test_cfg.chunk_size``, which compares classes only chunk by chunk.
+                ``model.test_cfg.chunk_size``, which compares classes only chunk by chunk; an image
+                has fewer feature points than the model queries, and not ``skip_broken``.
         """
         images = list_images(inputs)
         own = None
@@ -255,8 +265,16 @@ class DINOR1Inferencer(BaseInferencer):
                 'or give boxes= and classes= for these images.'
             )
 
+        chunk_size = self.model.test_cfg.get('chunk_size', 0)
+        if rivals and 0 < chunk_size < len(wanted + rivals):
+            raise ValueError(
+                'Negative classes compete with all others, but model.test_cfg.chunk_size splits '
+                'the classes; set it to 0.'
+            )
+
         results: list = [None] * len(images)
         pictures: list = [None] * len(images)
+        best = torch.zeros(len(wanted))
         broken: dict[str, str] = {}
         taken: set[str] = set()
         visible = self.show_progress and sys.stdout.isatty()
@@ -265,9 +283,18 @@ class DINOR1Inferencer(BaseInferencer):
             images, own, wanted + rivals, broken if skip_broken else None, bar
         )
         for batch in same_size_batches(prepared, batch_size):
-            found = self.forward(batch, len(wanted), len(rivals))
+            try:
+                found = self.forward(batch, len(wanted), len(rivals))
+            except ValueError as error:  # images of this size are too small
+                messages = {image.name: f'{image.name}: {error}' for image in batch}
+                if not skip_broken:
+                    raise ValueError(messages[batch[0].name]) from error
+                broken |= messages
+                continue
             for image, sample in zip(batch, found, strict=True):
-                sample.pred_instances = keep_best(sample.pred_instances, score_thr, top_k)
+                every = sample.pred_instances
+                best.scatter_reduce_(0, every.labels, every.scores.float(), 'amax')
+                sample.pred_instances = keep_best(every, score_thr, top_k)
                 if out_dir is not None or show or return_vis:
                     out_file = out_dir and Path(out_dir) / 'vis' / picture_name(image, taken)
                     picture = self.visualize(image, sample, wanted, out_file, show, wait_time)
@@ -280,6 +307,7 @@ class DINOR1Inferencer(BaseInferencer):
             predictions=results,
             visualization=pictures if return_vis else [],
             classes=wanted,
+            best_scores=dict(zip(wanted, best.tolist(), strict=True)),
             broken=broken,
         )
 
@@ -299,6 +327,10 @@ class DINOR1Inferencer(BaseInferencer):
             names: all classes, in label order.
             broken: gets the messages of images that cannot be read; None: they end it.
             bar: moves with each image.
+
+        Raises:
+            UnreadableImage: an image cannot be read, and ``broken`` is None.
+            ValueError: a box is unusable, or the pipeline crops, pads or flips.
         """
         for index, image in enumerate(images):
             try:
@@ -324,14 +356,11 @@ class DINOR1Inferencer(BaseInferencer):
             batch: the images.
             num_wanted: labels below are classes that are given out.
             num_negatives: so many labels follow, of classes that only compete.
+
+        Raises:
+            ValueError: an image has fewer feature points than the model queries.
         """
         data = self.collate_fn([image.data for image in batch])
-        chunk_size = self.model.test_cfg.get('chunk_size', 0)
-        if num_negatives and 0 < chunk_size < num_wanted + num_negatives:
-            raise ValueError(
-                'Negative classes compete with all others, but model.test_cfg.chunk_size splits '
-                'the classes; set it to 0.'
-            )
         with self._every_pair() if num_negatives else nullcontext():
             samples = [sample.cpu() for sample in self.model.test_step(data)]
         if num_negatives:
@@ -370,18 +399,35 @@ class DINOR1Inferencer(BaseInferencer):
         show: bool = False,
         wait_time: float = 0,
     ) -> np.ndarray:
-        """Draw the detections of an image; returns (h, w, 3) uint8 in RGB order."""
-        self.visualizer.dataset_meta = dict(classes=class_names, palette='random')
-        self.visualizer.add_datasample(
-            image.name,
-            image.pixels[..., ::-1].astype(np.uint8),
-            sample,
-            draw_gt=False,
-            show=show,
-            wait_time=wait_time,
-            pred_score_thr=-1.0,  # what remains is drawn
-            out_file=out_file and str(out_file),
+        """Draw the detections of an image.
+
+        Args:
+            image: as it was read.
+            sample: its detections, all of which are drawn.
+            class_names: what the labels stand for.
+            out_file: file to write; None writes none.
+            show: open a window.
+            wait_time: seconds it stays; 0: until a key is pressed.
+
+        Returns:
+            (h, w, 3) uint8 in RGB order.
+        """
+        self.visualizer.dataset_meta = dict(
+            classes=class_names, palette=spread_colours(len(class_names))
         )
+        with warnings.catch_warnings():
+            # said of boxes that touch the border
+            warnings.filterwarnings('ignore', message='.* is out of bounds')
+            self.visualizer.add_datasample(
+                image.name,
+                image.pixels[..., ::-1].astype(np.uint8),
+                sample,
+                draw_gt=False,
+                show=show,
+                wait_time=wait_time,
+                pred_score_thr=-1.0,  # what remains is drawn
+                out_file=out_file and str(out_file),
+            )
         return self.visualizer.get_image()
 
     def postprocess(
@@ -391,7 +437,14 @@ class DINOR1Inferencer(BaseInferencer):
         class_names: Sequence[str],
         return_datasamples: bool = False,
     ) -> dict | DetDataSample:
-        """The detections of an image in the form that was asked for."""
+        """The detections of an image in the form that was asked for.
+
+        Args:
+            image: as it was read.
+            sample: its detections.
+            class_names: what the labels stand for.
+            return_datasamples: give ``sample`` itself instead of plain values.
+        """
         if return_datasamples:
             return sample
         return to_dict(image.name, image.size, sample.pred_instances, class_names)

@@ -36,7 +36,13 @@ def encode_references(
     Raises:
         UnreadableImage: an image cannot be read.
         ValueError: a box is unusable.
+        TypeError: a reference is none.
     """
+    for reference in references:
+        if not isinstance(reference, Reference):
+            raise TypeError(
+                f'A reference is Reference(image, boxes, classes), not {type(reference).__name__}.'
+            )
     names = tuple(dict.fromkeys(name for ref in references for name in ref.classes))
     embeddings, labels, boxes, image_ids, file_names = [], [], [], [], []
     for index, reference in enumerate(references):

@@ -44,7 +44,20 @@ class Reference:
 
 
 def describe(image: str | PathLike | np.ndarray, array_name: str) -> str:
-    """What messages and results call an image: its path or URL, or ``array_name``."""
+    """What messages and results call an image: its path or URL, or ``array_name``.
+
+    Args:
+        image: path, URL or (h, w, 3) array.
+        array_name: for an array, which has no name of its own.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if not isinstance(image, str | PathLike | np.ndarray):
+        raise TypeError(
+            'An image is a path, a URL or a uint8 (height, width, 3) array in BGR order, not '
+            f'{type(image).__name__}; np.asarray(image)[..., ::-1] makes one of an RGB PIL image.'
+        )
     return array_name if isinstance(image, np.ndarray) else str(image)
 
 
@@ -59,7 +72,7 @@ def names_per_box(
         where: the image, for messages.
 
     Raises:
-        ValueError: ``boxes`` is no list of boxes or has none, or lengths differ.
+        ValueError: ``boxes`` is no list of boxes or has none, lengths differ, or a name is no text.
     """
     if any(np.ndim(box) != 1 for box in boxes):
         raise ValueError(
@@ -73,6 +86,9 @@ def names_per_box(
             f'{where}: {len(boxes)} boxes but {len(names)} class names; give one name per box, or '
             'a single text for all.'
         )
+    for name in names:
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f'{where}: a class name is a text, got {name!r}.')
     return names
 
 

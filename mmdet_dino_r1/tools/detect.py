@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -52,7 +53,11 @@ class _ReferenceAction(argparse.Action):
 
 
 def box_and_name(text: str) -> tuple[list[float], str]:
-    """'x1,y1,x2,y2:name' or, a point, 'x,y:name'."""
+    """Read 'x1,y1,x2,y2:name' or, a point, 'x,y:name'.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
     numbers, colon, name = text.partition(':')
     try:
         box = [float(number) for number in numbers.split(',')]
@@ -100,7 +105,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         help='class that only competes: what looks more like it is left out; may be repeated',
     )
     parser.add_argument(
-        '--input', nargs='+', required=True, metavar='PATH', help='folder, or images, or URLs'
+        '--input', nargs='+', required=True, metavar='PATH', help='folders, images and URLs'
     )
     parser.add_argument('--out', type=Path, required=True, help='folder to write to')
     parser.add_argument(
@@ -117,6 +122,10 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train'
     )
     options = parser.parse_args(args)
+    if not 0 <= options.score_thr <= 1:
+        parser.error('--score-thr is a score from 0 to 1; only the drawn ones are in per cent')
+    if options.top_k is not None and options.top_k < 1:
+        parser.error('--top-k must be at least 1')
     if not options.references and options.bank is None:
         parser.error('nothing shows what to look for: give --ref and --box, or --bank')
     for path, boxes in options.references:
@@ -131,17 +140,20 @@ def main(args: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     try:
         results = _detect(options)
-        folder = len(options.input) == 1 and Path(options.input[0]).is_dir()
-        coco = apis.to_coco(results, root=options.input[0] if folder else None)
+        for message in results['broken'].values():
+            print(f'detect: left out: {message}', file=sys.stderr)
+        if all(found is None for found in results['predictions']):
+            raise ValueError('no image could be read; nothing is written.')
+        coco = apis.to_coco(results, root=common_folder(options.input))
         options.out.mkdir(parents=True, exist_ok=True)
         path = options.out / 'predictions.json'
         path.write_text(json.dumps(coco, ensure_ascii=False), encoding='utf-8')
     except (ValueError, OSError) as error:
         print(f'detect: {error}', file=sys.stderr)
         return 2
-    for message in results['broken'].values():
-        print(f'detect: left out: {message}', file=sys.stderr)
     print(summary(coco, path, time.perf_counter() - start))
+    if hint := what_was_missed(coco, results['best_scores'], options.score_thr):
+        print(hint)
     return 1 if results['broken'] else 0
 
 
@@ -165,6 +177,22 @@ def _detect(options: argparse.Namespace) -> dict:
     )
 
 
+def common_folder(inputs: Sequence[str]) -> Path | None:
+    """The folder that all inputs lie in, which file names of the JSON are relative to.
+
+    Importers look for file names in a folder of images, and some refuse absolute ones.
+
+    Args:
+        inputs: folders, files and URLs; a folder counts as such, a file as the one it lies in.
+
+    Returns:
+        None where there are only URLs.
+    """
+    paths = [Path(item).absolute() for item in inputs if '://' not in item]
+    folders = [path if path.is_dir() else path.parent for path in paths]
+    return Path(os.path.commonpath(folders)) if folders else None
+
+
 def summary(coco: dict, path: Path, seconds: float) -> str:
     """What was found, in a few lines.
 
@@ -183,6 +211,29 @@ def summary(coco: dict, path: Path, seconds: float) -> str:
     return (
         f'{path}: {len(coco["annotations"])} detections in {len(coco["images"])} images, '
         f'{seconds:.1f} s\n{shown}{more}'
+    )
+
+
+def what_was_missed(coco: dict, best_scores: dict[str, float], score_thr: float) -> str:
+    """A line on classes whose every score lies below the threshold; empty where there are none.
+
+    Args:
+        coco: what was written.
+        best_scores: highest score by class, see :class:`DINOR1Inferencer`.
+        score_thr: lowest score given out.
+    """
+    found = {annotation['category_id'] for annotation in coco['annotations']}
+    missed = [
+        f'{category["name"]} {best_scores[category["name"]]:.2f}'
+        for category in coco['categories']
+        if category['id'] not in found
+    ]
+    if not missed:
+        return ''
+    more = f' and {len(missed) - 10} more classes' if len(missed) > 10 else ''
+    return (
+        f'highest score, all below --score-thr {score_thr:g}: {", ".join(missed[:10])}{more}. '
+        'Scores are not calibrated: try a lower --score-thr.'
     )
 
 

@@ -30,10 +30,11 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config, DictAction
 from torch.utils.data import Dataset
 
-from mmdet_dino_r1 import apis
+from mmdet_dino_r1.apis.prompt_bank import image_pipeline
 from mmdet_dino_r1.apis.query_view import view_dataset
 from mmdet_dino_r1.apis.weights import load_weights
-from mmdet_dino_r1.engine.bank_builder import weights_fingerprint
+from mmdet_dino_r1.engine.bank_builder import encode_prompt_bank, weights_fingerprint
+from mmdet_dino_r1.engine.hooks.tested_sets import exemplar_source
 from mmdet_dino_r1.shipped import config_path
 from mmdet_dino_r1.structures import PromptBank, load_prompt_bank, protocol_summary
 from mmdet_dino_r1.structures.query_view import QueryView
@@ -136,7 +137,7 @@ def look(options: argparse.Namespace) -> dict[str, Viewed]:
         load_weights(model, checkpoint)
         model.to(device)
         given = options.bank[place] if options.bank else None
-        bank = prompts_of(cfg, checkpoint, model, dataset, device, given)
+        bank = prompts_of(cfg, checkpoint, model, dataset, given)
         model.set_prompt_bank(bank)
         views = view_dataset(model, dataset, options.images, options.image_ids)
         found[label] = Viewed(checkpoint, bank, views)
@@ -148,17 +149,15 @@ def prompts_of(
     checkpoint: str,
     model: torch.nn.Module,
     dataset: Dataset,
-    device: str,
     given: str | None,
 ) -> PromptBank:
     """The bank that a test of the checkpoint would use, or the one given.
 
     Args:
         cfg: whose ``prompt_bank`` hook chooses the exemplars.
-        checkpoint: to encode them with.
-        model: with its weights, which a bank must have been made with.
+        checkpoint: the file of the model's weights, to name it.
+        model: encodes them; a bank should have been made with its weights.
         dataset: whose classes are prompted.
-        device: to encode on.
         given: file of a bank; None takes the hook's, else encodes one.
     """
     classes = dataset.metainfo['classes']
@@ -168,16 +167,7 @@ def prompts_of(
     path = given or choice.get('path')
     skip_missing = choice.get('skip_missing', False)
     if path is None:
-        bank = apis.build_prompt_bank(
-            cfg,
-            checkpoint,
-            shots=choice.get('shots', 16),
-            seed=choice.get('seed', 0),
-            classes=list(classes),
-            skip_missing=skip_missing,
-            keep_exemplars=False,
-            device=device,
-        )
+        bank = _encoded(cfg, checkpoint, model, dataset, choice)
     else:
         bank = load_prompt_bank(path)
         if bank.provenance.get('weights') != weights_fingerprint(model):
@@ -187,6 +177,35 @@ def prompts_of(
                 file=sys.stderr,
             )
     return bank.aligned_to(classes, skip_missing)
+
+
+def _encoded(
+    cfg: Config, checkpoint: str, model: torch.nn.Module, dataset: Dataset, choice: dict
+) -> PromptBank:
+    """Encode the exemplars that ``bank`` of the ``prompt_bank`` hook chooses."""
+    split = exemplar_source(choice, cfg)
+    if split.pop('match', 'name') == 'id':
+        split['category_ids'] = list(dataset.cat_ids)
+    chosen = {key: choice[key] for key in ('shots', 'seed', 'skip_missing') if key in choice}
+    exemplars = DATASETS.build(
+        dict(
+            type='ExemplarDataset',
+            classes=list(dataset.metainfo['classes']),
+            pipeline=image_pipeline(cfg),
+            **split,
+            **chosen,
+        )
+    )
+    loader = cfg.test_dataloader
+    return encode_prompt_bank(
+        model,
+        exemplars,
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        keep_exemplars=False,
+        progress=True,
+        provenance=dict(model=Path(cfg.filename or '').stem, checkpoint=Path(checkpoint).name),
+    )
 
 
 def write(found: dict[str, Viewed], out: Path) -> list[Path]:

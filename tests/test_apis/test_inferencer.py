@@ -15,19 +15,26 @@ import pytest
 import torch
 from conftest import CONFIGS, build_tiny, tiny_model_cfg
 from mmcv.transforms import Compose
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from PIL import Image
 from pycocotools.coco import COCO
 
 from mmdet_dino_r1 import build_prompt_bank, load_prompt_bank, save_prompt_bank
 from mmdet_dino_r1.apis import DINOR1Inferencer, Reference, to_coco
-from mmdet_dino_r1.apis.detection_results import drop_beaten_by_negatives, keep_best
+from mmdet_dino_r1.apis.detection_results import (
+    drop_beaten_by_negatives,
+    keep_best,
+    spread_colours,
+)
 from mmdet_dino_r1.apis.image_input import (
     ImageReader,
     PreparedImage,
     UnreadableImage,
+    list_images,
     same_size_batches,
 )
 from mmdet_dino_r1.apis.prompt_bank import image_pipeline
@@ -262,8 +269,12 @@ def test_negatives_take_no_places_and_duplicates_are_suppressed(inferencer, fold
     inferencer.model.bbox_head.test_cfg.update(
         max_per_img=20, nms=dict(type='nms', iou_threshold=0.0)
     )
-    (few,) = inferencer(folder / '0.png', score_thr=0)['predictions']
-    assert 1 <= len(few['scores']) < len(every['scores'])
+    few = inferencer(folder, score_thr=0)['predictions']
+    inferencer.model.bbox_head.test_cfg.nms = None
+    many = inferencer(folder, score_thr=0)['predictions']
+    counts = [[len(found['scores']) for found in of] for of in (few, many)]
+    assert all(1 <= left <= of for left, of in zip(*counts, strict=True))
+    assert sum(counts[0]) < sum(counts[1])
 
 
 def test_score_and_top_k_by_hand():
@@ -396,6 +407,37 @@ def test_broken_images_are_named_and_the_others_go_on(inferencer, folder):
     assert len(to_coco(results)['images']) == 5
 
 
+def test_other_objects_are_refused_in_words(inferencer):
+    with pytest.raises(TypeError, match='An image is a path, .* not Image; np.asarray'):
+        inferencer(Image.fromarray(picture(0)), boxes=[BOX], classes='cat')
+    with pytest.raises(TypeError, match='An image is a path, .* not NoneType'):
+        Reference(None, [BOX], 'cat')
+    with pytest.raises(TypeError, match=r'Reference\(image, boxes, classes\), not dict'):
+        inferencer.set_prompts([dict(image=picture(0), boxes=[BOX], classes='cat')])
+    for name in (3, ' ', None):
+        with pytest.raises(ValueError, match=f'the array: a class name is a text, got {name!r}'):
+            Reference(picture(0), [BOX], [name])
+
+
+def test_an_image_too_small_is_left_out_by_name(inferencer, folder, tmp_path, monkeypatch):
+    inferencer.set_prompts(references())
+    usual = inferencer.model.test_step
+
+    def strict(data):  # the tiny model's ten queries find room in any image
+        if data['inputs'][0].shape[-2] < 8:
+            raise ValueError('num_queries=10 but the image has only 8 feature points')
+        return usual(data)
+
+    monkeypatch.setattr(inferencer.model, 'test_step', strict)
+    small = str(tmp_path / 'small.png')
+    cv2.imwrite(small, picture(0, (2, 60)))
+    with pytest.raises(ValueError, match='small.png: .*num_queries'):
+        inferencer([folder / '0.png', small])
+    results = inferencer([small, folder / '0.png'], 2, skip_broken=True)
+    assert results['predictions'][0] is None and results['predictions'][1] is not None
+    assert list(results['broken']) == [small] and 'num_queries' in results['broken'][small]
+
+
 def test_coco_file_loads(inferencer, folder, tmp_path):
     inferencer.set_prompts(references())
     results = inferencer(folder, 4, score_thr=0, top_k=3)
@@ -413,9 +455,26 @@ def test_coco_file_loads(inferencer, folder, tmp_path):
         x, y, width, height = annotations[0]['bbox']
         assert [x, y, x + width, y + height] == pytest.approx(found['bboxes'][0])
         assert annotations[0]['area'] == pytest.approx(width * height)
+        # datumaro, which CVAT imports with, fails where the key is missing
+        assert all(a['segmentation'] == [] for a in annotations)
     assert len(coco.loadRes(coco.dataset['annotations']).anns) == len(coco.anns)
     with pytest.raises(ValueError, match='return_datasamples=False'):
         to_coco(inferencer(folder / '0.png', return_datasamples=True))
+
+
+def test_folders_in_a_list_are_their_images(folder):
+    every = [folder / f'{index}.png' for index in range(6)]
+    assert list_images(folder) == every
+    assert list_images([folder / '5.png', folder, 'gone.png']) == [every[5], *every, 'gone.png']
+
+
+def test_coco_file_names_lie_under_the_root_and_urls_stay():
+    empty = dict(height=1, width=1, labels=[], scores=[], bboxes=[])
+    names = ('/photos/a/1.jpg', 'https://example.org/1.jpg')
+    results = dict(predictions=[dict(empty, image=name) for name in names], classes=('cat',))
+    written = [image['file_name'] for image in to_coco(results, root='/photos')['images']]
+    assert written == ['a/1.jpg', 'https://example.org/1.jpg']
+    assert [image['file_name'] for image in to_coco(results)['images']] == list(names)
 
 
 def test_data_samples_and_pictures(inferencer, folder, tmp_path):
@@ -443,6 +502,25 @@ def test_data_samples_and_pictures(inferencer, folder, tmp_path):
     # nothing found: the image as it was, in RGB
     blank = inferencer(picture(1), score_thr=1.1, return_vis=True)['visualization'][0]
     assert np.abs(blank.astype(int) - plain).max() <= 1
+
+
+@pytest.mark.filterwarnings('error:.*out of bounds')
+def test_boxes_at_the_border_are_drawn_without_a_warning(inferencer):
+    inferencer.set_prompts(references())
+    sample = DetDataSample()
+    sample.pred_instances = InstanceData(
+        bboxes=torch.tensor([[0.0, 0, 64, 64]]),
+        labels=torch.tensor([0]),
+        scores=torch.tensor([0.5]),
+    )
+    image = PreparedImage(0, 'x', picture(1), {})
+    assert inferencer.visualize(image, sample, ('cat', 'dog')).shape == (64, 64, 3)
+
+
+def test_few_classes_are_drawn_in_colours_far_apart():
+    assert spread_colours(1) == [(217, 22, 22)]
+    assert spread_colours(3) == [(217, 22, 22), (22, 217, 22), (22, 22, 217)]
+    assert len(set(spread_colours(80))) == 80
 
 
 def test_a_url_is_read(inferencer, folder, monkeypatch):

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from mmdet_dino_r1 import load_prompt_bank
 from mmdet_dino_r1.apis import DINOR1Inferencer, Reference
-from mmdet_dino_r1.tools.detect import main, parse_args
+from mmdet_dino_r1.tools.detect import common_folder, main, parse_args
 
 REQUIRED = ['c.py', 'w.pth', '--input', 'in', '--out', 'out']
 
@@ -53,6 +53,8 @@ def test_each_box_belongs_to_the_reference_before_it():
         (['--ref', 'a', '--ref', 'b', '--box', '1,2,3,4:cat'], '--ref a has no --box'),
         (['--ref', 'a', '--box', '1,2,3:cat'], 'is not "x1,y1,x2,y2:name"'),
         (['--ref', 'a', '--box', '1,2,3,4'], 'is not "x1,y1,x2,y2:name"'),
+        (['--bank', 'b', '--score-thr', '30'], 'a score from 0 to 1'),
+        (['--bank', 'b', '--top-k', '0'], '--top-k must be at least 1'),
     ],
 )
 def test_mistakes_on_the_command_line(more, message, capsys):
@@ -79,7 +81,8 @@ def test_a_run_equals_the_inferencer(tmp_path, tiny, capsys):
     ]
     bank = tmp_path / 'made' / 'bank.safetensors'
     assert main([*tiny, *reference, '--save-bank', str(bank), '--top-k', '2']) == 0
-    assert 'cat 4, dog 4' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert 'cat 4, dog 4' in said and 'highest score' not in said
     assert sorted(p.name for p in (tmp_path / 'out/vis').iterdir()) == ['1.jpg', '2.jpg']
     coco = COCO(tmp_path / 'out/predictions.json')
     assert [image['file_name'] for image in coco.dataset['images']] == ['1.png', '2.png']
@@ -92,6 +95,38 @@ def test_a_run_equals_the_inferencer(tmp_path, tiny, capsys):
     found = inferencer(tmp_path / 'in', score_thr=0, top_k=2)['predictions']
     scores = [a['score'] for a in coco.dataset['annotations']]
     assert scores == pytest.approx([s for of_image in found for s in of_image['scores']])
+
+
+def test_file_names_are_relative_to_the_folder_of_all_inputs(tmp_path):
+    for path in ('a/1.jpg', 'a/2.jpg', 'b/c/3.jpg'):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    of = lambda *names: common_folder([str(tmp_path / name) for name in names])  # noqa: E731
+    assert of('a') == tmp_path / 'a' == of('a/1.jpg') == of('a/1.jpg', 'a/2.jpg')
+    assert of('a/1.jpg', 'b/c/3.jpg') == of('a', 'b') == tmp_path
+    url = 'https://example.org/1.jpg'
+    assert common_folder([url, str(tmp_path / 'a/1.jpg')]) == tmp_path / 'a'
+    assert common_folder([url]) is None
+
+
+def test_a_threshold_above_all_scores_is_pointed_out(tmp_path, tiny, capsys):
+    reference = ['--ref', str(tmp_path / '0.png'), '--box', '4,4,30,30:cat']
+    more = ['--box', '9,9,50,60:dog', '--no-pictures', '--score-thr', '1']
+    assert main([*tiny, *reference, *more]) == 0
+    said = capsys.readouterr().out
+    inferencer = DINOR1Inferencer(tiny[0], tiny[1], 'cpu')
+    boxes = [[4, 4, 30, 30], [9, 9, 50, 60]]
+    inferencer.set_prompts([Reference(tmp_path / '0.png', boxes, ['cat', 'dog'])])
+    every = inferencer(tmp_path / 'in', score_thr=0)
+    for name, best in every['best_scores'].items():
+        assert best == max(
+            score
+            for found in every['predictions']
+            for score, of in zip(found['scores'], found['class_names'], strict=True)
+            if of == name
+        )
+        assert f'{name} {best:.2f}' in said
+    assert 'below --score-thr 1:' in said
 
 
 def test_a_bank_a_negative_and_a_broken_image(tmp_path, tiny, capsys):
@@ -118,6 +153,11 @@ def test_mistakes_end_in_one_line(tmp_path, tiny, capsys):
         ([*reference, '--box', '4,4,30,30:cat', '--negative', 'owl'], "'owl' has no prompt"),
         (['--ref', 'gone.png', '--box', '4,4,30,30:cat'], 'There is no image gone.png'),
         (['--bank', 'gone.safetensors'], 'gone.safetensors'),
+        (
+            [*reference, '--box', '4,4,30,30:cat', '--input', 'gone.jpg', 'gone'],
+            'no image could be read',
+        ),
+        ([*reference, '--box', '4,4,30,30:cat', '--device', 'gpu'], "The device 'gpu' cannot be"),
     ):
         assert main([*tiny, *more]) == 2
         last = capsys.readouterr().err.splitlines()[-1]

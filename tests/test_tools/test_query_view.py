@@ -63,6 +63,26 @@ def test_given_banks_and_images(command, tmp_path, tiny_shapes, capsys):
     assert load_query_view(tmp_path / 'out/sft/3.npz').class_names == names
 
 
+def test_exemplars_are_matched_by_id_where_the_config_says_so(command, tmp_path, tiny_shapes):
+    """As a test does it: the prompts' file has other names for the same ids."""
+    coco = json.loads((tiny_shapes / 'annotations/train.json').read_text())
+    names = [category['name'] for category in coco['categories']]
+    for category in coco['categories']:
+        category['name'] += ' by another name'
+    renamed = tmp_path / 'renamed.json'
+    renamed.write_text(json.dumps(coco))
+    split = {
+        'ann_file': renamed,
+        'data_prefix.img': f'{tiny_shapes}/',
+        'match': 'id',
+    }
+    split = [f'default_hooks.prompt_bank.bank.{key}={value}' for key, value in split.items()]
+    assert main([*command, '--images', '1', '--cfg-options', *split]) == 0
+    prompts = json.loads((tmp_path / 'out/summary.json').read_text())['grqo']['prompts']
+    assert sorted(prompts['counts']) == sorted(names)
+    assert prompts['ann_file'] == str(renamed)
+
+
 @pytest.mark.parametrize(
     ('more', 'reason'),
     [
