@@ -5,9 +5,7 @@ Shapes: batch, H, W (fixed), num_points, num_queries, num_prompts, n (detections
 Some parts cannot be exported as they stand. In a copy of the model they are replaced by what gives
 the same numbers, but for rounding; the model itself stays as it is:
 
-- mmcv's deformable attention: its CUDA operator is unknown to ONNX, and its form in PyTorch reads
-  the sizes of the feature maps from a tensor. Here they are plain numbers, as the size is fixed.
-- ``pre_transformer``, for the same reason: positions and valid ratios become constants. There are
+- ``pre_transformer``: positions and valid ratios become constants, as the size is fixed. There are
   no padding masks, since the image fills the input.
 - ``pre_decoder`` and ``forward_decoder`` take the length of a tensor, which would fix the batch
   size; :meth:`PromptedDetector.detect` calls the same modules in the same order.
@@ -21,10 +19,6 @@ from copy import deepcopy
 from types import MethodType
 
 import torch
-from mmcv.ops.multi_scale_deform_attn import (
-    MultiScaleDeformableAttention,
-    multi_scale_deformable_attn_pytorch,
-)
 from mmdet.models.backbones.swin import ShiftWindowMSA
 from mmdet.models.layers import inverse_sigmoid
 from mmdet.structures import DetDataSample
@@ -63,7 +57,7 @@ class PromptedDetector(nn.Module):
         feats = model.extract_feat(torch.zeros(1, 3, height, width))
         sample = DetDataSample(metainfo=dict(img_shape=image_size, batch_input_shape=image_size))
         encoder_inputs, _ = model.pre_transformer(feats, [sample])
-        self.spatial_shapes = [tuple(feat.shape[-2:]) for feat in feats]  # numbers
+        self.spatial_shapes = encoder_inputs['spatial_shapes']
         self.register_buffer('positions', encoder_inputs['feat_pos'])
         self.register_buffer('valid_ratios', encoder_inputs['valid_ratios'])
 
@@ -112,13 +106,14 @@ class PromptedDetector(nn.Module):
             valid_ratios=self.valid_ratios,
         )
         encoded = model.forward_encoder(
-            feat, None, self.positions, **levels, text_dict=prompts.as_text_dict()
+            feat, None, self.positions, prompts.as_text_dict(), **levels
         )
         memory, fused, visible = (
             encoded[name] for name in ('memory', 'memory_text', 'text_token_mask')
         )
         selection = model.query_selector(
-            *model.gen_encoder_output_proposals(memory, None, self.spatial_shapes),
+            model.selectable(memory, encoded['hidden']),
+            encoded['proposals'].expand(memory.shape[0], -1, -1),
             fused,
             visible,
             head.cls_branches[-1],
@@ -151,9 +146,7 @@ def exportable_copy(model: DINOR1) -> DINOR1:
     """A copy whose modules have the forms that the top of this file tells of."""
     model = plain_copy(model)
     for module in model.modules():
-        if isinstance(module, MultiScaleDeformableAttention):
-            module.forward = MethodType(_deformable_attention, module)
-        elif isinstance(module, ShiftWindowMSA):
+        if isinstance(module, ShiftWindowMSA):
             module.window_reverse = MethodType(_window_reverse, module)
     return model
 
@@ -163,43 +156,6 @@ def plain_copy(model: DINOR1) -> DINOR1:
     model = deepcopy(model, {id(model.reference_model): None}).cpu().float().eval()
     model.use_autocast = False
     return model
-
-
-def _deformable_attention(
-    self: MultiScaleDeformableAttention,
-    query: Tensor,
-    key: Tensor | None = None,
-    value: Tensor | None = None,
-    identity: Tensor | None = None,
-    query_pos: Tensor | None = None,
-    key_padding_mask: None = None,
-    reference_points: Tensor | None = None,
-    spatial_shapes: list[tuple[int, int]] = (),
-    **kwargs,
-) -> Tensor:
-    """``MultiScaleDeformableAttention.forward`` in eval mode, batch first and without padding.
-
-    Shapes as in mmcv, but that ``spatial_shapes`` is (h, w) of each level, numbers rather than a
-    tensor.
-    """
-    value = query if value is None else value
-    identity = query if identity is None else identity
-    query = query if query_pos is None else query + query_pos
-    batch, num_queries, _ = query.shape
-    heads, levels, points = self.num_heads, self.num_levels, self.num_points
-    value = self.value_proj(value).unflatten(-1, (heads, -1))
-    offsets = self.sampling_offsets(query).view(batch, num_queries, heads, levels, points, 2)
-    attention = self.attention_weights(query).view(batch, num_queries, heads, levels * points)
-    attention = attention.softmax(-1).view(batch, num_queries, heads, levels, points)
-    centres = reference_points[:, :, None, :, None, :2]
-    if reference_points.shape[-1] == 2:
-        reach = 1 / query.new_tensor([(w, h) for h, w in spatial_shapes])[:, None]
-    else:
-        reach = reference_points[:, :, None, :, None, 2:] * 0.5 / points
-    sampled = multi_scale_deformable_attn_pytorch(
-        value, spatial_shapes, centres + offsets * reach, attention
-    )
-    return self.output_proj(sampled) + identity
 
 
 def _window_reverse(self: ShiftWindowMSA, windows: Tensor, height: int, width: int) -> Tensor:

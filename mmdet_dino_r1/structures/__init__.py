@@ -4,7 +4,7 @@ from .bank_statistics import BankStatistics, Outlier, bank_statistics
 from .exemplar_choice import ExemplarChoice
 from .prompt_bank import BankExemplars, PromptBank, protocol_summary
 from .prompt_bank_file import load_prompt_bank, save_prompt_bank
-from .query_selection import QuerySelection
+from .query_selection import QuerySelection, take_tokens
 from .text_embeddings import TextEmbeddings, load_text_embeddings, save_text_embeddings
 from .visual_prompts import VisualPrompts
 
@@ -23,4 +23,5 @@ __all__ = [
     'protocol_summary',
     'save_prompt_bank',
     'save_text_embeddings',
+    'take_tokens',
 ]

@@ -25,3 +25,16 @@ class QuerySelection:
     def objectness_logits(self) -> Tensor:
         """(bs, num_queries): the best prompt's logit at each selected token."""
         return self.logits.max(dim=-1).values
+
+
+def take_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
+    """Some tokens of each image.
+
+    Args:
+        tokens: (bs, num_points, dim).
+        indices: (bs, n) long.
+
+    Returns:
+        (bs, n, dim). (``take_along_dim`` does the same, but fixes bs in an exported graph.)
+    """
+    return tokens.gather(1, indices[..., None].expand(-1, -1, tokens.shape[-1]))

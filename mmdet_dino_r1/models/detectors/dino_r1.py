@@ -24,15 +24,16 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ...structures import ExemplarChoice, PromptBank, VisualPrompts
-from ..layers import PromptDecoder, PromptFusionEncoder
+from ..layers import PromptDecoder, PromptFusionEncoder, proposals, token_grid
 from ..losses import FrozenProjection
-from ..task_modules import gather_embeddings, normalised_boxes, prompted_boxes_only
+from ..task_modules import gather_embeddings, prompted_boxes_only
+from .prompt_source import PromptSource, carried_exemplars
 from .reference_model import ReferenceModel
 from .warm_start import report_when_loading
 
 
 @MODELS.register_module()
-class DINOR1(GroundingDINO):
+class DINOR1(PromptSource, GroundingDINO):
     """Detect every instance of the classes shown by visual prompts.
 
     ``bbox_head.loss_grqo`` decides what is trained: a ``GRQOLoss`` makes it DINO-R1, None the
@@ -136,27 +137,84 @@ class DINOR1(GroundingDINO):
         batch_size = len(encoder_inputs['feat'])
         return VisualPrompts.shared(prompts, torch.arange(prompts.shape[-2]), batch_size)
 
+    def pre_transformer(
+        self, mlvl_feats: tuple[Tensor, ...], batch_data_samples: SampleList
+    ) -> tuple[dict, dict]:
+        """The parent's, with ``spatial_shapes`` as numbers: reading them waits for no device.
+
+        Args:
+            mlvl_feats: (bs, dim, h, w) of each level.
+            batch_data_samples: meta information.
+        """
+        encoder_inputs, decoder_inputs = super().pre_transformer(mlvl_feats, batch_data_samples)
+        shapes = [tuple(feat.shape[-2:]) for feat in mlvl_feats]
+        encoder_inputs['spatial_shapes'] = decoder_inputs['spatial_shapes'] = shapes
+        return encoder_inputs, decoder_inputs
+
+    def forward_encoder(
+        self,
+        feat: Tensor,
+        feat_mask: Tensor | None,
+        feat_pos: Tensor,
+        text_dict: dict,
+        at: Tensor | None = None,
+        **levels,
+    ) -> dict:
+        """Let image and prompts see each other.
+
+        Args: as the parent's; ``at`` (bs, n) are the image tokens that are wanted, None: all.
+
+        Returns:
+            Arguments of :meth:`pre_decoder`: ``memory`` (bs, num_points or n, dim), ``hidden``
+            (bs, num_points or n), True where no query may come from, and ``proposals``
+            (bs, num_points, 4), boxes (cx, cy, w, h) around all tokens before the sigmoid.
+        """
+        visible = text_dict['text_token_mask']
+        memory, memory_text = self.encoder(
+            query=feat,
+            query_pos=feat_pos,
+            key_padding_mask=feat_mask,
+            memory_text=text_dict['embedded'],
+            text_attention_mask=~visible,
+            at=at,
+            **levels,
+        )
+        grid = token_grid(levels['spatial_shapes'], feat.device)
+        boxes, hidden = proposals(grid, levels['valid_ratios'], feat_mask)
+        return dict(
+            memory=memory,
+            hidden=hidden if at is None else hidden.gather(1, at),
+            proposals=boxes,
+            memory_text=memory_text,
+            text_token_mask=visible,
+        )
+
+    def selectable(self, memory: Tensor, hidden: Tensor) -> Tensor:
+        """(bs, n, dim) memory as the selection sees it, (bs, n) hidden tokens blanked."""
+        memory = memory.masked_fill(hidden[..., None], 0.0)
+        return self.memory_trans_norm(self.memory_trans_fc(memory))
+
     def pre_decoder(
         self,
         memory: Tensor,
-        memory_mask: Tensor | None,
-        spatial_shapes: Tensor,
+        hidden: Tensor,
+        proposals: Tensor,
         memory_text: Tensor,
         text_token_mask: Tensor,
         batch_data_samples: SampleList,
     ) -> tuple[dict, dict]:
         """Select queries and, in training, add the denoising ones.
 
-        Args: as the parent's; ``memory`` is (bs, num_points, dim), ``text_token_mask``
-            (bs, num_prompts) and True where the prompt counts.
+        Args: ``memory``, ``hidden`` and ``proposals`` as :meth:`forward_encoder` returns them;
+            ``memory_text`` is (bs, num_prompts, dim), ``text_token_mask`` (bs, num_prompts) and
+            True where the prompt counts.
 
         Returns:
             Keyword arguments of :meth:`forward_decoder`, and of the head (``selection``,
             ``dn_meta`` in training, ``memory_text``, ``text_token_mask``).
         """
-        tokens, proposals = self.gen_encoder_output_proposals(memory, memory_mask, spatial_shapes)
         selection = self.query_selector(
-            tokens,
+            self.selectable(memory, hidden),
             proposals,
             memory_text,
             text_token_mask,
@@ -214,16 +272,14 @@ class DINOR1(GroundingDINO):
         feats = self.extract_feat(batch_inputs)
         encoder_inputs, _ = self.pre_transformer(feats, batch_data_samples)
         prompts = self.training_prompts(encoder_inputs, choice)
-        encoded = self.forward_encoder(**encoder_inputs, text_dict=prompts.as_text_dict())
-        tokens, _ = self.gen_encoder_output_proposals(
-            encoded['memory'], encoded['memory_mask'], encoded['spatial_shapes']
+        encoded = self.forward_encoder(
+            **encoder_inputs, text_dict=prompts.as_text_dict(), at=indices
         )
         return self.query_selector.objectness_logits(
-            tokens,
+            self.selectable(encoded['memory'], encoded['hidden']),
             encoded['memory_text'],
             encoded['text_token_mask'],
             self.bbox_head.cls_branches[-1],
-            indices,
         )
 
     # --- training -----------------------------------------------------------------------
@@ -265,7 +321,7 @@ class DINOR1(GroundingDINO):
         self, encoder_inputs: dict, batch_data_samples: SampleList
     ) -> dict[str, Tensor]:
         """Contrast of all the batch's boxes, not only those drawn, with their class names."""
-        boxes = _carried_exemplars(batch_data_samples, 'gt_instances')
+        boxes = carried_exemplars(batch_data_samples, 'gt_instances')
         if len(boxes) == 0:
             boxes = ExemplarChoice.placeholder(boxes.boxes)
         prompts = self.encode_exemplars(encoder_inputs, boxes)
@@ -280,98 +336,7 @@ class DINOR1(GroundingDINO):
                 'embedding). Set it to at least the number of classes of the training set.'
             )
 
-    # --- prompts and prediction ---------------------------------------------------------
-
-    @property
-    def prompt_bank(self) -> PromptBank | None:
-        """The bank for all images that have no other prompts, or None."""
-        return self.prompt_banks.get(None)
-
-    def set_prompt_bank(self, bank: PromptBank | None, dataset_name: str | None = None) -> None:
-        """Prompts for all images, or those of one dataset, that do not bring their own.
-
-        Args:
-            bank: its rows stand for ``bank.labels``; None removes what was set before.
-            dataset_name: of the data samples that the bank is for; None: of all others.
-
-        Raises:
-            ValueError: the bank was made by a model of another width.
-        """
-        if bank is None:
-            self.prompt_banks.pop(dataset_name, None)
-            return
-        if bank.dim != self.embed_dims:
-            raise ValueError(
-                f'The prompt bank has width {bank.dim}, the model needs '
-                f'{self.embed_dims}; rebuild the bank with this model.'
-            )
-        self.prompt_banks[dataset_name] = bank
-
-    @torch.no_grad()
-    def encode_reference_images(self, data: dict) -> tuple[Tensor, Tensor]:
-        """Encode exemplars of a batch from a data loader (see ``ExemplarDataset``).
-
-        Args:
-            data: ``inputs`` and ``data_samples`` with ``prompt_instances``, before the data
-                preprocessor.
-
-        Returns:
-            (num_exemplars, dim) embeddings and (num_exemplars,) labels, image by image.
-        """
-        data = self.data_preprocessor(data, False)
-        samples = data['data_samples']
-        encoder_inputs, _ = self.pre_transformer(self.extract_feat(data['inputs']), samples)
-        choice = _carried_exemplars(samples)
-        return self.encode_exemplars(encoder_inputs, choice), choice.labels
-
-    def prompts_for(self, encoder_inputs: dict, batch_data_samples: SampleList) -> VisualPrompts:
-        """Each image's own prompts where the samples carry them, else the bank's.
-
-        Several boxes of a class on one image are averaged.
-
-        Raises:
-            RuntimeError: there are neither, or only some samples carry prompts.
-        """
-        carried = ['prompt_instances' in sample for sample in batch_data_samples]
-        if not any(carried):
-            return self._prompts_from_banks(encoder_inputs['feat'], batch_data_samples)
-        if not all(carried):
-            raise RuntimeError('Some images of the batch carry prompt_instances, others do not.')
-        choice = _carried_exemplars(batch_data_samples)
-        if len(choice) == 0:
-            nothing = encoder_inputs['feat'].new_zeros(0, self.embed_dims)
-            no_labels = choice.labels.to(nothing.device)
-            return VisualPrompts.padded(
-                [nothing] * len(batch_data_samples), [no_labels] * len(batch_data_samples)
-            )
-        embeddings = self.encode_exemplars(encoder_inputs, choice)
-        per_image, labels_per_image = [], []
-        for image in range(len(batch_data_samples)):
-            mine = choice.image_index == image
-            labels = choice.labels[mine]
-            classes = labels.unique()
-            member = (labels == classes[:, None]).to(embeddings)  # (classes, boxes)
-            per_image.append(member @ embeddings[mine] / member.sum(dim=1, keepdim=True))
-            labels_per_image.append(classes.to(embeddings.device))
-        return VisualPrompts.padded(per_image, labels_per_image)
-
-    def _prompts_from_banks(self, like: Tensor, batch_data_samples: SampleList) -> VisualPrompts:
-        """Each image's bank, in the type and on the device of ``like``."""
-        names = [sample.get('dataset_name') for sample in batch_data_samples]
-        names = [name if name in self.prompt_banks else None for name in names]
-        if None in names and self.prompt_bank is None:
-            raise RuntimeError(
-                'No visual prompts: add PromptBankHook to default_hooks, call '
-                'set_prompt_bank(...), or give every data sample prompt_instances.'
-            )
-        banks = {
-            name: (bank.embeddings.to(like), bank.label_tensor.to(like.device))
-            for name, bank in self.prompt_banks.items()
-            if name in names
-        }
-        if len(banks) == 1:
-            return VisualPrompts.shared(*banks[names[0]], len(names))
-        return VisualPrompts.padded(*zip(*(banks[name] for name in names), strict=True))
+    # --- prediction ---------------------------------------------------------------------
 
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
@@ -425,16 +390,3 @@ class DINOR1(GroundingDINO):
             outputs['memory_text'],
             outputs['text_token_mask'],
         )
-
-
-def _carried_exemplars(
-    batch_data_samples: SampleList, instances: str = 'prompt_instances'
-) -> ExemplarChoice:
-    """All of the samples' own ``instances``, as a choice of exemplars."""
-    boxes = [normalised_boxes(sample, instances) for sample in batch_data_samples]
-    labels = [getattr(sample, instances).labels for sample in batch_data_samples]
-    return ExemplarChoice(
-        image_index=torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)]),
-        boxes=torch.cat(boxes),
-        labels=torch.cat(labels).cpu(),
-    )

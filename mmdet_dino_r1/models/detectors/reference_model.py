@@ -64,7 +64,6 @@ class ReferenceModel:
         """The snapshot's tensors (not part of the detector's ``state_dict``)."""
         return self._snapshot.state_dict()
 
-    @torch.no_grad()
     def objectness_logits(
         self,
         batch_inputs: Tensor,
@@ -92,7 +91,9 @@ class ReferenceModel:
                 "reference_model=dict(type='ReferenceModelHook') to default_hooks, or set "
                 'kl_weight=0.'
             )
-        return self._snapshot.objectness_at(batch_inputs, batch_data_samples, choice, indices)
+        with torch.inference_mode():
+            logits = self._snapshot.objectness_at(batch_inputs, batch_data_samples, choice, indices)
+        return logits.clone()  # an ordinary tensor, which the loss may keep for its backward pass
 
     def __deepcopy__(self, memo: dict) -> ReferenceModel:
         """A copied detector (an EMA model, a snapshot) starts without a reference."""

@@ -3,6 +3,7 @@
 from .contrastive_embed import PromptContrastiveEmbed
 from .fusion import PromptDecoder, PromptFusionEncoder
 from .query_selector import VisualGuidedQuerySelector
+from .token_grid import proposals, token_grid
 from .visual_prompt_encoder import VisualPromptEncoder
 
 __all__ = [
@@ -11,4 +12,6 @@ __all__ = [
     'PromptFusionEncoder',
     'VisualGuidedQuerySelector',
     'VisualPromptEncoder',
+    'proposals',
+    'token_grid',
 ]

@@ -6,6 +6,7 @@ Parameter names are those of the parents in mmcv and mmdet, so their checkpoints
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks.transformer import MultiheadAttention
 from mmdet.models.utils.vlfuse_helper import BiMultiHeadAttention
@@ -84,13 +85,20 @@ def attend_to_self_only(attention: MultiheadAttention, tokens: Tensor) -> Tensor
 
 
 class FusedBiAttention(BiMultiHeadAttention):
-    """Image tokens and prompts attend to each other: mmdet's bi-attention, two fused calls.
+    """Image tokens and prompts attend to each other: mmdet's bi-attention, reordered (ours).
+
+    There are far fewer prompts than image tokens. With v an image token and k a projected
+    prompt, the logit (W v + b) · k is v · (Wᵀ k) + b · k; and a weighted sum of projected tokens
+    is the projection of the weighted sum. So the three projections between the image's width and
+    the attention's are applied to the prompts' side, and no image token is ever widened. Equal
+    but for rounding; for more than ``embed_dim / num_heads`` prompts the attention matrix would
+    outgrow what is saved, and two fused calls do it as mmdet does.
 
     Differs from mmdet (``mmdet/models/utils/vlfuse_helper.py``): there a boolean padding mask
     of the text has no effect (``masked_fill(mask == 0, -9e15)`` turns it into all True, a
     constant under the softmax), so padding prompts leak into the image. The parent's clamp
-    of logits to ±50000 guards a softmax that does not subtract its maximum; the fused kernel
-    does, so there is none here.
+    of logits to ±50000 guards a softmax that does not subtract its maximum; PyTorch's does, so
+    there is none here.
     """
 
     def forward(
@@ -111,17 +119,55 @@ class FusedBiAttention(BiMultiHeadAttention):
         Returns:
             Updates for ``vision`` and ``lang``, of their shapes.
         """
+        few = lang.shape[1] * self.num_heads <= self.embed_dim
+        fuse = self._through_prompts if few else self._through_tokens
+        return fuse(vision, lang, attention_mask_v, attention_mask_l)
+
+    def _through_prompts(
+        self, vision: Tensor, lang: Tensor, padding_v: Tensor | None, padding_l: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Project the prompts into the image tokens' space."""
+        key = self._heads(self.l_proj(lang)) * self.scale  # (bs, num_heads, num_prompts, head_dim)
+        per_head = (self.num_heads, self.head_dim)
+        folded = key @ self.v_proj.weight.unflatten(0, per_head)  # (…, num_prompts, v_dim)
+        offset = key @ self.v_proj.bias.unflatten(0, per_head)[..., None]  # (…, num_prompts, 1)
+        # (bs, num_points, num_heads * num_prompts)
+        logits = vision @ folded.flatten(1, 2).transpose(1, 2) + offset.flatten(1)[:, None]
+
+        per_prompt = logits.unflatten(2, (self.num_heads, -1))
+        if padding_l is not None:
+            per_prompt = per_prompt.masked_fill(padding_l[:, None, None], _lowest(logits))
+        to_image = F.dropout(per_prompt.softmax(dim=3), self.dropout, self.training).flatten(2)
+        value = self._heads(self.values_l_proj(lang))
+        widened = value @ self.out_v_proj.weight.t().unflatten(0, per_head)
+        image = to_image @ widened.flatten(1, 2) + self.out_v_proj.bias
+
+        if padding_v is not None:
+            logits = logits.masked_fill(padding_v[..., None], _lowest(logits))
+        to_prompts = F.dropout(logits.softmax(dim=1), self.dropout, self.training)
+        seen = (to_prompts.transpose(1, 2) @ vision).unflatten(1, (self.num_heads, -1))
+        # weights sum to 1, or to something near it after dropout
+        total = to_prompts.sum(dim=1).unflatten(1, (self.num_heads, -1))[..., None]
+        weight = self.values_v_proj.weight.unflatten(0, per_head)
+        bias = self.values_v_proj.bias.unflatten(0, per_head)[:, None]
+        value = seen @ weight.transpose(1, 2) + total * bias
+        return image, self.out_l_proj(value.transpose(1, 2).flatten(2))
+
+    def _through_tokens(
+        self, vision: Tensor, lang: Tensor, padding_v: Tensor | None, padding_l: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Project everything into the attention's space, as mmdet does."""
         image_query = self._heads(self.v_proj(vision))
         prompt_key = self._heads(self.l_proj(lang))
         image_value = self._heads(self.values_v_proj(vision))
         prompt_value = self._heads(self.values_l_proj(lang))
         dropout = self.dropout if self.training else 0.0
         to_image = F.scaled_dot_product_attention(
-            image_query, prompt_key, prompt_value, _visible(attention_mask_l), dropout
+            image_query, prompt_key, prompt_value, _visible(padding_l), dropout
         )
         # the same logits transposed: prompts look at the image
         to_prompts = F.scaled_dot_product_attention(
-            prompt_key, image_query, image_value, _visible(attention_mask_v), dropout
+            prompt_key, image_query, image_value, _visible(padding_v), dropout
         )
         return (
             self.out_v_proj(to_image.transpose(1, 2).flatten(2)),
@@ -137,3 +183,8 @@ class FusedBiAttention(BiMultiHeadAttention):
 def _visible(padding: Tensor | None) -> Tensor | None:
     """(bs, n) True at padding -> (bs, 1, 1, n) True where visible."""
     return None if padding is None else ~padding[:, None, None]
+
+
+def _lowest(logits: Tensor) -> float:
+    """What hides a logit from a softmax without making NaN where everything is hidden."""
+    return torch.finfo(logits.dtype).min

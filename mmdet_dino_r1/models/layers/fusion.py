@@ -6,7 +6,7 @@ Parameter names are mmdet's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from mmdet.models.layers import (
@@ -27,7 +27,10 @@ from mmengine.model import ModuleList
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ...structures import take_tokens
 from .attention import FusedBiAttention, FusedMultiheadAttention, attend_to_self_only
+from .deformable_attention import LevelwiseDeformableAttention
+from .token_grid import reference_points, token_grid
 
 
 class PromptFusionBlock(SingleScaleBiAttentionBlock):
@@ -58,19 +61,64 @@ class PromptLayer(DetrTransformerEncoderLayer):
         return self.norms[1](self.ffn(query))
 
 
+class ImageLayer(DeformableDetrTransformerEncoderLayer):
+    """Deformable DETR's encoder layer, for all image tokens or for some."""
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        self.self_attn = LevelwiseDeformableAttention(**self.self_attn_cfg)
+        keep_views(self.ffn)
+
+    def forward(
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        key_padding_mask: Tensor | None,
+        reference_points: Tensor,
+        at: Tensor | None = None,
+        **levels: Tensor,
+    ) -> Tensor:
+        """One layer.
+
+        Args:
+            query: (bs, num_points, dim).
+            query_pos: the same shape.
+            key_padding_mask: (bs, num_points) bool, True at padding, or None.
+            reference_points: (bs, num_points, num_levels, 2) (x, y).
+            at: (bs, n) tokens that are wanted; None: all.
+            **levels: layout of the levels, as the attention takes it.
+
+        Returns:
+            (bs, num_points, dim), or (bs, n, dim).
+        """
+        memory = query
+        if at is not None:
+            query, query_pos = take_tokens(query, at), take_tokens(query_pos, at)
+            reference_points = take_tokens(reference_points.flatten(2), at).unflatten(2, (-1, 2))
+        query = self.self_attn(
+            query=query,
+            value=memory,
+            query_pos=query_pos,
+            key_padding_mask=key_padding_mask,
+            reference_points=reference_points,
+            **levels,
+        )
+        return self.norms[1](self.ffn(self.norms[0](query)))
+
+
 class PromptFusionEncoder(GroundingDinoTransformerEncoder):
     """Grounding DINO's encoder for prompts that do not see one another.
 
     Differs from the parent: prompt layers in closed form and padding that hides (see
     ``attention.py``); activation checkpointing (``num_cp``) by PyTorch, so fairscale is
-    not needed.
+    not needed; where only some tokens' memory is wanted, the last layer computes no other.
     """
 
     def _init_layers(self) -> None:
         def build(layer: Callable[..., nn.Module], cfg: dict) -> ModuleList:
             return ModuleList([layer(**cfg) for _ in range(self.num_layers)])
 
-        self.layers = build(DeformableDetrTransformerEncoderLayer, self.layer_cfg)
+        self.layers = build(ImageLayer, self.layer_cfg)
         self.text_layers = build(PromptLayer, self.text_layer_cfg)
         self.fusion_layers = build(PromptFusionBlock, self.fusion_layer_cfg)
         self.embed_dims = self.layers[0].embed_dims
@@ -80,12 +128,12 @@ class PromptFusionEncoder(GroundingDinoTransformerEncoder):
         query: Tensor,
         query_pos: Tensor,
         key_padding_mask: Tensor | None,
-        spatial_shapes: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
         level_start_index: Tensor,
         valid_ratios: Tensor,
         memory_text: Tensor,
         text_attention_mask: Tensor,
-        **kwargs,
+        at: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Alternate fusion, prompt layer and deformable self-attention.
 
@@ -93,20 +141,17 @@ class PromptFusionEncoder(GroundingDinoTransformerEncoder):
             query: (bs, num_points, dim) flattened features.
             query_pos: their positions, same shape.
             key_padding_mask: (bs, num_points) bool, True at padding, or None.
-            spatial_shapes: (num_levels, 2) (h, w).
+            spatial_shapes: (h, w) of each level, numbers.
             level_start_index: (num_levels,).
             valid_ratios: (bs, num_levels, 2) valid share of (w, h).
             memory_text: (bs, num_prompts, dim).
             text_attention_mask: (bs, num_prompts) bool, True at padding.
-            **kwargs: the parent's text positions and mask, without effect under an
-                identity mask.
+            at: (bs, n) tokens whose memory is wanted; None: all.
 
         Returns:
-            Image memory and fused prompts, of their inputs' shapes.
+            Image memory (bs, num_points or n, dim) and fused prompts (bs, num_prompts, dim).
         """
-        reference_points = self.get_encoder_reference_points(
-            spatial_shapes, valid_ratios, device=query.device
-        )
+        positions = reference_points(token_grid(spatial_shapes, query.device), valid_ratios)
         for index, layer in enumerate(self.layers):
             save_memory = self.training and index < self.num_cp
             query, memory_text = _run(
@@ -124,7 +169,8 @@ class PromptFusionEncoder(GroundingDinoTransformerEncoder):
                 query,
                 query_pos,
                 key_padding_mask,
-                reference_points=reference_points,
+                reference_points=positions,
+                at=at if index == len(self.layers) - 1 else None,
                 spatial_shapes=spatial_shapes,
                 level_start_index=level_start_index,
             )
@@ -138,6 +184,8 @@ class PromptDecoderLayer(GroundingDinoTransformerDecoderLayer):
         super()._init_layers()
         self.self_attn = FusedMultiheadAttention(**self.self_attn_cfg)
         self.cross_attn_text = FusedMultiheadAttention(**self.cross_attn_text_cfg)
+        self.cross_attn = LevelwiseDeformableAttention(**self.cross_attn_cfg)
+        keep_views(self.ffn)
 
 
 class PromptDecoder(GroundingDinoTransformerDecoder):
@@ -160,7 +208,7 @@ class PromptDecoder(GroundingDinoTransformerDecoder):
         key_padding_mask: Tensor | None,
         self_attn_mask: Tensor | None,
         reference_points: Tensor,
-        spatial_shapes: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
         level_start_index: Tensor,
         valid_ratios: Tensor,
         reg_branches: ModuleList,
@@ -174,7 +222,7 @@ class PromptDecoder(GroundingDinoTransformerDecoder):
             key_padding_mask: (bs, num_points) bool, True at padding, or None.
             self_attn_mask: (num_queries, num_queries) bool, True where hidden, or None.
             reference_points: (bs, num_queries, 4) normalised (cx, cy, w, h).
-            spatial_shapes: (num_levels, 2) (h, w).
+            spatial_shapes: (h, w) of each level, numbers.
             level_start_index: (num_levels,).
             valid_ratios: (bs, num_levels, 2) valid share of (w, h).
             reg_branches: box offsets, one module for each layer.
@@ -207,6 +255,20 @@ class PromptDecoder(GroundingDinoTransformerDecoder):
             states.append(self.norm(query))
             boxes.append(refined)
         return torch.stack(states), torch.stack(boxes)
+
+
+def keep_views(ffn: nn.Module) -> None:
+    """Switch in-place activations off.
+
+    The output of a linear layer is a view, and autograd pays for writing to a view with copies
+    of the whole in the backward pass; written elsewhere it needs none and saves as much.
+
+    Args:
+        ffn: changed in place; its parameters and results stay as they are.
+    """
+    for module in ffn.modules():
+        if hasattr(module, 'inplace'):
+            module.inplace = False
 
 
 def _run(save_memory: bool, layer: nn.Module, *args, **kwargs) -> Tensor | tuple[Tensor, Tensor]:

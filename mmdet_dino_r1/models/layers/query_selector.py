@@ -6,12 +6,11 @@ Names: *_logits are unbounded; objectness = sigmoid(logit) in (0, 1).
 
 from __future__ import annotations
 
-import torch
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ...structures import QuerySelection
+from ...structures import QuerySelection, take_tokens
 
 
 @MODELS.register_module()
@@ -60,24 +59,25 @@ class VisualGuidedQuerySelector(BaseModule):
         logits = cls_branch(memory, prompts, prompt_mask)  # (bs, num_points, num_prompts)
         # (bs, num_queries)
         indices = logits.max(dim=-1).values.topk(self.num_queries, dim=1).indices
+        selected, logits, proposals = (
+            take_tokens(of_tokens, indices) for of_tokens in (memory, logits, proposals)
+        )
         # mmdet refines the boxes of all tokens and then gathers; the result is the same
-        boxes_unact = reg_branch(_take(memory, indices)) + _take(proposals, indices)
-        return QuerySelection(indices, _take(logits, indices), boxes_unact)
+        return QuerySelection(indices, logits, reg_branch(selected) + proposals)
 
     @staticmethod
     def objectness_logits(
-        memory: Tensor, prompts: Tensor, prompt_mask: Tensor, cls_branch: nn.Module, indices: Tensor
+        tokens: Tensor, prompts: Tensor, prompt_mask: Tensor, cls_branch: nn.Module
     ) -> Tensor:
-        """Objectness at tokens that were selected elsewhere (for the reference model).
+        """Objectness of tokens that were selected elsewhere (for the reference model).
 
-        Args: as in :meth:`forward`; ``indices`` is (bs, num_queries).
+        Args:
+            tokens: (bs, n, dim) transformed memory.
+            prompts: (bs, num_prompts, dim) fused prompts.
+            prompt_mask: (bs, num_prompts) bool, True where the prompt counts.
+            cls_branch: similarity of tokens to prompts.
 
         Returns:
-            (bs, num_queries) logits.
+            (bs, n) logits.
         """
-        return cls_branch(_take(memory, indices), prompts, prompt_mask).max(dim=-1).values
-
-
-def _take(points: Tensor, indices: Tensor) -> Tensor:
-    """(bs, num_points, c) at (bs, n) -> (bs, n, c)."""
-    return torch.gather(points, 1, indices[..., None].expand(-1, -1, points.shape[-1]))
+        return cls_branch(tokens, prompts, prompt_mask).max(dim=-1).values

@@ -6,6 +6,8 @@ Boxes are normalised (cx, cy, w, h), relative to the unpadded image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.layers import MLP, DeformableDetrTransformerDecoderLayer, coordinate_to_encoding
@@ -14,10 +16,15 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from .attention import attend_to_self_only
+from .deformable_attention import LevelwiseDeformableAttention
 
 
 class PromptEncoderLayer(DeformableDetrTransformerDecoderLayer):
     """mmdet's deformable decoder layer in another order: look, then attend to self, then FFN."""
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        self.cross_attn = LevelwiseDeformableAttention(**self.cross_attn_cfg)
 
     def forward(self, query: Tensor, query_pos: Tensor, **image) -> Tensor:
         """One post-norm layer.
@@ -26,7 +33,7 @@ class PromptEncoderLayer(DeformableDetrTransformerDecoderLayer):
             query: (bs, num_boxes, dim).
             query_pos: the same shape.
             **image: ``value``, ``key_padding_mask``, ``reference_points`` and the level
-                layout, as mmcv's deformable attention takes them.
+                layout, as :class:`LevelwiseDeformableAttention` takes them.
         """
         query = self.norms[0](self.cross_attn(query=query, query_pos=query_pos, **image))
         # each prompt sees only itself, so its position has no effect here
@@ -99,7 +106,7 @@ class VisualPromptEncoder(BaseModule):
         self,
         feat: Tensor,
         feat_mask: Tensor | None,
-        spatial_shapes: Tensor,
+        spatial_shapes: Sequence[tuple[int, int]],
         level_start_index: Tensor,
         valid_ratios: Tensor,
         image_index: Tensor,
@@ -110,7 +117,7 @@ class VisualPromptEncoder(BaseModule):
         Args:
             feat: (bs, num_points, dim) flattened features of the neck.
             feat_mask: (bs, num_points) bool, True at padding, or None.
-            spatial_shapes: (num_levels, 2) (h, w).
+            spatial_shapes: (h, w) of each level, numbers.
             level_start_index: (num_levels,).
             valid_ratios: (bs, num_levels, 2) valid share of (w, h).
             image_index: (num_boxes,) long on the CPU, the image of each box.

@@ -132,8 +132,10 @@ def test_two_ranks_are_one_process_with_the_joint_batch(two_ranks, case):
     # so is that of the gradients, which DDP takes
     for name, gradient in joint['gradients'].items():
         assert torch.equal(first['gradients'][name], second['gradients'][name]), name
+        # sums in another order: to 1e-5 of the tensor's largest entry
+        atol = 1e-5 * max(1.0, float(gradient.abs().max()))
         torch.testing.assert_close(
-            first['gradients'][name], gradient, rtol=1e-4, atol=1e-5, msg=name
+            first['gradients'][name], gradient, rtol=1e-4, atol=atol, msg=name
         )
 
 

@@ -34,6 +34,41 @@ def test_shares_the_exemplars_that_the_policy_drew():
     assert len(seen) == 1 and given[0] is seen[0]
 
 
+@torch.no_grad()
+def test_objectness_at_some_tokens_is_that_of_the_whole_path():
+    """The last layer computes the wanted tokens alone; hidden ones among them, too."""
+    model = build_tiny(dict()).eval()
+    images, samples = make_batch(TWO_IMAGES)
+    samples[1].set_metainfo(dict(img_shape=(64, 40)))  # with padding
+    choice = model.prompt_sampler(samples)
+    encoder_inputs, _ = model.pre_transformer(model.extract_feat(images), samples)
+    prompts = model.training_prompts(encoder_inputs, choice).as_text_dict()
+    encoded = model.forward_encoder(**encoder_inputs, text_dict=prompts)
+    everything = model.bbox_head.cls_branches[-1](
+        model.selectable(encoded['memory'], encoded['hidden']),
+        encoded['memory_text'],
+        encoded['text_token_mask'],
+    ).amax(dim=-1)
+    indices = torch.randperm(everything.shape[1])[None, :30].repeat(2, 1)
+    assert encoded['hidden'].gather(1, indices).any()
+    torch.testing.assert_close(
+        model.objectness_at(images, samples, choice, indices),
+        everything.gather(1, indices),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_the_loss_may_keep_what_the_reference_returns():
+    model = build_tiny(dict())
+    model.reference_model.refresh(model)
+    images, samples = make_batch(TWO_IMAGES)
+    choice = model.prompt_sampler(samples)
+    indices = torch.zeros(2, 3, dtype=torch.long)
+    logits = model.reference_model.objectness_logits(images, samples, choice, indices)
+    assert logits.shape == (2, 3) and not logits.is_inference() and not logits.requires_grad
+
+
 def test_is_no_part_of_the_model():
     model = build_tiny(dict())
     before = list(model.state_dict()), len(list(model.parameters())), len(list(model.modules()))

@@ -1,5 +1,6 @@
 """Fused attention against what it replaces."""
 
+import pytest
 import torch
 from mmcv.cnn.bricks.transformer import MultiheadAttention
 from mmdet.models.utils.vlfuse_helper import BiMultiHeadAttention
@@ -57,6 +58,53 @@ def test_bi_attention_equals_mmdet():
     theirs = bi_attention(BiMultiHeadAttention)(vision, prompts, image_padding, None)
     torch.testing.assert_close(ours[0], theirs[0])
     torch.testing.assert_close(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize('path', ['_through_prompts', '_through_tokens'])
+def test_both_ways_of_bi_attention_equal_mmdet_with_gradients(path):
+    """The prompts' side or the tokens', whichever is cheaper: the same but for rounding."""
+    vision = torch.randn(2, 9, 16, requires_grad=True)
+    prompts = torch.randn(2, 5, 16, requires_grad=True)
+    image_padding = torch.arange(9).expand(2, 9) > torch.tensor([[8], [5]])
+    theirs, ours = bi_attention(BiMultiHeadAttention), bi_attention(FusedBiAttention)
+    for parameter, other in zip(theirs.parameters(), ours.parameters(), strict=True):
+        torch.nn.init.normal_(parameter, std=0.3)  # biases, too
+        other.data.copy_(parameter)
+    results = []
+    for module, out in (
+        (theirs, theirs(vision, prompts, image_padding, None)),
+        (ours, getattr(ours, path)(vision, prompts, image_padding, None)),
+    ):
+        total = out[0].square().sum() + out[1].pow(3).sum()
+        gradients = torch.autograd.grad(total, [vision, prompts, *module.parameters()])
+        results.append([*out, *gradients])
+    for mine, expected in zip(*reversed(results), strict=True):
+        atol = 1e-5 * max(1.0, float(expected.abs().max()))
+        torch.testing.assert_close(mine, expected, rtol=1e-5, atol=atol)
+
+
+@pytest.mark.parametrize('num_prompts', [8, 9])
+def test_many_prompts_take_the_other_way(monkeypatch, num_prompts):
+    """32 wide, 4 heads: up to 8 prompts the attention matrix is the smaller."""
+    attention = bi_attention(FusedBiAttention)
+    vision, prompts = torch.randn(1, 3, 16), torch.randn(1, num_prompts, 16)
+    monkeypatch.setattr(attention, '_through_prompts', lambda *_: 'prompts')
+    monkeypatch.setattr(attention, '_through_tokens', lambda *_: 'tokens')
+    assert attention(vision, prompts) == ('prompts' if num_prompts == 8 else 'tokens')
+
+
+def test_dropout_drops_the_bias_of_dropped_tokens():
+    """Weights that sum to less than 1 after dropout weigh the values' bias less, as in mmdet."""
+    attention = bi_attention(FusedBiAttention).train()
+    attention.dropout = 0.5
+    for parameter in attention.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.ones_(attention.values_v_proj.bias)
+    torch.nn.init.eye_(attention.out_l_proj.weight)
+    _, update = attention._through_prompts(torch.randn(1, 4, 16), torch.randn(1, 1, 16), None, None)
+    # equal logits: each of the 4 tokens weighs 1/4, doubled if kept, so the sum is k/2
+    assert set(update.unique().tolist()) <= {0.0, 0.5, 1.0, 1.5, 2.0}
+    assert len(update.unique()) > 1, 'heads drop different tokens'
 
 
 def test_padding_prompts_do_not_reach_the_image():

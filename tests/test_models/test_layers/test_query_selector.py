@@ -40,8 +40,9 @@ def test_objectness_elsewhere_is_read_at_the_same_tokens():
     memory, prompts = torch.randn(2, 6, 4), torch.randn(2, 3, 4)
     mask = torch.ones(2, 3, dtype=torch.bool)
     chosen = select(memory, prompts, mask)
+    tokens = torch.stack([image[at] for image, at in zip(memory, chosen.indices, strict=True)])
     again = VisualGuidedQuerySelector.objectness_logits(
-        memory, prompts, mask, PromptContrastiveEmbed('none'), chosen.indices
+        tokens, prompts, mask, PromptContrastiveEmbed('none')
     )
     torch.testing.assert_close(again, chosen.objectness_logits)
 

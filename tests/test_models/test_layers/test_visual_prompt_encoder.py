@@ -4,7 +4,7 @@ import torch
 
 from mmdet_dino_r1.models.layers import VisualPromptEncoder
 
-LEVELS = torch.tensor([[8, 8], [4, 4]])
+LEVELS = [(8, 8), (4, 4)]
 
 
 def encoder():

@@ -1,0 +1,97 @@
+"""Where the image tokens lie: constants of the feature maps' sizes, made once for each size.
+
+Shapes: bs, num_levels, num_points (sum of H*W over levels).
+
+Equal to mmdet's ``get_encoder_reference_points`` and ``gen_encoder_output_proposals``, which make
+them anew in every step and, on CUDA, wait for the device at each level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class TokenGrid(NamedTuple):
+    """The tokens of all levels, row by row, level after level.
+
+    Attributes:
+        cells: (num_points, 2) centre (x, y) in units of the level's cells: 0.5, 1.5, …
+        level: (num_points,) long, the token's level.
+        sizes: (num_levels, 2) float (w, h) of each level.
+        shapes: (num_levels, 2) long (h, w), as mmcv's CUDA operator wants them.
+    """
+
+    cells: Tensor
+    level: Tensor
+    sizes: Tensor
+    shapes: Tensor
+
+
+def token_grid(spatial_shapes: Sequence[tuple[int, int]], device: torch.device) -> TokenGrid:
+    """The grid of feature maps of these sizes; remembered, so not to be written to.
+
+    Args:
+        spatial_shapes: (h, w) of each level, numbers.
+        device: where the grid is wanted.
+    """
+    # what is made while a graph is traced or exported belongs to that graph alone
+    make = _token_grid.__wrapped__ if torch.compiler.is_compiling() else _token_grid
+    return make(tuple(spatial_shapes), device)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)  # whoever asks first: training will read it, too
+def _token_grid(shapes: tuple[tuple[int, int], ...], device: torch.device) -> TokenGrid:
+    cells, level = [], []
+    for index, (height, width) in enumerate(shapes):
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
+        cells.append(torch.stack([x.flatten(), y.flatten()], dim=1) + 0.5)
+        level.append(torch.full((height * width,), index))
+    sizes = torch.tensor(shapes)
+    grid = (torch.cat(cells), torch.cat(level), sizes.flip(1).float(), sizes)
+    return TokenGrid(*(part.to(device) for part in grid))
+
+
+def reference_points(grid: TokenGrid, valid_ratios: Tensor) -> Tensor:
+    """Each token's own position, on every level.
+
+    Args:
+        grid: of the feature maps.
+        valid_ratios: (bs, num_levels, 2) valid share of (w, h).
+
+    Returns:
+        (bs, num_points, num_levels, 2) (x, y) relative to the padded level.
+    """
+    valid_size = (valid_ratios * grid.sizes)[:, grid.level]  # (bs, num_points, 2) in cells
+    return (grid.cells / valid_size)[:, :, None] * valid_ratios[:, None]
+
+
+def proposals(
+    grid: TokenGrid, valid_ratios: Tensor, padding: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """A box around each token, 5 % of the image wide on the first level, twice that on the next.
+
+    Args:
+        grid: of the feature maps.
+        valid_ratios: (bs, num_levels, 2) valid share of (w, h).
+        padding: (bs, num_points) bool, True at padding, or None.
+
+    Returns:
+        (bs, num_points, 4) (cx, cy, w, h) before the sigmoid, relative to the unpadded image, and
+        (bs, num_points) bool, True where the token is padding or its box within 1 % of 0 or 1;
+        there the box is inf.
+    """
+    # rounded: a whole number of cells, divided and multiplied again
+    valid_size = (valid_ratios * grid.sizes).round()[:, grid.level]
+    centres = grid.cells / valid_size
+    side = (0.05 * 2.0**grid.level)[None, :, None].expand_as(centres)
+    boxes = torch.cat([centres, side], dim=-1)
+    hidden = ((boxes <= 0.01) | (boxes >= 0.99)).any(dim=-1)
+    if padding is not None:
+        hidden = hidden | padding
+    return torch.logit(boxes).masked_fill(hidden[..., None], float('inf')), hidden
