@@ -28,6 +28,14 @@ MAY_IMPORT = {
     'visualization': {'structures'},
     'apis': {'structures', 'models.losses', 'models.detectors', 'engine', 'datasets'},
     'web': {'apis', 'structures', 'visualization'},
+    'benchmark': {
+        'structures',
+        'models.detectors',
+        'engine',
+        'apis',
+        'datasets',
+        'visualization',
+    },
 }
 # of the top level, which imports no part when it is imported itself
 LEAVES = {f'{NAME}.{name}' for name in ('version', 'shipped', 'compat')}
@@ -74,10 +82,13 @@ def test_the_arrows_would_catch_a_wrong_import():
     assert part_of(f'{NAME}.models.detectors.dino_r1') not in MAY_IMPORT['models.layers']
 
 
-def test_only_its_tool_imports_the_web_page():
-    users = {path for path in SOURCES if any(part_of(name) == 'web' for name in imported(path))}
-    outside = {str(path.relative_to(PACKAGE)) for path in users if path.parent.name != 'web'}
-    assert outside == {'tools/web_demo.py'}
+@pytest.mark.parametrize(
+    ('part', 'tool'), [('web', 'tools/web_demo.py'), ('benchmark', 'tools/benchmark.py')]
+)
+def test_only_its_tool_imports_the(part, tool):
+    users = {path for path in SOURCES if any(part_of(name) == part for name in imported(path))}
+    outside = {str(path.relative_to(PACKAGE)) for path in users if path.parent.name != part}
+    assert outside == {tool}
 
 
 def test_files_stay_small():

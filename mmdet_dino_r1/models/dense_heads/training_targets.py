@@ -80,18 +80,19 @@ class TrainingTargets:
     def denoising_matches(self, dn_meta: dict, num_layers: int) -> Matches:
         """Which denoising query restores which ground truth: known without matching.
 
-        mmdet lays each group out as positive then negative queries, one of either for each
-        ground truth of the fullest image.
+        DINO lays each group out as positive then negative queries, one of either for each
+        denoised ground truth of the fullest image.
 
         Args:
-            dn_meta: from mmdet's ``CdnQueryGenerator``.
+            dn_meta: from :class:`DenoisingQueries`.
             num_layers: decoder layers.
         """
         num_groups = dn_meta['num_denoising_groups']
         per_group = dn_meta['num_denoising_queries'] // num_groups
-        counts = torch.tensor(self.counts)
+        denoised = dn_meta['denoised']
+        counts = torch.tensor([len(boxes) for boxes in denoised])
         image = torch.arange(len(counts)).repeat_interleave(counts)  # (all_gts,)
-        gt = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
+        slot = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
         layer, group = torch.meshgrid(
             torch.arange(num_layers), torch.arange(num_groups), indexing='ij'
         )
@@ -99,6 +100,6 @@ class TrainingTargets:
         return Matches(
             layer=layer[..., None].expand(shape).flatten(),
             image=image.expand(shape).flatten(),
-            query=(group[..., None] * per_group + gt).flatten(),
-            gt=gt.expand(shape).flatten(),
+            query=(group[..., None] * per_group + slot).flatten(),
+            gt=torch.cat(denoised).expand(shape).flatten(),
         )

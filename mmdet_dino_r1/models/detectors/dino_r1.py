@@ -24,7 +24,13 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ...structures import ExemplarChoice, PromptBank, VisualPrompts
-from ..layers import PromptDecoder, PromptFusionEncoder, proposals, token_grid
+from ..layers import (
+    DenoisingQueries,
+    PromptDecoder,
+    PromptFusionEncoder,
+    proposals,
+    token_grid,
+)
 from ..losses import FrozenProjection
 from ..task_modules import gather_embeddings, prompted_boxes_only
 from .prompt_source import PromptSource, carried_exemplars
@@ -82,6 +88,7 @@ class DINOR1(PromptSource, GroundingDINO):
         self.prompt_encoder = prompt_encoder
         self.query_selector = query_selector or dict(type='VisualGuidedQuerySelector')
         super().__init__(None, *args, **kwargs)
+        self.dn_query_generator = DenoisingQueries(**kwargs['dn_cfg'])  # completed by the parent
         self.use_autocast = use_autocast
         self.gather_prompts = gather_prompts
         self.prompt_sampler = TASK_UTILS.build(prompt_sampler or dict(type='InBatchPromptSampler'))

@@ -135,13 +135,24 @@ def test_denoising_pairs_by_hand():
     _, samples = make_batch([([[0, 0, 8, 8], [8, 8, 20, 20]], [1, 3]), ([[4, 4, 9, 9]], [3])])
     choice = ExemplarChoice(torch.zeros(2).long(), torch.zeros(2, 4), torch.tensor([1, 3]))
     targets = TrainingTargets.build(samples, choice)
-    meta = dict(num_denoising_queries=8, num_denoising_groups=2)
+    everything = [torch.tensor([0, 1]), torch.tensor([0])]
+    meta = dict(num_denoising_queries=8, num_denoising_groups=2, denoised=everything)
     matches = targets.denoising_matches(meta, num_layers=1)
     assert matches.image.tolist() == [0, 0, 1, 0, 0, 1]
     assert matches.query.tolist() == [0, 1, 0, 4, 5, 4]
     assert matches.gt.tolist() == [0, 1, 0, 0, 1, 0]
     assert targets.flat_index(matches).tolist() == [0, 1, 2, 0, 1, 2]
     assert targets.prompt_index.tolist() == [0, 1, 1]
+
+    # of the first image only its second box: there is room for one box in each group
+    meta = dict(
+        num_denoising_queries=4,
+        num_denoising_groups=2,
+        denoised=[torch.tensor([1]), torch.tensor([0])],
+    )
+    matches = targets.denoising_matches(meta, num_layers=1)
+    assert matches.query.tolist() == [0, 0, 2, 2]
+    assert targets.flat_index(matches).tolist() == [1, 2, 1, 2]
 
 
 def test_predictions_by_hand():

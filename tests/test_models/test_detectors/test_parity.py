@@ -1,45 +1,27 @@
 """With the prompts given as text, the shared part is mmdet's own Grounding DINO."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from conftest import build_tiny, make_batch, tiny_model_cfg
 from mmdet.models.layers.transformer import dino_layers
 from mmdet.registry import MODELS
-from torch import nn
 
+from mmdet_dino_r1.benchmark.contenders import at_published_width, grounding_dino_cfg
 from mmdet_dino_r1.structures import VisualPrompts
-
-
-@MODELS.register_module()
-class StubLanguageModel(nn.Module):
-    """As much of BERT as Grounding DINO's constructor looks at."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.language_backbone = SimpleNamespace(body=SimpleNamespace(language_dim=8))
 
 
 @pytest.fixture
 def published_width(monkeypatch):
     """onedl-mmdetection 3.5.1's Grounding DINO does not run without (see PromptDecoder)."""
-    encode = dino_layers.coordinate_to_encoding
-    monkeypatch.setattr(
-        dino_layers, 'coordinate_to_encoding', lambda boxes, num_feats=128: encode(boxes, 128)
-    )
+    mended = at_published_width(dino_layers.coordinate_to_encoding)
+    monkeypatch.setattr(dino_layers, 'coordinate_to_encoding', mended)
 
 
 def grounding_dino(ours):
     """mmdet's detector of the same configuration and weights."""
-    cfg = tiny_model_cfg()
-    cfg.type = 'GroundingDINO'
-    cfg.bbox_head.type = 'GroundingDINOHead'
-    cfg.train_cfg.assigner.type = 'HungarianAssigner'
-    del cfg.prompt_encoder
-    theirs = MODELS.build(dict(cfg, language_model=dict(type='StubLanguageModel')))
+    theirs = MODELS.build(grounding_dino_cfg(tiny_model_cfg(), dict(type='StubLanguageModel')))
     missing, unexpected = theirs.load_state_dict(ours.state_dict(), strict=False)
-    assert {name.split('.')[0] for name in missing} == {'text_feat_map'}
+    assert {name.split('.')[0] for name in missing} == {'language_model', 'text_feat_map'}
     assert {name.split('.')[0] for name in unexpected} == {'prompt_encoder'}
     return theirs.eval()
 

@@ -113,7 +113,8 @@ def test_boxes_of_dropped_classes_are_neither_matched_nor_denoised():
     model.prompt_sampler = lambda _: choice
     torch.manual_seed(5)
     capped = model.loss(images, samples)
-    assert model.seen['dn_meta'] == dict(num_denoising_queries=16, num_denoising_groups=4)
+    layout = model.seen['dn_meta']
+    assert (layout['num_denoising_queries'], layout['num_denoising_groups']) == (16, 4)
     assert [len(sample.gt_instances) for sample in samples] == [3, 2], 'left as they were'
 
     _, fewer = make_batch([([BATCH[0][0][0], BATCH[0][0][2]], [1, 1]), ([BATCH[1][0][0]], [1])])

@@ -1,0 +1,1 @@
+"""How fast training and inference are, and how they grow: what `tools/benchmark.py` measures."""

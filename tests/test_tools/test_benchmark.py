@@ -1,0 +1,181 @@
+"""The command line of the speed benchmark; what it measures is tested with ``benchmark``."""
+
+import json
+import sys
+
+import pytest
+import torch
+from conftest import CONFIGS, tiny_model_cfg
+from mmdet.models.layers.transformer import dino_layers
+from mmengine.config import Config
+
+from mmdet_dino_r1.benchmark import suite
+from mmdet_dino_r1.benchmark.contenders import DINO_R1, MMDET, NAMES, VIS_GDINO
+from mmdet_dino_r1.benchmark.scaling import FACTORS
+from mmdet_dino_r1.tools.benchmark import main, parse_args
+
+TINY = '--size 64x96 --batch-size 1 --boxes 3 --classes 5 --device cpu --rounds 1'.split()
+
+
+@pytest.fixture
+def config(tiny_shapes, tmp_path):
+    cfg = Config.fromfile(CONFIGS / 'dino_r1_r18_shapes.py')
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = f'{tiny_shapes}/'
+        loader.batch_size = 2
+    cfg.model = tiny_model_cfg(dict())
+    path = tmp_path / 'tiny.py'
+    cfg.dump(path)
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def mmdet_as_it_was(monkeypatch):
+    monkeypatch.setattr(dino_layers, 'coordinate_to_encoding', dino_layers.coordinate_to_encoding)
+    monkeypatch.setitem(sys.modules, 'transformers', None)
+
+
+def run(config, out, *args):
+    status = main([config, *TINY, '--out', str(out), *args])
+    return status, json.loads((out / 'benchmark.json').read_text()) if status == 0 else None
+
+
+def test_end_to_end(config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(suite, 'peak_memory', lambda name, *_: dict(peak=2.0, kept=1.0))
+    monkeypatch.setattr(
+        suite, 'import_figures', lambda rounds: {'import mmdet': dict(before=1.0, added=0.1)}
+    )
+    out = tmp_path / 'out'
+    threads = torch.get_num_threads()
+    status, report = run(
+        config, out, '--threads', '1', '--loader', '--scaling', 'boxes=2,4', 'queries=5,10'
+    )
+    assert status == 0 and torch.get_num_threads() == threads
+    sections = report['sections']
+    assert sections.keys() == {*suite.SECTIONS, 'loader', 'scaling'}
+    assert sections['training'].keys() == sections['memory'].keys() == set(NAMES)
+    assert sections['inference'].keys() == {DINO_R1, MMDET}
+    assert sections['inference'][MMDET].keys() == {'80', '1203'}
+    assert sections['scaling'].keys() == {'boxes', 'queries'}
+    assert sections['loader']['step'] > 0
+    assert report['environment']['device'] == 'CPU' and report['environment']['torch']
+    assert report['settings']['image'] == '64x96' and report['settings']['dtype'] == 'float32'
+    assert len(report['targets']) == 7
+
+    shown = capsys.readouterr()
+    text = (out / 'benchmark.md').read_text()
+    assert text in shown.out and 'no BERT' in text
+    assert (out / 'scaling.png').is_file()
+    assert shown.err.count('benchmark: ') == 8
+    assert 'init_weights' not in shown.out + shown.err
+
+
+def test_one_section_of_one_model(config, tmp_path):
+    status, report = run(config, tmp_path, '--only', 'bank', '--models', 'vis_gdino')
+    assert status == 0 and report['sections'].keys() == {'bank'}
+    assert not report['targets'] and not (tmp_path / 'scaling.png').exists()
+
+
+def test_scaling_alone(config, tmp_path):
+    status, report = run(config, tmp_path, '--scaling', 'batch=1,2', '--only')
+    assert status == 0 and report['sections'].keys() == {'scaling'}
+
+
+def test_too_little_memory_costs_only_what_needs_it(config, tmp_path, capsys, monkeypatch):
+    def fail(factor, *_):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+    monkeypatch.setattr(suite.scaling, 'scale', fail)
+    monkeypatch.setattr(suite, 'training_figures', fail)
+    args = '--models dino_r1 --scaling boxes=1,2 --only training bank'
+    status, report = run(config, tmp_path, *args.split())
+    assert status == 0 and report['sections'].keys() == {'bank'}
+    assert report['left_out'] == ['training', 'scaling of boxes']
+    assert 'training: the GPU has too little memory' in capsys.readouterr().err
+
+
+def test_mmdet_has_no_bank(config, tmp_path):
+    status, report = run(config, tmp_path, '--only', 'bank', 'training', '--models', 'mmdet')
+    assert status == 0 and report['sections'].keys() == {'training'}
+
+
+def test_defaults():
+    options = parse_args([])
+    assert options.config == 'dino_r1_swin_t_coco.py' and options.size == (800, 1333)
+    assert options.sections == list(suite.SECTIONS) and options.models == list(NAMES)
+    assert (options.scaling, options.loader, options.checkpointing) == ({}, False, False)
+
+
+@pytest.mark.parametrize(
+    ('args', 'expected'),
+    [
+        ('--only training memory', ['memory', 'training']),
+        ('--skip import bank', ['memory', 'training', 'inference']),
+        ('--loader --only', []),
+    ],
+)
+def test_sections(args, expected):
+    assert parse_args(args.split()).sections == expected
+
+
+def test_scaling_factors():
+    assert parse_args(['--scaling']).scaling == FACTORS
+    assert parse_args('--scaling size=2,0.5 batch'.split()).scaling == dict(
+        size=(0.5, 2.0), batch=FACTORS['batch']
+    )
+
+
+def test_models_in_their_order():
+    assert parse_args('--models mmdet vis_gdino'.split()).models == [VIS_GDINO, MMDET]
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        ('--size 800', "'800' is no HEIGHTxWIDTH"),
+        ('--size 0x10', "'0x10' is no HEIGHTxWIDTH"),
+        ('--models bert', "invalid choice: 'bert'"),
+        ('--scaling depth', "'depth' is not one of queries, prompts, size, batch, boxes"),
+        ('--scaling boxes=1', 'needs two points or more'),
+        ('--scaling boxes=1,x', 'needs two points or more'),
+        ('--scaling boxes=0,4', 'needs two points or more'),
+        ('--rounds 0', "invalid positive value: '0'"),
+        ('--dtype int8', "invalid choice: 'int8'"),
+        ('--only', 'nothing is left to measure'),
+        ('--only training --skip bank', 'not allowed with'),
+    ],
+)
+def test_a_wrong_command_line(args, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_args(args.split())
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        ('--size 8x16', 'An image of 8x16 has 4 tokens, too few for 10 queries'),
+        ('--classes 128', "a caption of mmdet's Grounding DINO holds 127 names at most"),
+        ('--device cuda:9', '--device cuda:9 is not there: torch sees'),
+        ('--device gpu', '--device gpu is none; take cpu, cuda or cuda:1'),
+        ('--device meta', 'only cpu and cuda can be timed'),
+        ('--scaling queries=5,500', 'has 126 tokens, too few for 500 queries'),
+        ('--cfg-options model.type=GroundingDINO', 'has no model of type DINOR1'),
+        ('--loader --only --cfg-options train_dataloader.dataset.ann_file=no.json', 'no.json'),
+    ],
+)
+def test_what_cannot_be_measured_is_told(config, tmp_path, capsys, args, message):
+    assert run(config, tmp_path / 'out', *args.split())[0] == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith('benchmark: ') and message in told
+    assert not (tmp_path / 'out').exists()
+
+
+def test_many_classes_without_mmdet(config, tmp_path):
+    args = '--classes 128 --boxes 128 --only training --models dino_r1'.split()
+    assert run(config, tmp_path, *args)[0] == 0
+
+
+def test_an_unknown_config(tmp_path, capsys):
+    assert run('dino_r1_swin_x_coco.py', tmp_path)[0] == 2
+    assert "ships no config 'dino_r1_swin_x_coco.py'; near names" in capsys.readouterr().err
