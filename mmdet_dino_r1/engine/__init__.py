@@ -1,5 +1,6 @@
 """What runs around the model."""
 
 from . import hooks
+from .grouped_optimizer import GroupedOptimWrapperConstructor
 
-__all__ = ['hooks']
+__all__ = ['GroupedOptimWrapperConstructor', 'hooks']

@@ -7,6 +7,7 @@ Shapes: bs, num_queries, num_keys (sum of H*W over levels), num_heads, num_level
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from mmcv.ops.multi_scale_deform_attn import (
@@ -15,6 +16,7 @@ from mmcv.ops.multi_scale_deform_attn import (
 )
 from torch import Tensor
 
+from .pieces import piecewise
 from .token_grid import token_grid
 
 
@@ -87,18 +89,31 @@ class LevelwiseDeformableAttention(MultiScaleDeformableAttention):
                 self.im2col_step,
             ).to(value.dtype)
         else:
-            out = sample_levels(value, spatial_shapes, positions, weights)
+            sample = partial(sample_levels, by_level(value, spatial_shapes))
+            out = piecewise(sample, positions, weights)
         return self.dropout(self.output_proj(out)) + identity
 
 
-def sample_levels(
-    value: Tensor, shapes: Sequence[tuple[int, int]], positions: Tensor, weights: Tensor
-) -> Tensor:
-    """Weighted sums of bilinear samples, level by level.
+def by_level(value: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Values as maps that can be sampled.
 
     Args:
         value: (bs, num_keys, num_heads, head_dim).
         shapes: (h, w) of each level.
+
+    Returns:
+        (bs * num_heads, head_dim, h, w) of each level.
+    """
+    value = value.permute(0, 2, 3, 1).flatten(0, 1)  # (bs * num_heads, head_dim, num_keys)
+    levels = value.split([height * width for height, width in shapes], dim=2)
+    return [keys.unflatten(2, shape) for keys, shape in zip(levels, shapes, strict=True)]
+
+
+def sample_levels(levels: Sequence[Tensor], positions: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of bilinear samples, level by level.
+
+    Args:
+        levels: from :func:`by_level`, (bs * num_heads, head_dim, h, w) each.
         positions: (bs, num_queries, num_heads, num_levels, num_points, 2) (x, y), 0 to 1 within
             the level; samples outside are 0.
         weights: the same shape without the last dimension.
@@ -107,18 +122,13 @@ def sample_levels(
         (bs, num_queries, num_heads * head_dim), in float32 where autocast is on.
     """
     bs, num_queries, num_heads, *_ = positions.shape
-    dim = num_heads * value.shape[-1]
-    value = value.permute(0, 2, 3, 1).flatten(0, 1)  # (bs * num_heads, head_dim, num_keys)
     # (bs * num_heads, num_levels, num_queries, num_points, 2)
     corners = (2 * positions - 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 1)
     weights = weights.permute(0, 2, 3, 1, 4).flatten(0, 1)[:, :, None]
     out = None
-    of_level = value.split([height * width for height, width in shapes], dim=2)
-    for level, ((height, width), keys) in enumerate(zip(shapes, of_level, strict=True)):
+    for level, values in enumerate(levels):
         # (bs * num_heads, head_dim, num_queries, num_points)
-        sampled = F.grid_sample(
-            keys.unflatten(2, (height, width)), corners[:, level].to(keys), align_corners=False
-        )
+        sampled = F.grid_sample(values, corners[:, level].to(values), align_corners=False)
         summed = (sampled * weights[:, level]).sum(dim=-1)
         out = summed if out is None else out + summed
-    return out.view(bs, dim, num_queries).transpose(1, 2)
+    return out.view(bs, num_heads * levels[0].shape[1], num_queries).transpose(1, 2)

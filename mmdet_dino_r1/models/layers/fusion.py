@@ -30,6 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from ...structures import take_tokens
 from .attention import FusedBiAttention, FusedMultiheadAttention, attend_to_self_only
 from .deformable_attention import LevelwiseDeformableAttention
+from .pieces import piecewise
 from .token_grid import reference_points, token_grid
 
 
@@ -103,7 +104,7 @@ class ImageLayer(DeformableDetrTransformerEncoderLayer):
             reference_points=reference_points,
             **levels,
         )
-        return self.norms[1](self.ffn(self.norms[0](query)))
+        return self.norms[1](piecewise(self.ffn, self.norms[0](query)))
 
 
 class PromptFusionEncoder(GroundingDinoTransformerEncoder):

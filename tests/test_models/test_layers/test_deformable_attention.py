@@ -7,9 +7,10 @@ from mmdet.models.detectors import DeformableDETR
 from mmdet.models.layers.transformer.deformable_detr_layers import DeformableDetrTransformerEncoder
 from torch import nn
 
-from mmdet_dino_r1.models.layers import proposals, token_grid
+from mmdet_dino_r1.models.layers import deformable_attention, pieces, proposals, token_grid
 from mmdet_dino_r1.models.layers.deformable_attention import (
     LevelwiseDeformableAttention,
+    by_level,
     sample_levels,
 )
 from mmdet_dino_r1.models.layers.token_grid import reference_points
@@ -60,8 +61,32 @@ def test_sampling_by_hand():
     value = torch.tensor([0.0, 8.0]).view(1, 2, 1, 1)
     positions = torch.tensor([[0.5, 0.5], [1.0, 0.5]]).view(1, 1, 1, 1, 2, 2)
     for weights, expected in (([1.0, 0.0], 4.0), ([0.0, 1.0], 4.0), ([0.25, 0.5], 3.0)):
-        out = sample_levels(value, [(1, 2)], positions, torch.tensor(weights).view(1, 1, 1, 1, 2))
+        weights = torch.tensor(weights).view(1, 1, 1, 1, 2)
+        out = sample_levels(by_level(value, [(1, 2)]), positions, weights)
         assert out.item() == expected
+
+
+def test_in_pieces_without_gradient_the_same(monkeypatch):
+    ours, inputs = LevelwiseDeformableAttention(**SIZES), attention_inputs(4)
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    whole = ours(**inputs, spatial_shapes=SHAPES)
+    sizes = []
+    monkeypatch.setattr(pieces, 'PIECE', 4)
+    sample = deformable_attention.sample_levels
+    monkeypatch.setattr(
+        deformable_attention,
+        'sample_levels',
+        lambda levels, positions, weights: (
+            sizes.append(positions.shape[1]) or sample(levels, positions, weights)
+        ),
+    )
+    ours(**inputs, spatial_shapes=SHAPES)
+    assert sizes == [9], 'with gradients all at once'
+    with torch.inference_mode():
+        in_pieces = ours(**inputs, spatial_shapes=SHAPES)
+    assert sizes == [9, 4, 4, 1]
+    torch.testing.assert_close(in_pieces, whole.detach(), rtol=1e-6, atol=1e-6)
 
 
 VALID = [(35, 56), (24, 40)]  # (h, w) of the images within 40 x 56 pixels, 8 pixels a cell
