@@ -9,8 +9,7 @@ max_iters = 500
 lr = 8e-4
 
 randomness = dict(seed=0)
-# one group of parameters, updated by one fused kernel
-optim_wrapper = dict(optimizer=dict(lr=lr, fused=True), paramwise_cfg=None)
+optim_wrapper = dict(optimizer=dict(lr=lr), paramwise_cfg=None)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min_ratio=0.02),

@@ -24,8 +24,8 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no checkpoint, truncated, or holds more than tensors and plain
-            values.
+        ValueError: the file is no checkpoint, truncated, holds more than tensors and plain
+            values, or was made with a model of which less than half is the same.
     """
     allow_resume()  # the log history that mmengine keeps in a checkpoint
     try:
@@ -42,4 +42,23 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
         raise ValueError(
             f'{checkpoint} is not a checkpoint that can be loaded safely: {reason}'
         ) from error
+    _refuse_another_model(model, content, checkpoint)
     _load_checkpoint_to_model(model, content, strict=False, logger='current')
+
+
+def _refuse_another_model(model: nn.Module, content: dict, checkpoint: str | Path) -> None:
+    """Detections of a model that stayed random for the most part would mean nothing."""
+    given = {
+        name.removeprefix('module.'): value
+        for name, value in content.get('state_dict', content).items()
+    }
+    wanted = model.state_dict()
+    fitting = sum(
+        getattr(given.get(name), 'shape', None) == value.shape for name, value in wanted.items()
+    )
+    if 2 * fitting < len(wanted):
+        raise ValueError(
+            f'{checkpoint} holds {fitting} of the {len(wanted)} tensors of this model in their '
+            'size: it was made with another config. Give the one it was trained with (mmengine '
+            'leaves a copy in the work directory).'
+        )

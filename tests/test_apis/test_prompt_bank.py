@@ -134,3 +134,17 @@ def test_truncated_checkpoint_is_refused_in_one_line(checkpoint):
     with pytest.raises(ValueError, match='not a checkpoint that can be loaded') as error:
         load_weights(build_tiny(), checkpoint)
     assert '\n' not in str(error.value)
+
+
+def test_weights_of_another_model_are_refused_and_most_of_one_are_enough(tmp_path):
+    model, path = build_tiny(), tmp_path / 'other.pth'
+    state = model.state_dict()
+    torch.save(dict(state_dict={f'x.{name}': value for name, value in state.items()}), path)
+    with pytest.raises(ValueError, match=rf'holds 0 of the {len(state)} tensors .* another config'):
+        load_weights(model, path)
+    # Grounding DINO's, say, without the prompt encoder; saved under DistributedDataParallel
+    most = {f'module.{n}': v + 1 for n, v in state.items() if not n.startswith('prompt_encoder')}
+    torch.save(dict(state_dict=most), path)
+    before = state['level_embed'].clone()
+    load_weights(model, path)
+    assert torch.equal(model.state_dict()['level_embed'], before + 1)
