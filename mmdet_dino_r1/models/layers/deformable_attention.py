@@ -119,7 +119,7 @@ def sample_levels(levels: Sequence[Tensor], positions: Tensor, weights: Tensor) 
         weights: the same shape without the last dimension.
 
     Returns:
-        (bs, num_queries, num_heads * head_dim), in float32 where autocast is on.
+        (bs, num_queries, num_heads * head_dim), in the precision of ``positions``.
     """
     bs, num_queries, num_heads, *_ = positions.shape
     # (bs * num_heads, num_levels, num_queries, num_points, 2)
@@ -128,7 +128,8 @@ def sample_levels(levels: Sequence[Tensor], positions: Tensor, weights: Tensor) 
     out = None
     for level, values in enumerate(levels):
         # (bs * num_heads, head_dim, num_queries, num_points)
-        sampled = F.grid_sample(values, corners[:, level].to(values), align_corners=False)
+        # in the positions' precision: half precision is too coarse for them
+        sampled = F.grid_sample(values.to(corners), corners[:, level], align_corners=False)
         summed = (sampled * weights[:, level]).sum(dim=-1)
         out = summed if out is None else out + summed
     return out.view(bs, num_heads * levels[0].shape[1], num_queries).transpose(1, 2)

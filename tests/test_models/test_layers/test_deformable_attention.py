@@ -89,6 +89,15 @@ def test_in_pieces_without_gradient_the_same(monkeypatch):
     torch.testing.assert_close(in_pieces, whole.detach(), rtol=1e-6, atol=1e-6)
 
 
+def test_positions_keep_their_precision_under_autocast():
+    """0.4 of 100 cells is 39.5 cells from the first centre; in bfloat16 it would be 39.62."""
+    value = torch.arange(100.0).view(1, 100, 1, 1).bfloat16()  # whole numbers up to 256 are exact
+    positions = torch.tensor([0.4, 0.5]).view(1, 1, 1, 1, 1, 2)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        out = sample_levels(by_level(value, [(1, 100)]), positions, torch.ones(1, 1, 1, 1, 1))
+    assert out.item() == pytest.approx(39.5, abs=1e-4)
+
+
 VALID = [(35, 56), (24, 40)]  # (h, w) of the images within 40 x 56 pixels, 8 pixels a cell
 
 
