@@ -238,8 +238,7 @@ def test_negatives_remove_and_change_nothing_else(inferencer, folder):
         if name in negatives:
             rival.setdefault(tuple(box), score)
     expected = [pair for pair in pairs if pair[0] in wanted and pair[1] > rival[tuple(pair[2])]]
-    assert len({tuple(box) for *_, box in expected}) == 8  # of ten queries two are the negatives'
-    assert 8 < len(expected) < 32
+    assert 0 < len(expected) < 10 * 4, 'some pairs of a box and a wanted class lose to a negative'
     names, scores, boxes = zip(*expected, strict=True)
     assert found['class_names'] == list(names)
     assert [wanted[label] for label in found['labels']] == list(names)

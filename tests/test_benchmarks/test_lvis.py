@@ -197,7 +197,8 @@ def test_both_ways_with_1203_classes(cfg_for, monkeypatch, chunks, test_cfg):
     boxes = [len({tuple(item['bbox']) for item in items}) for items in found.values()]
     counts = [Counter((item['category_id'] - 1) // 40 for item in f) for f in found.values()]
     if chunks == 1:
-        assert set(per_image) == set(boxes) == {QUERIES}
+        # (two queries may be clipped to the same box)
+        assert set(per_image) == {QUERIES} and set(boxes) <= {QUERIES - 1, QUERIES}
         assert {len(items) for items in found.values()} == {9300}  # max_per_img, of 12030 pairs
     else:
         assert max(per_image) > QUERIES and min(boxes) > 20 * QUERIES

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 
 import pytest
 import torch
@@ -102,14 +103,16 @@ def test_it_serves_until_it_is_interrupted(tiny, host):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell's background jobs ignore interrupts, and so would their children
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
         line = next(line for line in server.stdout if line.startswith('Open http'))
         port = re.search(r':(\d+)/ in a browser', line)[1]
-        with urllib.request.urlopen(f'http://127.0.0.1:{port}/', timeout=30) as answer:
+        with urllib.request.urlopen(f'http://127.0.0.1:{port}/', timeout=120) as answer:
             assert b'name="page-token"' in answer.read()
         server.send_signal(signal.SIGINT)
-        _, err = server.communicate(timeout=30)
+        _, err = server.communicate(timeout=120)
         assert server.returncode == 0
         assert ('there is no password' in err) == (host == '0.0.0.0')
     finally:
