@@ -4,16 +4,18 @@ The order matters: the checks speak first, in the user's words, before anything 
 operators; the registering subpackages come last.
 """
 
-from .compat import allow_resume, check_environment, name_package_to_mmengine
+from .compat import check_environment, name_package_to_mmengine
 from .version import __version__
 
 check_environment()
 name_package_to_mmengine()
-allow_resume()
 
 from . import datasets, engine, evaluation, models, visualization  # noqa: E402
+from .safe_files import register_safe_loaders  # noqa: E402
 from .shipped import config_path  # noqa: E402
 from .structures import PromptBank, load_prompt_bank, save_prompt_bank  # noqa: E402
+
+register_safe_loaders()
 
 
 def __getattr__(name: str):

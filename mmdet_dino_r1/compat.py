@@ -1,15 +1,24 @@
 """What the two OpenMMLab families and PyTorch's changes ask of us, in one place.
 
-Everything here runs once, on ``import mmdet_dino_r1``, before any other module of the package.
+Everything here runs once, on ``import mmdet_dino_r1``, before any other module of the package; what
+checkpoints ask of us is in ``safe_files``.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 
 MIN_MMDET = '3.3.0'
+# Before it, PyTorch's safe loader can itself be made to run code (CVE-2025-32434).
+MIN_TORCH = (2, 6)
+# Distributions that put files under the same import names.
+FAMILIES = {
+    'onedl': ('onedl-mmcv', 'onedl-mmdetection', 'onedl-mmengine'),
+    'OpenMMLab': ('mmcv', 'mmdet', 'mmengine'),
+}
+WITHOUT_OPERATORS = ('mmcv-lite', 'onedl-mmcv-lite')
 
 _INSTALL = (
     'Install one family of them: `pip install -r requirements/mminstall.txt` (onedl-*, the '
@@ -30,18 +39,31 @@ _HEADLESS = (
 )
 
 
+_NUMPY = (
+    'pycocotools was built for another NumPy than the one installed. Remedy: `pip install '
+    '--force-reinstall --no-deps --no-cache-dir pycocotools`.'
+)
+
+
 def check_environment() -> None:
     """Refuse to go on where mmdet, mmengine or mmcv cannot work, saying the remedy.
 
     Raises:
-        ImportError: A package is missing, too old or cannot be loaded, or mmcv lacks its
-            operators.
+        ImportError: A package is missing, too old or cannot be loaded, mmcv lacks its operators,
+            or distributions are installed over each other.
     """
     for name in ('torch', 'mmengine', 'mmcv', 'mmdet'):
         if importlib.util.find_spec(name) is None:
             raise ImportError(f'mmdet_dino_r1 needs the Python package `{name}`. {_INSTALL}')
-    import torch  # noqa: F401  the operators are linked against its libraries
+    _check_distributions()
+    import torch  # the operators are linked against its libraries
 
+    if tuple(map(int, torch.__version__.split('.')[:2])) < MIN_TORCH:
+        raise ImportError(
+            f'mmdet_dino_r1 needs torch >= {MIN_TORCH[0]}.{MIN_TORCH[1]}, found '
+            f'{torch.__version__}: older ones cannot load any checkpoint safely. Install a newer '
+            'torch, then mmcv again, which is compiled against it.'
+        )
     try:
         importlib.import_module('cv2')
     except ImportError as error:
@@ -54,6 +76,10 @@ def check_environment() -> None:
         mmdet = importlib.import_module('mmdet')
     except AssertionError as error:  # mmdet 3.3.0 checks its neighbours with bare asserts
         raise ImportError(f'mmdet does not fit its neighbours: {error} {_INSTALL}') from error
+    try:
+        importlib.import_module('pycocotools.mask')
+    except (ImportError, ValueError) as error:  # ValueError: "numpy.dtype size changed"
+        raise ImportError(f'mmdet_dino_r1: {_NUMPY} (Cause: {error})') from error
 
     from mmengine.utils import digit_version
 
@@ -63,49 +89,32 @@ def check_environment() -> None:
         )
 
 
-def _history_buffer_method(owner: type, name: str) -> Callable:
-    """Stand in for ``getattr`` while a checkpoint is read: HistoryBuffer's statistics only."""
-    from mmengine.logging import HistoryBuffer
+def _check_distributions() -> None:
+    """Refuse distributions that were installed over each other; see ``check_environment``."""
+    found = {family: _installed(names) for family, names in FAMILIES.items()}
+    if all(found.values()):
+        mixed = [name for names in found.values() for name in names]
+        raise ImportError(
+            f'Two families of the mm* packages are installed over each other: {", ".join(mixed)}. '
+            f'Remedy: `pip uninstall -y {" ".join(mixed)}`, then one of them again. {_INSTALL}'
+        )
+    for name in _installed(WITHOUT_OPERATORS):
+        raise ImportError(
+            f'{name} is installed, an mmcv without operators, which mmdet needs. Remedy: `pip '
+            f'uninstall -y {name}`, then mmcv again, even if it is there too. {_INSTALL}'
+        )
 
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
-        raise ValueError(f'a checkpoint asked for {owner!r}.{name}, which is not a log statistic')
-    return getattr(owner, name)
 
+def _installed(distributions: tuple[str, ...]) -> list[str]:
+    """Those of the distributions that are installed."""
 
-def allow_resume() -> None:
-    """Let ``torch.load`` read mmengine's own checkpoints safely (torch >= 2.6).
+    def is_there(name: str) -> bool:
+        try:
+            return bool(version(name))
+        except PackageNotFoundError:
+            return False
 
-    mmengine 0.10.7 reads checkpoints with torch's default, which since 2.6 is the safe loader; a
-    resume then fails on the log history that mmengine itself saved. The classes of that history
-    are listed as safe; the safe loading stays on. A ``HistoryBuffer`` names its statistics
-    through ``getattr``, which is answered by a stand-in that knows those four alone.
-    """
-    import torch
-
-    add_safe_globals = getattr(torch.serialization, 'add_safe_globals', None)
-    if add_safe_globals is None:  # torch < 2.4: the safe loader is not the default there
-        return
-    import numpy as np
-    from mmengine.logging import HistoryBuffer
-
-    core = 'numpy._core' if np.lib.NumpyVersion(np.__version__) >= '2.0.0' else 'numpy.core'
-    multiarray = importlib.import_module(f'{core}.multiarray')
-    safe: list = [
-        HistoryBuffer,
-        np.ndarray,
-        np.dtype,
-        type(np.dtype('float64')),
-        type(np.dtype('int64')),
-    ]
-    for name in ('_reconstruct', 'scalar'):
-        # A checkpoint names the module of the numpy that wrote it, which may be another.
-        function = getattr(multiarray, name)
-        safe += [(function, f'{path}.multiarray.{name}') for path in ('numpy._core', 'numpy.core')]
-    safe.append((_history_buffer_method, 'builtins.getattr'))
-    try:
-        add_safe_globals(safe)
-    except (AttributeError, TypeError):  # torch 2.4 and 2.5 take no (object, name) pairs
-        return
+    return [name for name in distributions if is_there(name)]
 
 
 def name_package_to_mmengine() -> None:

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     },
 }
 # of the top level, which imports no part when it is imported itself
-LEAVES = {f'{NAME}.{name}' for name in ('version', 'shipped', 'compat')}
+LEAVES = {f'{NAME}.{name}' for name in ('version', 'shipped', 'compat', 'safe_files')}
 SOURCES = sorted(path for path in PACKAGE.rglob('*.py') if '.mim' not in path.parts)
 
 

@@ -1,15 +1,14 @@
-"""What import does: the checks, the safe list, mmengine's table."""
+"""What import does: the checks, mmengine's table."""
 
+import importlib
 import importlib.util
-import io
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import mmdet
-import numpy as np
 import pytest
 import torch
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.logging import HistoryBuffer
 
 from mmdet_dino_r1 import compat
 
@@ -44,49 +43,60 @@ def test_an_old_mmdet_is_refused(monkeypatch):
         compat.check_environment()
 
 
-def load_safely(content):
-    compat.allow_resume()  # onedl-mmengine takes its own listing back after each load
-    file = io.BytesIO()
-    torch.save(content, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+def test_an_old_torch_is_refused(monkeypatch):
+    monkeypatch.setattr(torch, '__version__', '2.5.1+cu121')
+    with pytest.raises(ImportError, match=r'torch >= 2\.6, found 2\.5\.1\+cu121.*mmcv again'):
+        compat.check_environment()
+    monkeypatch.setattr(torch, '__version__', '2.10.0a0+git1')
+    compat.check_environment()
 
 
-class Calls:
-    """Pickles to a call of any function."""
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
-
-
-safe_loading = pytest.mark.skipif(
-    torch.__version__ < '2.6', reason='torch < 2.6 does not load safely by default'
-)
-
-
-@safe_loading
-def test_a_log_history_survives_safe_loading():
-    history = HistoryBuffer()
-    for value in (3.0, 1.0, 2.0):
-        history.update(value)
-    loaded = load_safely({'loss': history, 'mean': np.float64(2.5), 'count': np.int64(7)})
-    assert loaded['loss'].data[0].tolist() == [3.0, 1.0, 2.0]
-    assert loaded['loss'].min() == 1.0
-    assert (loaded['mean'], loaded['count']) == (2.5, 7)
-
-
-@safe_loading
 @pytest.mark.parametrize(
-    'call',
+    ('installed', 'message'),
     [
-        Calls(eval, '1 + 1'),
-        Calls(getattr, HistoryBuffer, 'register_statistics'),
-        Calls(getattr, np.ndarray, 'tofile'),
+        (
+            ['onedl-mmcv', 'onedl-mmdetection', 'onedl-mmengine', 'mmcv'],
+            'over each other.*pip uninstall -y onedl-mmcv onedl-mmdetection onedl-mmengine mmcv`',
+        ),
+        (['mmdet', 'mmengine', 'mmcv', 'onedl-mmengine'], 'uninstall -y onedl-mmengine mmcv mmdet'),
+        (['mmdet', 'mmengine', 'mmcv-lite'], 'uninstall -y mmcv-lite`.*mminstall'),
     ],
 )
-def test_safe_loading_stays_on(call):
-    with pytest.raises(Exception, match='(?i)not a log statistic|weights.only|unsupported'):
-        load_safely(call)
+def test_packages_installed_over_each_other_are_named(monkeypatch, installed, message):
+    def version(name):
+        if name not in installed:
+            raise PackageNotFoundError(name)
+        return '1.0'
+
+    monkeypatch.setattr(compat, 'version', version)
+    with pytest.raises(ImportError, match=message):
+        compat.check_environment()
+
+
+@pytest.mark.parametrize(
+    ('module', 'error', 'message'),
+    [
+        (
+            'mmdet',
+            AssertionError('MMCV==2.2.0 is used but incompatible.'),
+            r'does not fit.*MMCV==2\.2\.0 is used.*mminstall\.txt',
+        ),
+        (
+            'pycocotools.mask',
+            ValueError('numpy.dtype size changed, may indicate binary incompatibility'),
+            'another NumPy.*--force-reinstall --no-deps --no-cache-dir pycocotools.*size changed',
+        ),
+        ('mmcv._ext', ImportError('undefined symbol: _ZN2at'), 'torch was changed.*_ZN2at'),
+    ],
+)
+def test_what_does_not_fit_is_said_with_the_remedy(monkeypatch, module, error, message):
+    real = importlib.import_module
+
+    def import_module(name):
+        if name == module:
+            raise error
+        return real(name)
+
+    monkeypatch.setattr(importlib, 'import_module', import_module)
+    with pytest.raises(ImportError, match=message):
+        compat.check_environment()

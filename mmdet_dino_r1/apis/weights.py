@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
-import torch
-from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
 from torch import nn
-
-from ..compat import allow_resume
 
 
 def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
-    """Load a checkpoint with PyTorch's safe loader; the model prints what came of it.
-
-    onedl-mmengine goes on with the unsafe loader where the safe one refuses; here it stays
-    refused.
+    """Load a checkpoint, without running code from it; the model prints what came of it.
 
     Args:
         model: takes the weights.
-        checkpoint: path or URL of a file with a ``state_dict``, as mmengine saves it.
+        checkpoint: path, URL or anything else that mmengine loads, which this package has made
+            safe (``safe_files``); a ``state_dict`` or a file with one.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is no checkpoint, truncated, holds more than tensors and plain
             values, or was made with a model of which less than half is the same.
     """
-    allow_resume()  # the log history that mmengine keeps in a checkpoint
-    try:
-        if '://' in str(checkpoint):
-            content = torch.hub.load_state_dict_from_url(
-                str(checkpoint), map_location='cpu', weights_only=True
-            )
-        else:
-            if not Path(checkpoint).is_file():
-                raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
-            content = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f'{checkpoint} is not a checkpoint that can be loaded safely: {reason}'
-        ) from error
+    content = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
     _refuse_another_model(model, content, checkpoint)
     _load_checkpoint_to_model(model, content, strict=False, logger='current')
 

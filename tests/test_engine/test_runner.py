@@ -9,7 +9,7 @@ from conftest import CONFIGS, tiny_model_cfg
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmdet_dino_r1.compat import allow_resume
+from mmdet_dino_r1.safe_files import load_torch_file
 
 
 def tiny_cfg(shapes: Path, work_dir: Path, name='dino_r1_r18_shapes.py', by_epoch=True) -> Config:
@@ -81,8 +81,7 @@ def test_train_validate_resume(tiny_shapes, tmp_path, by_epoch):
     assert json.loads(record.read_text())['protocol']['shots'] == 2
 
     half = tmp_path / 'whole' / ('epoch_1.pth' if by_epoch else 'iter_3.pth')
-    allow_resume()  # onedl-mmengine takes its own listing back after each load
-    state = torch.load(half, map_location='cpu', weights_only=True)['state_dict']
+    state = load_torch_file(half)['state_dict']
     assert not any('reference' in name for name in state)
     again = tiny_cfg(tiny_shapes, tmp_path / 'resumed', by_epoch=by_epoch)
     again.load_from, again.resume = str(half), True
@@ -109,17 +108,16 @@ def test_stop_and_resume_keep_the_policy_of_the_epochs_start(
         return cfg
 
     def saved(step):
-        allow_resume()
         name = f'epoch_{step // 3}.pth' if by_epoch else f'iter_{step}.pth'
         return str(tmp_path / 'whole' / name)
 
     whole = Runner.from_cfg(cfg_for('whole'))
     whole.train()
-    at_start = torch.load(saved(3), weights_only=True)['state_dict']
+    at_start = load_torch_file(saved(3))['state_dict']
     reference = whole.model.reference_model.state_dict()
     assert all(torch.equal(value, at_start[name]) for name, value in reference.items())
 
-    assert ('reference_model' in torch.load(saved(saved_at), weights_only=True)) == (saved_at == 5)
+    assert ('reference_model' in load_torch_file(saved(saved_at))) == (saved_at == 5)
     cfg = cfg_for('resumed')
     cfg.load_from, cfg.resume = saved(saved_at), True
     resumed = Runner.from_cfg(cfg)

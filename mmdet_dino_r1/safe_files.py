@@ -1,0 +1,291 @@
+"""Checkpoints are read without running code from them (ours); in force on ``import mmdet_dino_r1``.
+
+A checkpoint is a pickle, and a pickle may call any function. PyTorch's safe loader
+(``weights_only=True``) makes tensors and plain values alone, but mmengine does not keep to it:
+
+- OpenMMLab's mmengine 0.10.7 calls ``torch.load`` with its default, which is safe from torch 2.6
+  on, unless ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` is set; a resume then fails on the log history
+  that mmengine itself has saved.
+- onedl-mmengine 0.10.12 tries the safe loader and, where that refuses, goes on with the unsafe one:
+  what was refused runs. The bare ``getattr`` on its list of safe names is by itself enough to run
+  code.
+- Both fetch URLs through ``torch.hub``, whose default is the unsafe loader in every version.
+
+Everything that loads through mmengine (``load_from``, ``resume``, ``init_cfg``, mmdet's
+``init_detector`` and backbones, ``mim test``) asks ``CheckpointLoader`` for the loader of a scheme;
+its ``register_scheme`` is mmengine's own way to replace them, and that is all that is done here.
+``torch.load`` itself, and what other code does with it, stay as they are.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.dist import barrier, get_dist_info
+from mmengine.fileio import get_file_backend
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
+
+# What a file may ask for besides tensors and plain values is listed for the time of one load; the
+# list is the process's, so one load at a time.
+_LOCK = RLock()
+_DTYPES = ('bool', *(f'{kind}{bits}' for kind in ('int', 'uint') for bits in (8, 16, 32, 64)))
+_DTYPES += ('float16', 'float32', 'float64', 'complex64', 'complex128')
+# Modules of which no checkpoint needs anything; of builtins, only the types are innocent.
+_RUNS_CODE = ('builtins', 'ctypes', 'importlib', 'nt', 'operator', 'os', 'posix', 'runpy', 'shutil')
+_RUNS_CODE += ('socket', 'subprocess', 'sys')
+
+
+def load_torch_file(path: str | Path, map_location: str | Callable | None = 'cpu'):
+    """``torch.load`` for checkpoints of both families: what might run code is refused.
+
+    Args:
+        path: a file that ``torch.save`` has written.
+        map_location: as of ``torch.load``.
+
+    Returns:
+        The content: tensors, plain values, mmengine's log history and NumPy's numbers.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file asks for more than that, or is truncated, or no checkpoint.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'There is no checkpoint {path}.')
+    with _safely(str(path), path):
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def register_safe_loaders() -> None:
+    """Have mmengine load every scheme it knows through the safe loader."""
+    loaders = {
+        '': load_from_local,
+        'http://': load_from_http,
+        'https://': load_from_http,
+        'modelzoo://': load_from_torchvision,
+        'torchvision://': load_from_torchvision,
+        'open-mmlab://': load_from_openmmlab,
+        'openmmlab://': load_from_openmmlab,
+        'mmcls://': load_from_mmcls,
+        r'(\S+\:)?s3://': load_from_ceph,
+        r'(\S+\:)?petrel://': load_from_ceph,
+        'pavi://': load_from_pavi,
+    }
+    for prefix, loader in loaders.items():
+        CheckpointLoader.register_scheme(prefix, loader, force=True)
+
+
+# mmengine's log takes a loader's name from its eleventh letter on: "load_from_".
+
+
+def load_from_local(filename: str, map_location=None):
+    """Load a path; see ``load_torch_file``.
+
+    Args:
+        filename: the path.
+        map_location: as of ``torch.load``.
+    """
+    return load_torch_file(filename, map_location)
+
+
+def load_from_http(filename: str, map_location=None):
+    """Load a URL, which rank 0 downloads for all; see ``load_torch_file``.
+
+    Args:
+        filename: the URL.
+        map_location: as of ``torch.load``.
+    """
+    cached = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
+
+    def load():
+        with _safely(filename, cached):
+            return torch.hub.load_state_dict_from_url(
+                filename, map_location=map_location, progress=os.isatty(0), weights_only=True
+            )
+
+    rank = get_dist_info()[0]
+    try:
+        content = load() if rank == 0 else None
+    finally:  # also where rank 0 refuses the file, which the others then do too
+        barrier()
+    return content if rank == 0 else load()
+
+
+def load_from_torchvision(filename: str, map_location=None):
+    """Load torchvision's weights by name.
+
+    Args:
+        filename: the name after ``torchvision://``.
+        map_location: as of ``torch.load``.
+    """
+    urls = mmengine_checkpoint.get_torchvision_models()
+    return load_from_http(urls[filename.split('://', 1)[1]], map_location)
+
+
+def load_from_openmmlab(filename: str, map_location=None):
+    """Load OpenMMLab's weights by name.
+
+    Args:
+        filename: the name after ``open-mmlab://``, also one of ``$MMENGINE_HOME/open_mmlab.json``.
+        map_location: as of ``torch.load``.
+    """
+    name = filename.split('://', 1)[1]
+    name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
+    place = mmengine_checkpoint.get_external_models()[name]
+    if place.startswith(('http://', 'https://')):
+        return load_from_http(place, map_location)
+    return load_torch_file(Path(mmengine_checkpoint._get_mmengine_home(), place), map_location)
+
+
+def load_from_mmcls(filename: str, map_location=None):
+    """Load a backbone of MMClassification by name.
+
+    Args:
+        filename: the name after ``mmcls://``.
+        map_location: as of ``torch.load``.
+    """
+    url = mmengine_checkpoint.get_mmcls_models()[filename.split('://', 1)[1]]
+    return mmengine_checkpoint._process_mmcls_checkpoint(load_from_http(url, map_location))
+
+
+def load_from_ceph(filename: str, map_location=None):
+    """Load from object storage.
+
+    Args:
+        filename: the address, ``s3://…`` or ``petrel://…``.
+        map_location: as of ``torch.load``.
+
+    Raises:
+        ValueError: it might run code, or is no checkpoint.
+    """
+    backend = get_file_backend(filename, backend_args=dict(backend='petrel'))
+    with backend.get_local_path(filename) as path, _safely(filename, Path(path)):
+        return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def load_from_pavi(filename: str, map_location=None):
+    """Refuse, since its client is not to be had; a file that was downloaded loads.
+
+    Args:
+        filename: the address.
+        map_location: not looked at.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f'{filename}: download the file and give its path.')
+
+
+@contextmanager
+def _safely(name: str, path: Path) -> Iterator[None]:
+    """Around one load: lists what mmengine saves, and says in the user's words what was refused.
+
+    Args:
+        name: of the checkpoint, as the user gave it.
+        path: of the file, where it lies once it is downloaded.
+    """
+    with _LOCK, torch.serialization.safe_globals(_safe_globals()):
+        try:
+            yield
+        except pickle.UnpicklingError as error:
+            raise ValueError(_refusal(name, path, str(error))) from error
+        except (RuntimeError, EOFError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(
+                f'{name} is not a checkpoint that can be loaded: {reason} A file that is truncated '
+                'or was cut short in downloading has to be fetched again.'
+            ) from error
+
+
+def _safe_globals() -> list[tuple]:
+    """What mmengine's own checkpoints hold, with the names under which it is asked for.
+
+    None of these can be led to anything else. A ``HistoryBuffer`` names its statistics through
+    ``getattr``, which is answered by a stand-in that knows those four alone. Pairs, because a
+    plain entry would be taken from a user's own list afterwards.
+    """
+    core = 'numpy._core' if np.lib.NumpyVersion(np.__version__) >= '2.0.0' else 'numpy.core'
+    multiarray = __import__(f'{core}.multiarray', fromlist=['multiarray'])
+    dtypes = {type(np.dtype(name)) for name in _DTYPES}
+    return [
+        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
+        (_history_buffer_method, 'builtins.getattr'),
+        (ConfigDict, 'mmengine.config.config.ConfigDict'),
+        (np.ndarray, 'numpy.ndarray'),
+        (np.dtype, 'numpy.dtype'),
+        *((dtype, f'{dtype.__module__}.{dtype.__name__}') for dtype in dtypes),
+        # A file names the module of the numpy that wrote it, which may be another.
+        *(
+            (getattr(multiarray, name), f'{path}.multiarray.{name}')
+            for name in ('_reconstruct', 'scalar')
+            for path in ('numpy._core', 'numpy.core')
+        ),
+    ]
+
+
+def _history_buffer_method(owner: type, name: str) -> Callable:
+    """Stand in for ``getattr`` while a checkpoint is read: HistoryBuffer's statistics only."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise pickle.UnpicklingError(f'it asks for `getattr({owner!r}, {name!r})`.')
+    return getattr(owner, name)
+
+
+def _refusal(name: str, path: Path, error: str) -> str:
+    """What was asked for, and what can be done.
+
+    Args:
+        name: of the checkpoint.
+        path: of the file.
+        error: what the safe loader said.
+    """
+    start = f'{name} is not a checkpoint that can be loaded safely'
+    asked = _refused_globals(path, error)
+    if not asked:
+        reason = re.sub(r'.*WeightsUnpickler error:', '', error, flags=re.DOTALL).strip()
+        return f'{start}: {reason.splitlines()[0] if reason else "it is no such file."}'
+    start += f': it asks for {", ".join(f"`{one}`" for one in asked)}'
+    if any(_runs_code(one) for one in asked):
+        return f'{start}, which runs code and belongs in no checkpoint. Nothing was run; delete it.'
+    modules = ', '.join(sorted({one.rpartition('.')[0] for one in asked} | {'torch'}))
+    copy = f'{path.stem}_weights.pth'
+    return (
+        f'{start}, which is no tensor, number or text, and may run code as it is made. Ask for a '
+        'file with the weights alone. If you trust who made this one, copy them out:\n\n'
+        f'import {modules}\n'
+        f'with torch.serialization.safe_globals([{", ".join(asked)}]):\n'
+        f'    content = torch.load({str(path)!r}, weights_only=True, map_location="cpu")\n'
+        'weights = content.get("state_dict", content.get("model", content))\n'
+        f'torch.save(dict(state_dict=weights), {copy!r})\n'
+    )
+
+
+def _refused_globals(path: Path, error: str) -> list[str]:
+    """Full names of what the file asks for and may not have; empty where none can be made out."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except (ValueError, OSError, RuntimeError, pickle.UnpicklingError):  # no zip file: an old one
+        found = re.search(r'GLOBAL (\S+)', error)
+        if found is None:
+            return []
+        return [found[1] if '.' in found[1] else f'builtins.{found[1]}']
+
+
+def _runs_code(name: str) -> bool:
+    """Whether a name is a means of attack; types among the builtins are none."""
+    module, _, attribute = name.rpartition('.')
+    if module == 'builtins':
+        return not isinstance(getattr(builtins, attribute, None), type)
+    return module.split('.')[0] in _RUNS_CODE
