@@ -3,6 +3,7 @@
 from .coco_json import CocoJsonDataset
 from .dataset_group import DatasetGroup
 from .exemplar_dataset import ExemplarDataset
+from .resumable_batches import ResumableBatchSampler
 from .same_size import SameSizeBatchSampler
 from .shapes import ShapesConfig, generate_shapes
 from .shapes_drawing import ShapesDifficulty
@@ -11,6 +12,7 @@ __all__ = [
     'CocoJsonDataset',
     'DatasetGroup',
     'ExemplarDataset',
+    'ResumableBatchSampler',
     'SameSizeBatchSampler',
     'ShapesConfig',
     'ShapesDifficulty',

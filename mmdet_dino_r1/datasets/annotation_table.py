@@ -18,7 +18,6 @@ from .coco_json import check_coco, image_file
 
 # keys of an annotation that somebody reads; see data_check.py
 _READ = ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd')
-_NO_BOX = (np.nan,) * 4
 
 
 class AnnotationTable:
@@ -48,7 +47,7 @@ class AnnotationTable:
         self.path = path
         try:
             self._read(coco)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise ValueError(f'{path} is not a COCO annotation file: {error!r}') from error
 
     def _read(self, coco: dict) -> None:
@@ -59,11 +58,12 @@ class AnnotationTable:
             image_file(image) if 'file_name' in image or 'coco_url' in image else ''
             for image in images
         ]
-        sizes = [(image.get('width', np.nan), image.get('height', np.nan)) for image in images]
-        self.sizes = np.array(sizes, dtype=float).reshape(-1, 2)
+        sizes = [[image.get('width'), image.get('height')] for image in images]
+        self.sizes = _numbers(sizes, 2)
         self.categories = [(category['id'], category['name']) for category in coco['categories']]
 
         self.ann_ids = [ann.get('id') for ann in anns]
+        hash(tuple(self.ann_ids))  # a list as an id is an error here, not where ids are compared
         self.lacking = {
             key: np.array([row for row, ann in enumerate(anns) if key not in ann], dtype=int)
             for key in _READ
@@ -71,7 +71,7 @@ class AnnotationTable:
         self.image = _rows(self.image_ids, (ann.get('image_id') for ann in anns), len(anns))
         ids = [id_ for id_, _ in self.categories]
         self.category = _rows(ids, (ann.get('category_id') for ann in anns), len(anns))
-        self.boxes = _boxes([ann.get('bbox') for ann in anns])
+        self.boxes = _numbers([ann.get('bbox') for ann in anns], 4)
         # a file without areas is one that only exemplars are taken from
         self.areas = np.array([ann.get('area', np.inf) for ann in anns], dtype=float)
         self.crowd = np.array(
@@ -149,17 +149,19 @@ def _rows(ids: Sequence[Hashable], wanted: Iterable, count: int) -> np.ndarray:
     return np.fromiter((position.get(value, -1) for value in wanted), np.int64, count)
 
 
-def _boxes(given: Sequence) -> np.ndarray:
-    """(n, 4) float; NaN for what is not four numbers."""
+def _numbers(given: Sequence, count: int) -> np.ndarray:
+    """(n, count) float; NaN for what is no list of so many numbers."""
     try:
-        boxes = np.array(given)
-        if boxes.dtype.kind in 'if' and boxes.shape == (len(given), 4):
-            return boxes.astype(float)
+        rows = np.array(given)
+        if rows.dtype.kind in 'if' and rows.shape == (len(given), count):
+            return rows.astype(float)
     except ValueError:  # lists of different lengths
         pass
-    return np.array([_one_box(box) for box in given], dtype=float).reshape(-1, 4)
+    return np.array([_row(row, count) for row in given], dtype=float).reshape(-1, count)
 
 
-def _one_box(box: Any) -> Sequence[float]:
-    is_box = isinstance(box, list) and len(box) == 4
-    return box if is_box and all(type(side) in (int, float) for side in box) else _NO_BOX
+def _row(row: Any, count: int) -> Sequence[float]:
+    right = isinstance(row, list) and len(row) == count
+    return (
+        row if right and all(type(number) in (int, float) for number in row) else [np.nan] * count
+    )

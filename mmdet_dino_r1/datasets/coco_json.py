@@ -1,16 +1,20 @@
 """A COCO dataset that takes its classes from its own annotation file."""
 
 import copy
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
+from math import isfinite
 from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
+from mmengine.logging import print_log
 
-_KEYS = ('images', 'annotations', 'categories')
+# the lists of a COCO file, and what each entry of them must have
+_KEYS = dict(images=('id',), annotations=(), categories=('id', 'name'))
 
 
 @DATASETS.register_module()
@@ -32,18 +36,23 @@ class CocoJsonDataset(CocoDataset):
     The classes are known once the file is read; reading ``metainfo`` before
     (``lazy_init=True``) reads it.
 
-    LVIS files will do as well; see :func:`image_file`.
+    LVIS files will do as well; see :func:`image_file`. Boxes that are not
+    finite are left out, as mmdet leaves out flat ones and those outside the
+    image.
 
     Args:
         *args: As for ``CocoDataset``.
         sort_by_size (bool, optional): Order the images by height and width,
             as annotated, so that ``SameSizeBatchSampler`` finds full batches.
             ``None``: in test mode.
+        skip_unreadable (bool): In training, take another image at random for
+            one that cannot be read, with a warning, instead of stopping.
         **kwargs: As for ``CocoDataset``; ``metainfo`` may be left out.
 
     Raises:
-        ValueError: If the file is not COCO JSON, names a category twice, or
-            lacks a class that is asked for.
+        ValueError: If the file is not COCO JSON, names a category twice,
+            numbers annotations alike, lacks a class that is asked for, has an
+            entry without a key that is needed, or has no image that is kept.
     """
 
     # No classes of its own: mmdet's would be COCO's 80, with their palette.
@@ -51,8 +60,15 @@ class CocoJsonDataset(CocoDataset):
     # True while `load_data_list` runs, which asks for `metainfo` itself.
     _loading = False
 
-    def __init__(self, *args, sort_by_size: bool | None = None, **kwargs) -> None:
+    def __init__(
+        self,
+        *args,
+        sort_by_size: bool | None = None,
+        skip_unreadable: bool = False,
+        **kwargs,
+    ) -> None:
         self.sort_by_size = sort_by_size
+        self.skip_unreadable = skip_unreadable
         super().__init__(*args, **kwargs)
 
     @property
@@ -63,21 +79,83 @@ class CocoJsonDataset(CocoDataset):
         return copy.deepcopy(self._metainfo)
 
     def load_data_list(self) -> list[dict]:
-        """Read the annotation file, settling the classes on the way."""
+        """Read the annotation file, settling the classes on the way.
+
+        Raises:
+            ValueError: The file lists no image, or annotation ids repeat.
+        """
         self._loading = True
         try:
             data_list = super().load_data_list()
+        except AssertionError as error:  # of mmdet, where annotation ids repeat
+            raise ValueError(str(error)) from error
         finally:
             self._loading = False
+        if not data_list:
+            raise ValueError(f'{self.ann_file} lists no image.')
         if self.test_mode if self.sort_by_size is None else self.sort_by_size:
             data_list.sort(key=lambda info: (info['height'], info['width']))  # stable
         return data_list
 
     def parse_data_info(self, raw_data_info: dict) -> dict | list[dict]:
-        """As the parent does, with LVIS's way of naming image files."""
-        image = raw_data_info['raw_img_info']
-        image['file_name'] = image_file(image)
-        return super().parse_data_info(raw_data_info)
+        """As the parent does, with LVIS's way of naming image files, without boxes not finite.
+
+        Raises:
+            ValueError: A key is missing, or its value is of another kind.
+        """
+        image, anns = raw_data_info['raw_img_info'], raw_data_info['raw_ann_info']
+        try:
+            image['file_name'] = image_file(image)
+            anns = [ann for ann in anns if all(map(isfinite, ann['bbox']))]
+            return super().parse_data_info(dict(raw_img_info=image, raw_ann_info=anns))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            what = f'lacks {error}' if isinstance(error, KeyError) else f'is wrong: {error}'
+            raise ValueError(
+                f'{self.ann_file}: image {image["id"]}, or an annotation of it, {what}. '
+                'mim run mmdet_dino_r1 check_data CONFIG lists all such entries.'
+            ) from error
+
+    def filter_data(self) -> list[dict]:
+        """As the parent does.
+
+        Raises:
+            ValueError: No image is left.
+        """
+        kept = super().filter_data()
+        if not kept:
+            raise ValueError(
+                f'{self.ann_file}: filter_cfg={self.filter_cfg} leaves none of its '
+                f'{len(self.data_list)} images.'
+            )
+        return kept
+
+    def prepare_data(self, idx: int) -> Any:
+        """Run the pipeline on one image.
+
+        Returns:
+            What the pipeline packs; None for an image to be skipped.
+
+        Raises:
+            ValueError: The image cannot be read, or the pipeline fails on it.
+        """
+        info = self.get_data_info(idx)
+        path = info['img_path']
+        try:
+            return self.pipeline(info)
+        except Exception as error:  # each decoder has its own, and few name the file
+            reason = ' '.join(str(error).split())  # in one line
+            if 'img' in info:
+                raise ValueError(f'{path}: a step of the pipeline fails: {reason}') from error
+            if self.skip_unreadable and not self.test_mode:
+                said = f'{path} cannot be read as an image, another one is taken: {reason}'
+                print_log(said, logger='current', level=logging.WARNING)
+                return None
+            raise ValueError(
+                f'{path} cannot be read as an image: {reason}. Replace it, or remove it from '
+                f'{self.ann_file}; mim run mmdet_dino_r1 check_data CONFIG --images finds all such '
+                'files. skip_unreadable=True in the config of the dataset leaves them out of '
+                'training.'
+            ) from error
 
     def COCOAPI(self, local_path: str) -> COCO:  # noqa: N802
         """Stands in for mmdet's class attribute, which opens the file.
@@ -94,6 +172,9 @@ class CocoJsonDataset(CocoDataset):
         except (ValueError, AssertionError) as error:
             # broken JSON or text; pycocotools asserts that it is a dict
             raise ValueError(f'{self.ann_file} is not COCO JSON: {error}') from error
+        except (AttributeError, KeyError, TypeError) as error:  # from its index of the entries
+            what = f'an entry lacks {error}' if isinstance(error, KeyError) else str(error)
+            raise ValueError(f'{self.ann_file} is not a COCO annotation file: {what}') from error
         check_coco(api.dataset, self.ann_file)
         names = [cat['name'] for cat in api.dataset['categories']]
         wanted = self._metainfo.get('classes')
@@ -120,14 +201,16 @@ def image_file(image: dict) -> str:
         image (dict): An entry of ``images``.
 
     Raises:
-        ValueError: If it has neither.
+        ValueError: If it has neither, or what it has is no text.
     """
     is_lvis = 'neg_category_ids' in image
-    if 'coco_url' in image and (is_lvis or 'file_name' not in image):
-        return '/'.join(image['coco_url'].split('/')[-2:])
-    if 'file_name' not in image:
+    by_url = 'coco_url' in image and (is_lvis or 'file_name' not in image)
+    name = image.get('coco_url' if by_url else 'file_name')
+    if name is None:
         raise ValueError(f'Image {image.get("id", "?")} has neither file_name nor coco_url.')
-    return image['file_name']
+    if not isinstance(name, str):
+        raise ValueError(f'Image {image.get("id", "?")} has a file name that is no text: {name!r}.')
+    return '/'.join(name.split('/')[-2:]) if by_url else name
 
 
 def check_coco(coco: Any, ann_file: str, unique_names: bool = True) -> None:
@@ -139,13 +222,18 @@ def check_coco(coco: Any, ann_file: str, unique_names: bool = True) -> None:
         unique_names (bool): Whether category names must differ.
 
     Raises:
-        ValueError: If it lacks a top-level key or names a category twice.
+        ValueError: If it lacks a top-level key or names a category twice; if
+            these are no lists of dicts, or images and categories have no id,
+            or categories no name.
     """
     lacking = [key for key in _KEYS if not isinstance(coco, dict) or key not in coco]
     if lacking:
         raise ValueError(
             f'{ann_file} is not a COCO annotation file: it has no {", ".join(map(repr, lacking))}.'
         )
+    for key, needed in _KEYS.items():
+        if mistake := _wrong_entries(coco[key], needed):
+            raise ValueError(f'{ann_file} is not a COCO annotation file: {key!r} {mistake}.')
     if not unique_names:
         return
     counts = Counter(cat['name'] for cat in coco['categories'])
@@ -155,6 +243,21 @@ def check_coco(coco: Any, ann_file: str, unique_names: bool = True) -> None:
             f'{ann_file} names categories more than once: '
             f'{", ".join(map(repr, twice))}. Give each its own name.'
         )
+
+
+def _wrong_entries(entries: Any, needed: Sequence[str]) -> str | None:
+    """What no reader can do with; ids are numbers or text, all of one kind, and names text."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return 'is no list of {…}'
+    for key in needed:
+        kinds = [str] if key == 'name' else [int, float, str]
+        values = [entry.get(key) for entry in entries]
+        wrong = [value for value in values if type(value) not in kinds]
+        if wrong:
+            return f'has an entry with {key}={wrong[0]!r}'
+        if len({type(value) is str for value in values}) > 1:
+            return f'has numbers and text as {key}'
+    return None
 
 
 def check_classes(wanted: Sequence[str], names: Sequence[str], ann_file: str) -> None:

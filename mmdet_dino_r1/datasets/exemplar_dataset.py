@@ -221,7 +221,10 @@ class ExemplarDataset(BaseDetDataset):
             )
 
     def _data_info(self, image: dict, chosen: list[tuple[int, Box]]) -> dict:
-        file_name = image_file(image)
+        try:
+            file_name = image_file(image)
+        except ValueError as error:
+            raise ValueError(f'{self.ann_file}: {error}') from error
         chosen = sorted(chosen)
         return dict(
             img_id=image['id'],

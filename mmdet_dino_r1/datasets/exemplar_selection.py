@@ -41,7 +41,8 @@ def candidate_boxes(
         1 pixel, not finite, crowds and ignored ones are left out.
 
     Raises:
-        ValueError: an annotation lacks a key or names an image that the file has not.
+        ValueError: an annotation lacks a key, names an image that the file has not, or has a
+            box, or its image a size, that is not of numbers.
     """
     images = {image['id']: image for image in coco['images']}
     found: dict[str, list[tuple[Any, Box]]] = {name: [] for name in categories.values()}
@@ -56,6 +57,11 @@ def candidate_boxes(
             raise ValueError(
                 f'{ann_file}: annotation {ann.get("id", "?")} (of image '
                 f'{ann.get("image_id", "?")}) or its image lacks {error}.'
+            ) from error
+        except (OverflowError, TypeError, ValueError) as error:
+            raise ValueError(
+                f'{ann_file}: annotation {ann.get("id", "?")} has bbox={ann.get("bbox")!r}, or '
+                f'its image a size, that is not of numbers: {error}.'
             ) from error
         if shorter_side(box) >= 1:
             found[name].append((ann['image_id'], box))
@@ -110,7 +116,7 @@ def shorter_side(box: Box) -> float:
 def _clipped(bbox: Sequence[float], image: dict) -> Box:
     """COCO's (x, y, w, h) as a box inside the image; an empty one where it is not finite."""
     x, y, width, height = bbox
-    if not all(map(isfinite, bbox)):
+    if not all(map(isfinite, (*bbox, image['width'], image['height']))):
         return (0.0, 0.0, 0.0, 0.0)
     return (
         max(0.0, x),

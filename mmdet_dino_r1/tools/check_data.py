@@ -122,7 +122,7 @@ def check(
     Args:
         cfg: the config.
         splits: of 'train', 'val', 'test'.
-        each_image: open every image.
+        each_image: read every image.
         max_bytes: larger annotation files are not read.
 
     Returns:
@@ -204,10 +204,11 @@ def _read(
             problems.append(Problem('note', 'not_read', path, what, remedy))
             continue
         try:
-            tables[path] = AnnotationTable(json.loads(Path(path).read_bytes()), path)
+            # as UTF-8, which pycocotools expects too, whatever else `json` makes of bytes
+            tables[path] = AnnotationTable(json.loads(Path(path).read_bytes().decode()), path)
         except ValueError as error:
             what = str(error).removeprefix(f'{path} ')
-            remedy = 'Is it the right file? It must be COCO or LVIS JSON for detection.'
+            remedy = 'Is it the right file? It must be COCO or LVIS JSON for detection, in UTF-8.'
             problems.append(Problem('error', 'not_coco', path, what, remedy))
     return tables, problems
 
@@ -320,8 +321,8 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--images',
         action='store_true',
-        help='open every image and compare its size; otherwise the first 20 of each set are '
-        'looked for',
+        help='read every image to its end and compare its size; otherwise the first 20 of each set '
+        'are looked for',
     )
     parser.add_argument('--json', action='store_true', help='print one JSON object instead')
     parser.add_argument(

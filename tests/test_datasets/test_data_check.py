@@ -406,6 +406,21 @@ class TestImageFiles:
         }
 
 
+@pytest.mark.parametrize('name', ['a.jpg', 'a.png'])
+def test_an_image_cut_off_in_the_middle(tmp_path, name):
+    """Its size can be read all the same."""
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / name), pixels)
+    coco = clean()
+    coco['images'] = [dict(id=5, file_name=name, width=400, height=300)]
+    assert data_check.check_images(table(coco), str(tmp_path), each=True) == []
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    assert found(data_check.check_images(table(coco), str(tmp_path), each=True)) == {
+        ('error', 'image_broken'): (1, (f'{tmp_path}/{name}',))
+    }
+
+
 def test_a_photograph_turned_by_its_camera(tmp_path):
     image = Image.new('RGB', (30, 40))
     exif = image.getexif()

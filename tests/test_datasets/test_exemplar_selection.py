@@ -36,3 +36,9 @@ def test_annotation_without_a_key_or_of_an_unknown_image_is_named():
         boxes_of(content)
     with pytest.raises(ValueError, match='annotation 1 .of image 8. or its image lacks 8'):
         boxes_of(coco([1, 1, 9, 9], image_id=8))
+
+
+@pytest.mark.parametrize('box', [[1, 1, 9], ['1', '1', '9', '9'], [1, 1, None, 9], [10**400] * 4])
+def test_boxes_that_are_not_four_numbers_are_named(box):
+    with pytest.raises(ValueError, match=r'x.json: annotation 1 has bbox=.* not of numbers'):
+        boxes_of(coco(box))

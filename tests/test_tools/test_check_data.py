@@ -157,6 +157,16 @@ class TestFindProblems:
         (problem,) = check_data.find_problems(config(root), 'train')
         assert (problem.kind, problem.level) == ('not_coco', 'error')
 
+    @pytest.mark.parametrize('encoding', ['utf-16', 'utf-8-sig', 'latin-1'])
+    def test_another_encoding(self, root, encoding):
+        """pycocotools opens the file as UTF-8; without this check, after the model was built."""
+        coco = json.loads((root / 'train.json').read_text())
+        coco['categories'][0]['name'] = 'Schlüssel'
+        (root / 'train.json').write_text(json.dumps(coco, ensure_ascii=False), encoding)
+        (problem,) = check_data.find_problems(config(root), 'train')
+        assert (problem.kind, problem.level) == ('not_coco', 'error')
+        assert problem.remedy.endswith('in UTF-8.')
+
     def test_what_is_missing_is_left_to_the_other_check(self, root):
         (root / 'val.json').unlink()
         assert kinds(config(root)) == []
@@ -318,7 +328,7 @@ class TestBeforeTraining:
             'from argparse import Namespace\n'
             'def parse_args():\n'
             f'    return Namespace(config={str(path)!r}, cfg_options=None, resume=None,\n'
-            "                     launcher='pytorch')\n"
+            "                     work_dir=None, launcher='pytorch')\n"
         )
         calls = []
         monkeypatch.setenv('RANK', rank)

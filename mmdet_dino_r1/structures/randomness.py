@@ -1,0 +1,53 @@
+"""Random draws that depend on where a run is, not on what it drew before (ours)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def derived_seed(*parts: int) -> int:
+    """A seed for one purpose and place, unrelated to those of other places.
+
+    Args:
+        *parts: what tells the place: the run's seed, a step, a rank; at least 0.
+
+    Returns:
+        Below 2**32, which all generators take.
+    """
+    # NumPy takes no notice of zeros at the end; with their number told apart they count
+    return int(np.random.SeedSequence((len(parts), *parts)).generate_state(1)[0])
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and PyTorch, CUDA's included.
+
+    Args:
+        seed: below 2**32.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def seeded_on_cpu(seed: int) -> Iterator[None]:
+    """Within it the global CPU generators start from ``seed``; after it they are as before.
+
+    Args:
+        seed: below 2**32.
+    """
+    before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.random.set_rng_state(before[2])
