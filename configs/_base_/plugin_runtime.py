@@ -6,8 +6,12 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    # a full disk or a killed process leaves the checkpoint before, whole
+    checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3),
+    checkpoint_fit=dict(type='CheckpointFitHook'),  # refuses to resume or test another model's
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    # a resumed run goes on as if it had not been stopped
+    resume=dict(type='ResumeHook'),
     visualization=dict(type='DetVisualizationHook'),
     # visual prompts for validation and test: per class the mean of 16 boxes of the training set
     prompt_bank=dict(type='PromptBankHook', bank=dict(shots=16, seed=0)),

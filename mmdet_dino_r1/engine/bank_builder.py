@@ -108,7 +108,9 @@ def weights_fingerprint(model: nn.Module) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    # a copy: FSDP frees the storage of its weights afterwards, which numpy's view would pin
+    flat = tensor.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy())
 
 
 def _record(exemplars: Dataset, embeddings: Tensor | None) -> BankExemplars:

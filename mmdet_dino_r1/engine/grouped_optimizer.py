@@ -1,10 +1,15 @@
-"""Few large parameter groups in the place of hundreds of small ones."""
+"""Few large parameter groups in the place of hundreds of small ones, and checked gradients."""
 
 from __future__ import annotations
 
-from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
+
+from .amp import CheckedAmpOptimWrapper, CheckedOptimWrapper
+
+# what stands in for mmengine's own: `--amp` knows no other names
+_CHECKED = {OptimWrapper: CheckedOptimWrapper, AmpOptimWrapper: CheckedAmpOptimWrapper}
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -16,7 +21,24 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     are the same. The state of an optimiser depends on the groups: a run that was started with
     mmengine's constructor is resumed with it (``--cfg-options
     optim_wrapper.constructor=DefaultOptimWrapperConstructor``).
+
+    For mmengine's ``OptimWrapper`` and ``AmpOptimWrapper`` it builds the like-named wrappers of
+    ``amp.py``, which stop at gradients that are not finite, and work in mixed precision on a CPU.
     """
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimiser and its wrapper.
+
+        Args:
+            model: to train, within its wrapper or without.
+        """
+        wanted = self.optim_wrapper_cfg.get('type', 'OptimWrapper')
+        wanted = OPTIM_WRAPPERS.get(wanted) if isinstance(wanted, str) else wanted
+        self.optim_wrapper_cfg['type'] = _CHECKED.get(wanted, wanted)
+        wrapper = super().__call__(model)
+        if wanted in _CHECKED:
+            wrapper.watch(getattr(model, 'module', model))
+        return wrapper
 
     def add_params(
         self,

@@ -13,7 +13,8 @@ class QuerySelection:
 
     Attributes:
         indices: (bs, num_queries) long, positions in the flattened memory.
-        logits: (bs, num_queries, num_prompts) similarity to each prompt; -inf at padding prompts.
+        logits: (bs, num_queries, num_prompts) similarity to each prompt; the
+            lowest number of its type at padding prompts.
         boxes_unact: (bs, num_queries, 4) (cx, cy, w, h) before the sigmoid.
     """
 

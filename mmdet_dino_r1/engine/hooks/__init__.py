@@ -1,17 +1,23 @@
 """Hooks of the standard runner."""
 
+from .checkpoint_fit_hook import CheckpointFitHook
+from .checkpoint_hook import SafeCheckpointHook
 from .gradient_share_hook import GradientShareHook
 from .group_visualization_hook import GroupVisualizationHook
 from .prompt_bank_hook import PromptBankHook
 from .query_view_hook import QueryViewHook
 from .reference_model_hook import ReferenceModelHook
+from .resume_hook import ResumeHook
 from .text_alignment_hook import TextAlignmentHook
 
 __all__ = [
+    'CheckpointFitHook',
     'GradientShareHook',
     'GroupVisualizationHook',
     'PromptBankHook',
     'QueryViewHook',
     'ReferenceModelHook',
+    'ResumeHook',
+    'SafeCheckpointHook',
     'TextAlignmentHook',
 ]

@@ -26,6 +26,7 @@ from ...structures import (
 )
 from ...version import __version__
 from ..bank_builder import encode_prompt_bank, weights_fingerprint
+from ..sharding import whole_weights
 from ..text_bank import text_prompt_bank
 from .evaluation_record import protocol_record, write_record
 from .sample_lookup import SampleLookup, interactive_prompts
@@ -107,7 +108,8 @@ class PromptBankHook(Hook):
         Raises:
             ValueError: no prompts can be had for it, or, with ``strict``, other weights made them.
         """
-        self._install(runner, runner.val_dataloader, may_reuse=False)
+        with whole_weights(runner.model):
+            self._install(runner, runner.val_dataloader, may_reuse=False)
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Prompts for the test set.
@@ -115,7 +117,8 @@ class PromptBankHook(Hook):
         Raises:
             ValueError: as for a validation.
         """
-        self._install(runner, runner.test_dataloader, may_reuse=True)
+        with whole_weights(runner.model):
+            self._install(runner, runner.test_dataloader, may_reuse=True)
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         """Tell each sample its dataset or, in Visual-I, its prompts."""

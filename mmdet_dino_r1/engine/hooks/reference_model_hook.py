@@ -8,6 +8,8 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from ..sharding import refuse_sharded_reference
+
 
 @HOOKS.register_module()
 class ReferenceModelHook(Hook):
@@ -17,7 +19,6 @@ class ReferenceModelHook(Hook):
     replica of the policy, and replicas are equal). Put it into ``default_hooks``. A checkpoint
     saved within an interval carries the snapshot (``reference_model``), so that a resumed run
     goes on with the policy of the interval's start; one without it takes the resumed weights.
-    (mmengine's epoch-based loop resumes within an epoch by beginning it anew.)
 
     Args:
         interval: refresh every this many epochs (or iterations). The paper: every epoch.
@@ -45,13 +46,15 @@ class ReferenceModelHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Learn what an epoch is here; take up the snapshot of a resumed run."""
+        refuse_sharded_reference(runner.model, _policy(runner).bbox_head.loss_grqo)
         self._per_epoch = len(runner.train_dataloader)
-        # A resumed epoch-based loop begins its epoch anew while the iterations count on, so there
-        # the iterations do not tell where an epoch starts.
+        # Without ResumeHook a resumed epoch-based loop begins its epoch anew while the iterations
+        # count on, so there the iterations do not tell which epoch it is.
         self._in_epochs = isinstance(runner.train_loop, EpochBasedTrainLoop)
         self._was_active = None
         carried, self._carried = self._carried, None
-        if carried is not None and runner.iter > 0:  # resumed, rather than warm-started
+        self._restored = carried is not None and runner.iter > 0  # not if merely warm-started
+        if self._restored:
             _policy(runner).reference_model.restore(_policy(runner), carried)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
@@ -65,7 +68,11 @@ class ReferenceModelHook(Hook):
         if loss_grqo.active and self._was_active is False:
             print_log(f'GRQO starts at iteration {runner.iter}', logger='current')
         self._was_active = loss_grqo.active
-        due = self._is_due(runner.epoch, runner.iter, batch_idx == 0)
+        # the first batch of a resumed run may lie within its epoch
+        within = self._restored and runner.iter != runner.epoch * self._per_epoch
+        starts_epoch = batch_idx == 0 and not within
+        self._restored = False
+        due = self._is_due(runner.epoch, runner.iter, starts_epoch)
         if loss_grqo.needs_reference and (due or not policy.reference_model.is_ready):
             policy.reference_model.refresh(policy)
 
@@ -79,7 +86,8 @@ class ReferenceModelHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the snapshot where a resumed run's first step would not take a new one."""
         reference, meta = _policy(runner).reference_model, checkpoint['meta']
-        if reference.is_ready and not self._is_due(meta['epoch'], meta['iter'], starts_epoch=True):
+        starts_epoch = meta['iter'] == meta['epoch'] * len(runner.train_dataloader)
+        if reference.is_ready and not self._is_due(meta['epoch'], meta['iter'], starts_epoch):
             checkpoint['reference_model'] = reference.state_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -31,7 +31,7 @@ from ..layers import (
     proposals,
     token_grid,
 )
-from ..losses import FrozenProjection
+from ..losses import FrozenProjection, StepReport, check_finite
 from ..task_modules import gather_embeddings, prompted_boxes_only
 from .prompt_source import PromptSource, carried_exemplars
 from .reference_model import ReferenceModel
@@ -68,6 +68,7 @@ class DINOR1(PromptSource, GroundingDINO):
         prompt_banks: what :meth:`set_prompt_bank` was given, by name of the dataset; None is
             the name of the one for all.
         reference_model: the frozen snapshot for GRQO's KL.
+        step_report: what to say of the last training step should its gradients go wrong.
 
     Raises:
         ValueError: ``prompt_encoder.num_levels`` is not the model's number of feature levels.
@@ -300,28 +301,32 @@ class DINOR1(PromptSource, GroundingDINO):
 
         Raises:
             ValueError: a label is not below ``bbox_head.num_classes``.
+            FloatingPointError: a loss, a match cost or a box is not finite, or a box is inverted.
         """
-        feats = self.extract_feat(batch_inputs)
-        encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
-        draw = self.prompt_sampler.across_ranks if self.gather_prompts else self.prompt_sampler
-        choice = draw(batch_data_samples)  # once, for the reference too
-        self._check_labels(choice)
-        prompts = self.training_prompts(encoder_inputs, choice)
-        targets = prompted_boxes_only(batch_data_samples, choice)
-        head_inputs = self.run_transformer(encoder_inputs, decoder_inputs, prompts, targets)
-        reference_logits = None
-        if self.bbox_head.needs_reference:
-            reference_logits = self.reference_model.objectness_logits(
-                batch_inputs, batch_data_samples, choice, head_inputs['selection'].indices
+        self.step_report = StepReport(self, batch_data_samples)
+        with self.step_report.explaining(batch_inputs):
+            feats = self.extract_feat(batch_inputs)
+            encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
+            draw = self.prompt_sampler.across_ranks if self.gather_prompts else self.prompt_sampler
+            choice = draw(batch_data_samples)  # once, for the reference too
+            self._check_labels(choice)
+            prompts = self.training_prompts(encoder_inputs, choice)
+            targets = prompted_boxes_only(batch_data_samples, choice)
+            head_inputs = self.run_transformer(encoder_inputs, decoder_inputs, prompts, targets)
+            reference_logits = None
+            if self.bbox_head.needs_reference:
+                reference_logits = self.reference_model.objectness_logits(
+                    batch_inputs, batch_data_samples, choice, head_inputs['selection'].indices
+                )
+            losses = self.bbox_head.loss(
+                **head_inputs,
+                choice=choice,
+                reference_logits=reference_logits,
+                batch_data_samples=targets,
             )
-        losses = self.bbox_head.loss(
-            **head_inputs,
-            choice=choice,
-            reference_logits=reference_logits,
-            batch_data_samples=targets,
-        )
-        if self.text_alignment is not None:
-            losses |= self.text_alignment_loss(encoder_inputs, batch_data_samples)
+            if self.text_alignment is not None:
+                losses |= self.text_alignment_loss(encoder_inputs, batch_data_samples)
+            check_finite(losses, batch_data_samples)
         return losses
 
     def text_alignment_loss(

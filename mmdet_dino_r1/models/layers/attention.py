@@ -12,6 +12,8 @@ from mmcv.cnn.bricks.transformer import MultiheadAttention
 from mmdet.models.utils.vlfuse_helper import BiMultiHeadAttention
 from torch import Tensor
 
+from .precision import in_float32
+
 
 class FusedMultiheadAttention(MultiheadAttention):
     """mmcv's ``MultiheadAttention`` through PyTorch's fused kernel.
@@ -96,9 +98,9 @@ class FusedBiAttention(BiMultiHeadAttention):
 
     Differs from mmdet (``mmdet/models/utils/vlfuse_helper.py``): there a boolean padding mask
     of the text has no effect (``masked_fill(mask == 0, -9e15)`` turns it into all True, a
-    constant under the softmax), so padding prompts leak into the image. The parent's clamp
-    of logits to ±50000 guards a softmax that does not subtract its maximum; PyTorch's does, so
-    there is none here.
+    constant under the softmax), so padding prompts leak into the image. The parent clamps
+    logits to ±50000, for float16 and for a softmax that does not subtract its maximum; PyTorch's
+    does, and here logits are float32 whatever autocast says (within the fused kernels, too).
     """
 
     def forward(
@@ -127,12 +129,14 @@ class FusedBiAttention(BiMultiHeadAttention):
         self, vision: Tensor, lang: Tensor, padding_v: Tensor | None, padding_l: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Project the prompts into the image tokens' space."""
-        key = self._heads(self.l_proj(lang)) * self.scale  # (bs, num_heads, num_prompts, head_dim)
+        key = self._heads(self.l_proj(lang))  # (bs, num_heads, num_prompts, head_dim)
         per_head = (self.num_heads, self.head_dim)
-        folded = key @ self.v_proj.weight.unflatten(0, per_head)  # (…, num_prompts, v_dim)
-        offset = key @ self.v_proj.bias.unflatten(0, per_head)[..., None]  # (…, num_prompts, 1)
-        # (bs, num_points, num_heads * num_prompts)
-        logits = vision @ folded.flatten(1, 2).transpose(1, 2) + offset.flatten(1)[:, None]
+        with in_float32(vision):  # their products may exceed what float16 holds
+            key = key.float() * self.scale
+            folded = key @ self.v_proj.weight.unflatten(0, per_head)  # (…, num_prompts, v_dim)
+            offset = key @ self.v_proj.bias.unflatten(0, per_head)[..., None]  # (…, 1)
+            folded, offset = folded.flatten(1, 2).transpose(1, 2), offset.flatten(1)[:, None]
+            logits = vision.float() @ folded + offset  # (bs, num_points, num_heads * num_prompts)
 
         per_prompt = logits.unflatten(2, (self.num_heads, -1))
         if padding_l is not None:

@@ -1,5 +1,6 @@
 """Losses that mmdet does not have."""
 
+from .finite import StepReport, check_finite
 from .grqo_loss import GRQOLoss, group_advantage, mute_last, objectness_kl
 from .prompt_text_loss import (
     FrozenProjection,
@@ -12,6 +13,8 @@ __all__ = [
     'FrozenProjection',
     'GRQOLoss',
     'PromptTextContrastiveLoss',
+    'StepReport',
+    'check_finite',
     'group_advantage',
     'mean_per_class',
     'mute_last',

@@ -8,10 +8,15 @@ advantage = reward normalised in its group; KL = distance to the reference model
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
+
+# Of a log-ratio of objectness. Up to here the KL is exact; e^88 is more than float32 holds.
+MAX_LOG_RATIO = 20.0
 
 
 def group_advantage(reward: Tensor, eps: float = 1e-6) -> Tensor:
@@ -55,13 +60,16 @@ def objectness_kl(logits: Tensor, reference_logits: Tensor) -> Tensor:
 
     q/p - log(q/p) - 1 with p = sigmoid(logits), q = sigmoid(reference_logits): zero where
     they agree, positive elsewhere. Computed from logits, so that a tiny p costs no precision.
+    Where q is more than e^20 times p it goes on along its tangent (ours): finite for any logits,
+    with a gradient that still points the right way.
 
     Args:
         logits: any shape; the gradient flows here.
         reference_logits: the same shape, treated as constant.
     """
     log_ratio = F.logsigmoid(reference_logits.detach()) - F.logsigmoid(logits)
-    return torch.expm1(log_ratio) - log_ratio
+    exact = log_ratio.clamp(max=MAX_LOG_RATIO)
+    return torch.expm1(exact) - exact + math.expm1(MAX_LOG_RATIO) * (log_ratio - exact)
 
 
 @MODELS.register_module()

@@ -108,6 +108,9 @@ class BatchedHungarianAssigner(HungarianAssigner):
 
         Args:
             costs: per image (num_layers, num_queries, num_gts), as :meth:`cost` returns.
+
+        Raises:
+            FloatingPointError: a cost is not finite (scipy would say "invalid numeric entries").
         """
         # one transfer for everything
         flat = torch.cat([cost.detach().flatten() for cost in costs]).cpu()
@@ -115,6 +118,11 @@ class BatchedHungarianAssigner(HungarianAssigner):
             part.view(cost.shape)
             for part, cost in zip(flat.split([cost.numel() for cost in costs]), costs, strict=True)
         ]
+        if not flat.isfinite().all():
+            bad = [str(image) for image, cost in enumerate(on_cpu) if not cost.isfinite().all()]
+            raise FloatingPointError(
+                f'Match costs are not finite for image {", ".join(bad)} of the batch, from 0 on.'
+            )
         pairs = []
         for layer in range(len(costs[0])):
             for image, cost in enumerate(on_cpu):

@@ -1,0 +1,207 @@
+"""mmengine's optimiser wrappers that let no bad gradient into the weights, on a CPU as well.
+
+Names: overflow = a gradient that is not finite under float16 with loss scaling, which is normal now
+and then: the step is skipped and the scale halved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isfinite
+
+import torch
+from mmdet.registry import OPTIM_WRAPPERS
+from mmengine import dist
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from torch import nn
+
+# Skipped in a row, each with half the scale of the one before: no scale would help.
+MAX_OVERFLOWS = 30
+_SHOWN = 5
+
+
+class _GradientCheck:
+    """Stop before gradients that are not finite are used (a mixin).
+
+    mmengine clips them, logs ``grad_norm: nan`` and goes on; after that every weight is NaN. Where
+    the norm is clipped, clipping itself finds out: no further wait for the device.
+    """
+
+    _model: nn.Module | None = None
+    _overflows = 0
+
+    def watch(self, model: nn.Module) -> None:
+        """Learn the names of the parameters, and who can tell of the step.
+
+        Args:
+            model: whose parameters are optimised, without a wrapper. One with a ``step_report``
+                (see ``DINOR1``) tells in the message what the step was.
+        """
+        self._model = model
+
+    @property
+    def _may_overflow(self) -> bool:
+        scaler = getattr(self, 'loss_scaler', None)
+        return scaler is not None and scaler.is_enabled()
+
+    def _check_while_clipping(self) -> bool:
+        """Have the clipping raise at a norm that is not finite; False where none is computed."""
+        if self.clip_grad_kwargs is None or self.grad_name != 'grad_norm':
+            return False
+        if not self._may_overflow:
+            self.clip_grad_kwargs = dict(error_if_nonfinite=True) | self.clip_grad_kwargs
+        return True
+
+    def step(self, **kwargs) -> None:
+        """Clip and update.
+
+        Args:
+            **kwargs: the optimiser's.
+
+        Raises:
+            FloatingPointError: gradients are not finite, or overflowed ``MAX_OVERFLOWS`` times
+                in a row.
+        """
+        has_norm = self._check_while_clipping()
+        if self._may_overflow:
+            super().step(**kwargs)
+            if has_norm:
+                self._count_overflows()
+            return
+        if not has_norm:
+            self._raise_if_bad()
+        try:
+            super().step(**kwargs)
+        except RuntimeError:
+            if has_norm:
+                self._raise_if_bad()
+            raise
+
+    def _count_overflows(self) -> None:
+        norm = self.message_hub.get_scalar(f'train/{self.grad_name}').current()
+        self._overflows = 0 if isfinite(norm) else self._overflows + 1
+        if self._overflows >= MAX_OVERFLOWS:
+            raise FloatingPointError(
+                f'Gradients were not finite in {self._overflows} steps in a row, whatever the '
+                f'scale of the loss.\n{self._describe_step()}'
+            )
+
+    def _raise_if_bad(self) -> None:
+        names = {} if self._model is None else {id(p): n for n, p in self._model.named_parameters()}
+        parameters = [
+            parameter
+            for group in self.optimizer.param_groups
+            for parameter in group['params']
+            if parameter.grad is not None
+        ]
+        if not parameters:
+            return
+        norms = torch.stack([parameter.grad.norm() for parameter in parameters])
+        if norms.norm().isfinite():  # the one wait for the device where all is well
+            return
+        named = [names.get(id(parameter), 'unnamed') for parameter in parameters]
+        finite = norms.isfinite().tolist()
+        bad = [name for name, is_finite in zip(named, finite, strict=True) if not is_finite]
+        bad = bad or [named[int(norms.argmax())]]
+        more = f' and {len(bad) - _SHOWN} more' if len(bad) > _SHOWN else ''
+        shared = ''
+        if dist.get_world_size() > 1:
+            shared = ' (They are averaged over ranks: the cause may lie with another.)'
+        raise FloatingPointError(
+            'The losses are finite, but gradients are not, of '
+            f'{", ".join(bad[:_SHOWN])}{more}.{shared}\n{self._describe_step()}'
+        )
+
+    def _describe_step(self) -> str:
+        report = getattr(self._model, 'step_report', None)
+        return 'The weights were not updated.' if report is None else report.describe()
+
+
+@OPTIM_WRAPPERS.register_module()
+class CheckedOptimWrapper(_GradientCheck, OptimWrapper):
+    """mmengine's ``OptimWrapper`` that stops at gradients that are not finite (ours)."""
+
+
+@OPTIM_WRAPPERS.register_module()
+class CheckedAmpOptimWrapper(_GradientCheck, AmpOptimWrapper):
+    """mmengine's ``AmpOptimWrapper``, on a CPU too, that stops at bad gradients (ours).
+
+    Differs from the parent in three more ways. Without an accelerator, where the parent refuses to
+    work, it uses autocast and loss scaling of the CPU, in bfloat16 unless ``dtype`` says float16.
+    ``loss_scale='dynamic'`` (all that ``--amp`` can say) scales nothing under bfloat16, which is as
+    wide as float32: there a gradient that is not finite is a mistake. And a run may be resumed in
+    another precision.
+
+    Args:
+        loss_scale: as for the parent.
+        dtype: of autocast, or its name; None: float16, on a CPU bfloat16.
+        use_fsdp: as for the parent; not on a CPU.
+        **kwargs: those of ``OptimWrapper``.
+
+    Raises:
+        ValueError: ``dtype`` is unknown, or ``use_fsdp`` on a CPU.
+    """
+
+    def __init__(
+        self,
+        loss_scale: str | float | dict = 'dynamic',
+        dtype: str | torch.dtype | None = None,
+        use_fsdp: bool = False,
+        **kwargs,
+    ) -> None:
+        if isinstance(dtype, str):
+            if dtype not in self.valid_dtypes:
+                raise ValueError(
+                    f'optim_wrapper.dtype must be one of {", ".join(self.valid_dtypes)}, '
+                    f'got {dtype!r}'
+                )
+            dtype = getattr(torch, dtype)
+        self._on_cpu = get_device() == 'cpu'
+        if self._on_cpu and dtype is None:
+            dtype = torch.bfloat16
+        if loss_scale == 'dynamic' and dtype not in (None, torch.float16):
+            loss_scale = dict(enabled=False)
+        if not self._on_cpu:
+            super().__init__(loss_scale, dtype, use_fsdp, **kwargs)
+            return
+        if use_fsdp:
+            raise ValueError('optim_wrapper.use_fsdp=True needs an accelerator; there is none.')
+        OptimWrapper.__init__(self, **kwargs)  # the parent's asserts that there is one
+        self._scale_update_param = loss_scale if isinstance(loss_scale, float) else None
+        options = dict(init_scale=loss_scale) if isinstance(loss_scale, float) else loss_scale
+        self.loss_scaler = torch.amp.GradScaler('cpu', **({} if options == 'dynamic' else options))
+        self.cast_dtype = dtype
+        print_log(
+            f'Mixed precision without an accelerator: autocast of the CPU in {dtype}, '
+            f'{"with" if self.loss_scaler.is_enabled() else "without"} loss scaling',
+            logger='current',
+        )
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Load, whatever precision the state was saved in.
+
+        Args:
+            state_dict: of the optimiser and, maybe, of the scaler, as ``state_dict()`` gives it.
+        """
+        if not state_dict.get('loss_scaler'):  # saved without scaling
+            state_dict.pop('loss_scaler', None)
+        super().load_state_dict(state_dict)
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast, and no exchange of gradients that only accumulate.
+
+        Args:
+            model: the one in training.
+        """
+        if not self._on_cpu:
+            with super().optim_context(model):
+                yield
+            return
+        # mmengine's `autocast` takes bfloat16 alone on a CPU
+        without_autocast = OptimWrapper.optim_context(self, model)
+        with without_autocast, torch.autocast('cpu', dtype=self.cast_dtype):
+            yield

@@ -1,0 +1,102 @@
+"""Refuses checkpoints of another model where all of a checkpoint is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import Tensor
+
+# parts of the model that a test does not use; the latter only if the prompts are no texts
+_TRAINING_ONLY = ('dn_query_generator.',)
+_OF_TEXT = ('text_alignment.', 'text_feat_map.')
+_LEFT_OVER = 'not in the model'
+_SHOWN = 5
+
+
+class UnfitCheckpoint(ValueError):
+    """A checkpoint is not of this model; the message names tensors and the remedy."""
+
+
+@HOOKS.register_module()
+class CheckpointFitHook(Hook):
+    """Stops a resumed run or a test whose checkpoint is not of this model (ours).
+
+    mmengine warns and goes on with random weights in place of what does not fit. That is right for
+    ``load_from`` alone, where a new head on old weights is wanted. Put it into ``default_hooks``.
+
+    Raises:
+        UnfitCheckpoint: tensors are missing or of another size; to resume, also if some are left
+            over. In a test the parts that only train do not count.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self._misfits: list[str] = []
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare; stop a run that shall be resumed.
+
+        Raises:
+            UnfitCheckpoint: it is not of this model.
+        """
+        given = checkpoint.get('state_dict', checkpoint)
+        given = {name.removeprefix('module.'): value for name, value in given.items()}
+        model = getattr(runner.model, 'module', runner.model)  # in DDP, in test-time augmentation
+        self._misfits = misfits(model.state_dict(), given)
+        if self._misfits and runner.cfg.get('resume'):
+            file = runner.cfg.get('load_from') or find_latest_checkpoint(runner.work_dir)
+            remedy = f'To start anew with the tensors that fit: --cfg-options load_from={file}'
+            raise UnfitCheckpoint(_explain(file, self._misfits, f'{remedy}, without --resume'))
+
+    def before_test(self, runner: Runner) -> None:
+        """Stop a test, before prompts are encoded.
+
+        Raises:
+            UnfitCheckpoint: what a test needs is not in the checkpoint.
+        """
+        by_text = any(getattr(hook, 'protocol', None) == 'text' for hook in runner.hooks)
+        unused = _TRAINING_ONLY if by_text else _TRAINING_ONLY + _OF_TEXT
+        needed = [
+            line
+            for line in self._misfits
+            if not line.startswith(unused) and not line.endswith(_LEFT_OVER)
+        ]
+        if needed:
+            raise UnfitCheckpoint(_explain(runner.cfg.get('load_from'), needed))
+
+
+def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """A line for every tensor of one state that the other lacks or has in another size.
+
+    Args:
+        own: the model's state.
+        given: the checkpoint's state.
+    """
+    lines = []
+    for name, value in own.items():
+        if name not in given:
+            lines.append(f'{name}: not in the checkpoint')
+        elif given[name].shape != value.shape:
+            sizes = f'checkpoint {tuple(given[name].shape)}, model {tuple(value.shape)}'
+            lines.append(f'{name}: {sizes}')
+    return lines + [f'{name}: {_LEFT_OVER}' for name in given if name not in own]
+
+
+def _explain(file: str | None, found: list[str], *remedies: str) -> str:
+    more = [f'  and {len(found) - _SHOWN} more'] if len(found) > _SHOWN else []
+    beside = [str(path) for path in sorted(Path(file or '').parent.glob('*.py'))]
+    copies = f' (beside it: {", ".join(beside)})' if beside else ''
+    return '\n'.join(
+        [
+            f'the checkpoint {file} is not of this model: {len(found)} tensors do not fit.',
+            *(f'  {line}' for line in found[:_SHOWN]),
+            *more,
+            f'Use the config that it was trained with{copies}.',
+            *remedies,
+        ]
+    )

@@ -1,0 +1,175 @@
+"""Checkpoints that a full disk or a killed process cannot spoil."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mmdet.registry import HOOKS
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+_UNFINISHED = '.part'
+
+
+class CheckpointNotSaved(OSError):
+    """A checkpoint could not be written; the message says what is left and how to go on."""
+
+
+@register_backend('whole_file')
+class WholeFileBackend(LocalBackend):
+    """Writes beside the file and renames: under its name there is a whole file or none."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a file.
+
+        Args:
+            obj: its content.
+            filepath: its path; folders are made.
+
+        Raises:
+            OSError: it cannot be written; what was there before is still there.
+        """
+        path = Path(filepath)
+        part = path.with_name(path.name + _UNFINISHED)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, 'wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())  # a quota of a network disk is told no sooner
+            os.replace(part, path)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            need = f'{error.strerror} ({len(obj) / 1e6:.1f} MB to write)'
+            raise OSError(error.errno, need, str(path)) from error
+
+
+class _RemovesLater(WholeFileBackend):
+    """Keeps what it shall remove until the new checkpoint is there."""
+
+    def __init__(self) -> None:
+        self.outdated: list[str] = []
+
+    def remove(self, filepath: str | Path) -> None:
+        """Note that the file can go.
+
+        Args:
+            filepath: its path.
+        """
+        self.outdated.append(str(filepath))
+
+    def remove_outdated(self) -> None:
+        """Remove all that can go."""
+        while self.outdated:
+            super().remove(self.outdated.pop())
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook``, whose last checkpoint is always whole (ours).
+
+    mmengine writes under the final name and removes the oldest checkpoint before. With a full
+    disk, or killed in the middle, it leaves half a file, and with ``max_keep_ckpts=1`` nothing
+    else. Here the file gets its name when it is whole, the outdated one goes after that (so the
+    disk must hold one more than ``max_keep_ckpts``), and where writing fails ``last_checkpoint``
+    still names the one before, for ``--resume``. Checkpoints on a remote storage are written as
+    mmengine does.
+
+    Args:
+        **kwargs: those of mmengine's ``CheckpointHook``.
+
+    Raises:
+        CheckpointNotSaved: a checkpoint could not be written.
+    """
+
+    _is_local = False  # a validation by itself saves nothing
+
+    def before_train(self, runner: Runner) -> None:
+        """Take over the writing, and clear what a killed run left unfinished."""
+        super().before_train(runner)
+        self._named: str | None = None
+        self._is_local = type(self.file_backend) is LocalBackend
+        if not self._is_local:
+            return
+        self.backend_args = dict(backend='whole_file')
+        self.file_backend = _RemovesLater()
+        if is_main_process():
+            for path in Path(self.out_dir).glob(f'*.pth{_UNFINISHED}'):
+                path.unlink()
+            with suppress(OSError):
+                self._named = _name_file(runner).read_text(encoding='utf-8')
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Save when due; then remove what is outdated.
+
+        Raises:
+            CheckpointNotSaved: it could not be written.
+        """
+        with self._safely(runner):
+            super().after_train_epoch(runner)
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Save when due; then remove what is outdated.
+
+        Raises:
+            CheckpointNotSaved: it could not be written.
+        """
+        with self._safely(runner):
+            super().after_train_iter(runner, *args, **kwargs)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
+        """Save the best when there is one; then remove what is outdated.
+
+        Raises:
+            CheckpointNotSaved: it could not be written.
+        """
+        with self._safely(runner):
+            super().after_val_epoch(runner, metrics)
+
+    @contextmanager
+    def _safely(self, runner: Runner) -> Iterator[None]:
+        if not self._is_local:
+            yield
+            return
+        try:
+            yield
+        except OSError as error:
+            # mmengine empties `last_checkpoint` before it writes, which fails on a full disk
+            if self._named is not None:
+                with suppress(OSError):
+                    _name_file(runner).write_text(self._named, encoding='utf-8')
+            raise CheckpointNotSaved(self._explain(error)) from error
+        if self.last_ckpt is not None:
+            self._named = self.last_ckpt
+        self.file_backend.remove_outdated()
+
+    def _explain(self, error: OSError) -> str:
+        free = shutil.disk_usage(self.out_dir).free / 1e6
+        lines = [
+            f'the checkpoint {error.filename or ""} was not saved: {error.strerror}.',
+            f'Free in {self.out_dir}: {free:.1f} MB.',
+        ]
+        if self._named is None:
+            lines.append('There is no checkpoint before it. Make room and start again')
+        else:
+            lines.append(
+                f'The last checkpoint is whole: {self._named}\n'
+                'Make room and continue from it: the same command with --resume'
+            )
+        lines.append(
+            'To need less room: --cfg-options default_hooks.checkpoint.max_keep_ckpts=1, or '
+            'default_hooks.checkpoint.out_dir=DIR on another disk.'
+        )
+        return '\n'.join(lines)
+
+
+def _name_file(runner: Runner) -> Path:
+    """The file that names the checkpoint for ``--resume``."""
+    return Path(runner.work_dir) / 'last_checkpoint'

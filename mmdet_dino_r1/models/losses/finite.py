@@ -1,0 +1,133 @@
+"""Losses that are not finite end the training, with a message that says where to look (ours).
+
+A step whose losses hold a NaN would write it into every weight. It is stopped before its backward
+pass: the first reader of the message wants to know which images it was, and whether they, the
+boxes or the weights were broken before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from mmdet.structures import SampleList
+from mmengine import dist
+from torch import Tensor, nn
+
+REMEDIES = (
+    'Remedies: a lower learning rate (optim_wrapper.optimizer.lr) or a longer warm-up; training '
+    'without --amp, or with --cfg-options optim_wrapper.dtype=bfloat16; the annotations: '
+    '`mim run mmdet_dino_r1 check_data CONFIG`.'
+)
+_SHOWN = 10  # classes, boxes and terms that a message names at most
+
+
+def check_finite(losses: dict[str, Tensor], batch_data_samples: SampleList) -> None:
+    """Stop where a loss or a ground-truth box is not finite, or a box is inverted.
+
+    One transfer to the CPU for everything.
+
+    Args:
+        losses: scalars; those with ``loss`` in their names count, as in mmengine.
+        batch_data_samples: with ``gt_instances.bboxes`` (x1, y1, x2, y2).
+
+    Raises:
+        FloatingPointError: a short message, for :meth:`StepReport.explaining` to complete.
+    """
+    optimised = {name: value.detach() for name, value in losses.items() if 'loss' in name}
+    boxes = torch.cat([sample.gt_instances.bboxes for sample in batch_data_samples])
+    flags = [~value.isfinite().all() for value in optimised.values()]
+    *flags, inverted = torch.stack([*flags, _broken(boxes).any()]).tolist()
+    bad = [name for name, is_bad in zip(optimised, flags, strict=True) if is_bad]
+    if bad:
+        raise FloatingPointError(f'Not finite: {_some(bad)}.')
+    if inverted:
+        raise FloatingPointError('A ground-truth box is not finite or inverted.')
+
+
+class StepReport:
+    """Tells of a training step what a reader must know if it goes wrong.
+
+    Args:
+        model: the detector.
+        batch_data_samples: of the step, this rank's.
+    """
+
+    def __init__(self, model: nn.Module, batch_data_samples: SampleList) -> None:
+        self._model = model
+        self._samples = batch_data_samples
+
+    @contextmanager
+    def explaining(self, batch_inputs: Tensor) -> Iterator[None]:
+        """Add the report to a ``FloatingPointError`` that is raised within.
+
+        Args:
+            batch_inputs: (bs, 3, H, W) normalised images.
+
+        Raises:
+            FloatingPointError: the same, with the report.
+        """
+        try:
+            yield
+        except FloatingPointError as error:
+            raise FloatingPointError(f'{error}\n{self.describe(batch_inputs)}') from None
+
+    def describe(self, batch_inputs: Tensor | None = None) -> str:
+        """Images, what is broken before the step begins, and remedies.
+
+        Args:
+            batch_inputs: (bs, 3, H, W) normalised images; None: they are known to be finite.
+        """
+        rank = f' of rank {dist.get_rank()}' if dist.get_world_size() > 1 else ''
+        lines = [f'The weights were not updated. Images of this step{rank}:']
+        suspects = []
+        for index, sample in enumerate(self._samples):
+            name = _name(sample)
+            labels = sample.gt_instances.labels.cpu()
+            classes = [str(label) for label in labels.unique().tolist()]
+            lines.append(f'  {name}: {len(labels)} boxes of classes (labels) {_some(classes)}')
+            boxes = sample.gt_instances.bboxes.cpu()
+            for box in boxes[_broken(boxes)][:_SHOWN].tolist():
+                suspects.append(f'{name} has a box {box} (x1, y1, x2, y2), not finite or inverted')
+            if batch_inputs is not None and not batch_inputs[index].isfinite().all():
+                suspects.append(f'{name} has pixels that are not finite')
+        if (parameter := _first_broken(self._model)) is not None:
+            suspects.append(
+                f'the model itself is not finite before this step, first in {parameter}: look at '
+                'the checkpoint that it was loaded from, or at earlier steps'
+            )
+        if not suspects:
+            suspects.append(
+                'images, boxes and parameters are finite: it arose within the model, by too high '
+                'a learning rate or, with --amp, by an overflow of half precision'
+            )
+        lines += [f'Look first: {suspect}.' for suspect in suspects]
+        return '\n'.join([*lines, REMEDIES])
+
+
+def _broken(boxes: Tensor) -> Tensor:
+    """(n,) bool: which boxes (n, 4) (x1, y1, x2, y2) are not finite or have a negative side."""
+    return ~boxes.isfinite().all(dim=1) | (boxes[:, 2:] < boxes[:, :2]).any(dim=1)
+
+
+def _name(sample) -> str:
+    """'image id 7 (data/7.jpg)', or without the path where the sample has none."""
+    path = sample.get('img_path')
+    return f'image id {sample.get("img_id")}' + (f' ({path})' if path else '')
+
+
+def _first_broken(model: nn.Module) -> str | None:
+    """Name of the first parameter or buffer that is not finite."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if not tensor.isfinite().all():
+            return name
+    return None
+
+
+def _some(names: Sequence[str]) -> str:
+    """'a, b', or the first few and how many there are."""
+    if not names:
+        return 'none'
+    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
+    return ', '.join(names[:_SHOWN]) + more
