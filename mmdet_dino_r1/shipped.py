@@ -33,8 +33,12 @@ def config_names() -> list[str]:
 
 def near_configs(name: str) -> list[str]:
     """Shipped configs (without the ``_base_`` parts) whose name is like ``name``, best first."""
-    names = [known for known in config_names() if not known.startswith('_base_/')]
-    return difflib.get_close_matches(Path(name).name, names, n=5, cutoff=0.5)
+    return difflib.get_close_matches(Path(name).name, _whole_configs(), n=5, cutoff=0.5)
+
+
+def _whole_configs() -> list[str]:
+    """Those that can be trained or tested by themselves."""
+    return [name for name in config_names() if not name.startswith('_base_/')]
 
 
 def config_path(name: str) -> str:
@@ -57,5 +61,5 @@ def config_path(name: str) -> str:
     if path.is_file():
         return str(path)
     near = near_configs(relative)
-    hint = f'near names: {", ".join(near)}' if near else f'they are: {", ".join(config_names())}'
+    hint = f'near names: {", ".join(near)}' if near else f'they are: {", ".join(_whole_configs())}'
     raise FileNotFoundError(f'mmdet_dino_r1 ships no config {name!r}; {hint}')

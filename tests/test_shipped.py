@@ -29,8 +29,10 @@ def test_base_parts_by_relative_path():
 def test_an_unknown_name_lists_near_ones():
     with pytest.raises(FileNotFoundError, match=r'near names: .*dino_r1_r18_shapes\.py'):
         config_path('dino_r1_r18_shape.py')
-    with pytest.raises(FileNotFoundError, match='they are: .*dino_r1_r18_shapes'):
+    with pytest.raises(FileNotFoundError, match='they are: .*dino_r1_r18_shapes') as error:
         config_path('zzz')
+    assert '_base_' not in str(error.value)
+    assert shipped.near_configs('vis_gdino_swin_t_model.py')[0] == 'vis_gdino_swin_t_o365.py'
 
 
 def test_a_wheel_layout_is_asked_first(tmp_path, monkeypatch):

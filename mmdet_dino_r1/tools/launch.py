@@ -2,8 +2,7 @@
 
 The scripts are the ones mmdet installed, so every flag behaves as in mmdet. What is added: this
 package is imported first (its classes are registered, and ``mmdet_dino_r1::configs/x.py``
-resolves), and missing data, unknown configs and mistyped ``type=`` names end in a message of a
-few lines instead of a traceback.
+resolves), and what is mistyped, missing, broken or full ends in a message of a few lines.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import os
 import re
 import runpy
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,9 +23,14 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from ..compat import join_processes_without_gpu
+from ..engine.hooks.checkpoint_fit_hook import UnfitCheckpoint
+from ..engine.hooks.checkpoint_hook import CheckpointNotSaved
 from ..shipped import config_path, near_configs
 from .check_data import find_problems, report_problems
+from .config_keys import misspelt_keys, report_misspelt
 from .preflight import explain_mistake, find_missing, report_missing
+from .preflight_checkpoint import explain_checkpoint, explain_work_dir
+from .run_failures import explain_failure
 
 _RANK_VARIABLES = {
     'pytorch': 'RANK',
@@ -45,13 +50,21 @@ def launch(stage: str) -> None:
     script = str(mmdet_script(stage))
     # Its parser is the only one that knows all its flags; `-h` prints its help and ends here.
     args = runpy.run_path(script, run_name='mmdet_script')['parse_args']()
+    resolve_bare_name(args)
     cfg = load_config(args)
+    if wrong_keys := misspelt_keys(cfg):
+        stop(report_misspelt(wrong_keys, args.config), args.launcher)
     if mistake := explain_mistake(cfg, args, stage):
         stop(mistake, args.launcher)
     if missing := find_missing(cfg, args, stage):
         stop(report_missing(missing, args.config), args.launcher)
-    if stage == 'train' and cfg.get('check_data', True) and is_first_process(args.launcher):
-        check_data(cfg, args)
+    if mistake := explain_work_dir(cfg, args):
+        stop(mistake, args.launcher)
+    if is_first_process(args.launcher):  # the others end with it
+        if mistake := explain_checkpoint(cfg, args, stage):
+            stop(mistake, args.launcher)
+        if stage == 'train' and cfg.get('check_data', True):
+            check_data(cfg, args)
     join_processes_without_gpu(args.launcher)
     try:
         runpy.run_path(script, run_name='__main__')
@@ -59,6 +72,15 @@ def launch(stage: str) -> None:
         if (message := explain_unknown_type(error, cfg)) is None:
             raise
         stop(message, args.launcher)
+    except (CheckpointNotSaved, UnfitCheckpoint) as error:
+        stop(str(error), args.launcher)
+    except (RuntimeError, OSError, MemoryError) as error:
+        if message := explain_failure(error, cfg, args, stage):
+            # of several processes the one that it happens to says so, below its traceback
+            sys.excepthook(type(error), error, error.__traceback__)
+            print(f'mmdet_dino_r1: {message}', file=sys.stderr, flush=True)
+            sys.exit(1)
+        raise
 
 
 def check_data(cfg: Config, args: argparse.Namespace) -> None:
@@ -91,6 +113,20 @@ def mmdet_script(stage: str) -> Path:
     return script
 
 
+def resolve_bare_name(args: argparse.Namespace) -> None:
+    """Let the bare name of a shipped config stand for its path, as in ``mim train``.
+
+    Args:
+        args: what mmdet's own parser made of ``sys.argv``; both are changed.
+    """
+    name = args.config
+    if Path(name).name != name or Path(name).is_file():
+        return
+    with suppress(FileNotFoundError):
+        args.config = config_path(name)
+        sys.argv[sys.argv.index(name)] = args.config
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """The config as mmdet's script will see it; ends with a message where there is none."""
     if not Path(args.config).is_file():
@@ -98,10 +134,28 @@ def load_config(args: argparse.Namespace) -> Config:
     try:
         cfg = Config.fromfile(args.config)
     except FileNotFoundError as error:  # a `_base_` of it
-        stop(f'{args.config}: {error}', args.launcher)
+        stop(explain_missing_base(args.config, error), args.launcher)
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
+    if getattr(args, 'amp', False) and 'optim_wrapper' in cfg:
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     return cfg
+
+
+def explain_missing_base(config: str, error: FileNotFoundError) -> str:
+    """One or two lines on a ``_base_`` that is not there.
+
+    Args:
+        config: the file that names it, itself or through another base.
+        error: what mmengine raised.
+    """
+    message = f'{config}: {error}'
+    if str(error.filename).endswith('mmdet_dino_r1/.mim/model-index.yml'):
+        message += (
+            '\nmmdet_dino_r1 is found but not installed, which mmdet_dino_r1::… in a _base_ needs: '
+            'run `pip install -e .` (or `make setup`) in its repository.'
+        )
+    return message
 
 
 def explain_unknown_config(config: str) -> str:

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 
 from mmengine.config import Config
 
+from ..engine.sharding import explain_sharding
 from .preflight_paths import (
     Needed,
     datasets,
@@ -51,6 +52,8 @@ def explain_mistake(cfg: Config, args: argparse.Namespace, stage: str) -> str | 
         args: what mmdet's own parser made of the command line.
         stage: 'train' (its validation included) or 'test'.
     """
+    if stage == 'train' and (mistake := explain_sharding(cfg)):
+        return mistake
     split = 'val' if stage == 'train' else 'test'
     dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
     if mistake := _unknown_member(dataset, f'{split}_dataloader.dataset'):

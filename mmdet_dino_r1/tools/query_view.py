@@ -112,7 +112,8 @@ def look(options: argparse.Namespace) -> dict[str, Viewed]:
 
     Raises:
         FileNotFoundError: config, checkpoint, bank, annotations or images are missing.
-        ValueError: the test set is a group of datasets, or a file is not what it should be.
+        ValueError: the test set is a group of datasets, there is no such device, or a file is not
+            what it should be.
     """
     name = options.config
     cfg = Config.fromfile(name if Path(name).is_file() else config_path(name))
@@ -127,8 +128,12 @@ def look(options: argparse.Namespace) -> dict[str, Viewed]:
     for path in [*options.checkpoints, *(options.bank or ())]:
         if '://' not in path and not Path(path).is_file():
             raise FileNotFoundError(f'There is no file {path}.')
-    dataset = DATASETS.build(deepcopy(entry))
     device = options.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'The device {device!r} cannot be used: {error}') from error
+    dataset = DATASETS.build(deepcopy(entry))
     found = {}
     for place, (label, checkpoint) in enumerate(
         zip(options.labels, options.checkpoints, strict=True)

@@ -1,5 +1,7 @@
 """Mistakes on the command line and in ``type=`` end in one plain line, exit status 2."""
 
+from argparse import Namespace
+
 import pytest
 from mmdet.registry import HOOKS
 from mmengine.config import Config
@@ -41,6 +43,24 @@ def test_an_unknown_config_names_the_near_ones():
 def test_a_shipped_config_by_bare_name_is_given_in_full():
     message = launch.explain_unknown_config('dino_r1_r18_shapes.py')
     assert message.endswith(config_path('dino_r1_r18_shapes.py'))
+
+
+def test_a_bare_name_becomes_the_path(monkeypatch):
+    words = ['train.py', 'dino_r1_r18_shapes.py', '--amp']
+    monkeypatch.setattr('sys.argv', words)
+    for name in ('dino_r1_r18_shapes.py', 'elsewhere/dino_r1_r18_shapes.py', 'unknown.py'):
+        args = Namespace(config=name)
+        launch.resolve_bare_name(args)
+        assert (args.config != name) == (name == 'dino_r1_r18_shapes.py')
+    assert words == ['train.py', config_path('dino_r1_r18_shapes.py'), '--amp']
+
+
+def test_a_base_in_a_package_that_is_not_installed():
+    error = FileNotFoundError(2, 'No such file', '/x/mmdet_dino_r1/.mim/model-index.yml')
+    first, remedy = launch.explain_missing_base('mine.py', error).splitlines()
+    assert first.startswith('mine.py: ') and '`pip install -e .`' in remedy
+    other = FileNotFoundError(2, 'No such file', '/x/base.py')
+    assert len(launch.explain_missing_base('mine.py', other).splitlines()) == 1
 
 
 @pytest.mark.parametrize(('rank', 'speaks'), [('0', True), ('3', False)])

@@ -88,6 +88,7 @@ def test_exemplars_are_matched_by_id_where_the_config_says_so(command, tmp_path,
     [
         (['--image-ids', '1,99'], 'no image 99'),
         (['--bank', 'a', 'b'], 'There is no file a'),
+        (['--device', 'cuda:99'], "The device 'cuda:99' cannot be used"),
         (
             ['--cfg-options', 'test_dataloader.dataset.datasets=[]'],
             'one dataset at a time',
