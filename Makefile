@@ -1,6 +1,7 @@
 # make setup   the environment, in .venv          make demo   train and test on a drawn data set
 # make test    the tests                          make lint   ruff and codespell
 # make format  what ruff can put right            make clean  build leftovers away
+# make test-openmmlab   OpenMMLab's packages in .venv-openmmlab, and the tests that differ by them
 #
 # What can be overridden, for instance a GPU build of torch under another Python:
 #   make setup PYTHON=python3.12 TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
@@ -13,6 +14,14 @@ MM     ?= requirements/mminstall.txt
 WHEELS ?= ../shared/wheels
 # More arguments for pytest.
 ARGS   ?=
+# The environment of the other family, and what is tested in it: what mmengine, mmcv and mmdet do for
+# us (configs, training, resuming, checkpoints, mim), and the model beside mmdet's own.
+VENV_OPENMMLAB ?= .venv-openmmlab
+TESTS_OPENMMLAB = tests/test_compat.py tests/test_safe_files.py tests/test_registry.py \
+  tests/test_configs.py $(wildcard tests/test_engine/test_r*.py) \
+  tests/test_engine/test_hooks/test_reference_model_hook.py tests/test_install/test_mim.py \
+  tests/test_models/test_detectors/test_warm_start.py \
+  tests/test_models/test_detectors/test_parity.py
 
 BIN   := $(VENV)/bin
 PY    := $(BIN)/python
@@ -25,7 +34,7 @@ DEMO  := work_dirs/demo
 # seen to take ten times as long. Spinning only briefly costs nothing on an idle machine.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test test-openmmlab lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -88,6 +97,10 @@ demo: setup
 
 test: setup
 	$(PY) -m pytest $(ARGS)
+
+test-openmmlab:
+	$(MAKE) test MM=requirements/mminstall-openmmlab.txt VENV="$(VENV_OPENMMLAB)" \
+	  ARGS="$(TESTS_OPENMMLAB) $(ARGS)"
 
 lint: $(VENV)/.lint-done
 	$(BIN)/ruff check .

@@ -157,7 +157,17 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     keywords='object detection, visual prompts, DINO-R1, GRQO, MMDetection',
+    # Also in the Makefile. pip refuses other versions; mmcv is not to be had for 3.13.
     python_requires='>=3.10,<3.13',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in (10, 11, 12)),
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
     packages=find_packages(include=[NAME, f'{NAME}.*']),
     package_data={f'{NAME}.web': ['page/*']},
     # mmdet, mmengine, mmcv and torch are left out on purpose: two families of distributions

@@ -1,5 +1,7 @@
 """The wheel holds what mim and mmengine look for, whatever lies around in the checkout."""
 
+import email
+import os
 import shutil
 import subprocess
 import sys
@@ -54,13 +56,30 @@ def test_the_wheel_holds_all_and_only_what_belongs_there(wheel):
     assert {'mmdet_dino_r1/tools/train.py', 'mmdet_dino_r1/tools/test.py'} <= MODULES
 
 
-def test_no_mm_package_is_required_by_the_wheel(wheel):
+def metadata(wheel, field):
     with zipfile.ZipFile(wheel) as file:
-        metadata = next(name for name in file.namelist() if name.endswith('METADATA'))
-        text = file.read(metadata).decode()
-    required = [line.split()[1] for line in text.splitlines() if line.startswith('Requires-Dist')]
+        name = next(name for name in file.namelist() if name.endswith('METADATA'))
+        return email.message_from_bytes(file.read(name)).get_all(field)
+
+
+def test_no_mm_package_is_required_by_the_wheel(wheel):
+    required = [line.split()[0] for line in metadata(wheel, 'Requires-Dist')]
     assert 'pycocotools' in required
     assert not [name for name in required if name.startswith(('mm', 'onedl', 'torch'))]
+
+
+def test_the_python_versions_agree_wherever_they_stand(wheel):
+    prefix = 'Programming Language :: Python :: 3.'
+    minors = [
+        int(line.removeprefix(prefix))
+        for line in metadata(wheel, 'Classifier')
+        if line.startswith(prefix)
+    ]
+    assert minors == [10, 11, 12]
+    assert set(metadata(wheel, 'Requires-Python')[0].split(',')) == {'>=3.10', '<3.13'}
+    assert '(3, 10) <= sys.version_info < (3, 13)' in (ROOT / 'Makefile').read_text()
+    assert 'Python 3.10–3.12.' in (ROOT / 'README.md').read_text(encoding='utf-8')
+    assert 'target-version = "py310"' in (ROOT / 'pyproject.toml').read_text()  # lint holds syntax
 
 
 def test_what_an_earlier_install_left_does_not_get_in(wheel, checkout, tmp_path):
@@ -72,11 +91,25 @@ def test_what_an_earlier_install_left_does_not_get_in(wheel, checkout, tmp_path)
     assert contents(build_wheel(stale, tmp_path / 'out')) == contents(wheel)
 
 
-def test_an_sdist_builds_into_the_same_wheel(wheel, checkout, tmp_path):
+def test_an_sdist_builds_into_the_same_wheel_and_that_runs_elsewhere(wheel, checkout, tmp_path):
     build = 'import sys, setuptools.build_meta as b; print(b.build_sdist(sys.argv[1]))'
     subprocess.run([sys.executable, '-c', build, str(tmp_path)], cwd=checkout, check=True)
     sdist = next(tmp_path.glob('*.tar.gz'))
-    assert contents(build_wheel(sdist, tmp_path / 'out')) == contents(wheel)
+    built = build_wheel(sdist, tmp_path / 'out')
+    assert contents(built) == contents(wheel)
+
+    installed, elsewhere = tmp_path / 'installed', tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    pip_install = [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index']
+    subprocess.run([*pip_install, '--target', str(installed), str(built)], check=True)
+    numbers = ['--image-size', '64', '--num-base-classes', '2', '--num-novel-classes', '1']
+    numbers += [f'--{name}-images=2' for name in ('train', 'val', 'val-novel', 'prompts-novel')]
+    numbers += ['--workers', '1']
+    command = [sys.executable, '-m', 'mmdet_dino_r1.tools.generate_shapes', 'shapes', *numbers]
+    subprocess.run(
+        command, cwd=elsewhere, env=os.environ | {'PYTHONPATH': str(installed)}, check=True
+    )
+    assert (elsewhere / 'shapes' / 'annotations' / 'train.json').is_file()
 
 
 def test_an_editable_install_leads_every_tool_to_the_checkout(checkout, tmp_path):
