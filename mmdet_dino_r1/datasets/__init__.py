@@ -5,10 +5,11 @@ from .dataset_group import DatasetGroup
 from .exemplar_dataset import ExemplarDataset
 from .resumable_batches import ResumableBatchSampler
 from .same_size import SameSizeBatchSampler
-from .shapes import ShapesConfig, generate_shapes
-from .shapes_drawing import ShapesDifficulty
+from .shapes import ShapesConfig, generate_shapes, shapes_checksums
+from .shapes_drawing import DIFFICULTIES, ShapesDifficulty
 
 __all__ = [
+    'DIFFICULTIES',
     'CocoJsonDataset',
     'DatasetGroup',
     'ExemplarDataset',
@@ -17,4 +18,5 @@ __all__ = [
     'ShapesConfig',
     'ShapesDifficulty',
     'generate_shapes',
+    'shapes_checksums',
 ]

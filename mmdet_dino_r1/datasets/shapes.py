@@ -11,6 +11,7 @@ Category ids count from 1 through the base classes, then on through the novel
 ones; each file lists only the categories of its split.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -30,7 +31,11 @@ from .shapes_drawing import ShapesDifficulty, draw_image
 SHAPES_VERSION = '1.0'
 SPLITS = ('train', 'val', 'val_novel', 'prompts_novel')
 # First entries of the seeds of numpy's generators: one stream each.
-_STREAM_CLASSES, _STREAM_DECK, _STREAM_IMAGE = range(3)
+_STREAM_CLASSES, _STREAM_DECK, _STREAM_IMAGE, _STREAM_DISTRACTORS = range(4)
+_NUM_DISTRACTOR_CLASSES = 12
+# Options of ShapesDifficulty that came later. At these values they change nothing and are not
+# written down, so that sets made before count as made.
+_NEUTRAL = dict(near_duplicates=0.0, distractors=(0, 0))
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,35 @@ def generate_shapes(
     return root
 
 
+def shapes_checksums(root: str | os.PathLike) -> dict[str, str]:
+    """What a set is, in two words: to tell whether two machines drew the same.
+
+    Args:
+        root (str or PathLike): Folder of a finished set.
+
+    Returns:
+        dict[str, str]: SHA-256 in hexadecimal digits, the first 16: of all annotation files
+        (``annotations``) and of all decoded pixels in their order (``pixels``).
+
+    Raises:
+        FileNotFoundError: If a split or an image is missing or an image is broken.
+    """
+    root = Path(root)
+    annotations, pixels = hashlib.sha256(), hashlib.sha256()
+    for split in SPLITS:
+        coco = json.loads(_annotation_file(root, split).read_text())
+        annotations.update(json.dumps(coco, sort_keys=True).encode())
+        for image in coco['images']:
+            drawn = cv2.imread(str(root / image['file_name']))
+            if drawn is None:
+                raise FileNotFoundError(
+                    f'{root / image["file_name"]} is missing or broken; '
+                    'make the set again in an empty folder.'
+                )
+            pixels.update(drawn.tobytes())
+    return dict(annotations=annotations.hexdigest()[:16], pixels=pixels.hexdigest()[:16])
+
+
 # ------------------------------------------------------------- one image
 def _draw_and_save(root: str, config: ShapesConfig, split: str, index: int) -> list[dict]:
     """Draw and save an image; return its ``category_id``, ``bbox``, ``area``.
@@ -143,7 +177,9 @@ def _draw_and_save(root: str, config: ShapesConfig, split: str, index: int) -> l
     rng = np.random.default_rng([_STREAM_IMAGE, config.seed, SPLITS.index(split), index])
     labels = _labels_of_image(config, split, index, rng)
     classes, first_id = _classes_of_split(config, split)
-    image, objects = draw_image(classes, labels, config.image_size, config.difficulty, rng)
+    image, objects = draw_image(
+        classes, labels, config.image_size, config.difficulty, rng, _distractor_classes(config)
+    )
     path = str(Path(root) / _file_name(split, index))
     if not cv2.imwrite(path, image):
         raise OSError(f'Could not write the image {path}.')
@@ -191,6 +227,22 @@ def _all_classes(config: ShapesConfig) -> tuple[ShapeClass, ...]:
             config.num_base_classes + config.num_novel_classes,
             config.difficulty.class_distance,
             rng,
+            config.difficulty.near_duplicates,
+        )
+    )
+
+
+@lru_cache(maxsize=4)
+def _distractor_classes(config: ShapesConfig) -> tuple[ShapeClass, ...]:
+    """Classes that are drawn and never annotated; none where there are no distractors."""
+    if config.difficulty.distractors[1] == 0:
+        return ()
+    return tuple(
+        draw_classes(
+            _NUM_DISTRACTOR_CLASSES,
+            config.difficulty.class_distance,
+            np.random.default_rng([_STREAM_DISTRACTORS, config.seed]),
+            apart_from=_all_classes(config),
         )
     )
 
@@ -218,10 +270,12 @@ def _annotation_file(root: Path, split: str) -> Path:
 
 def _info(split: str, config: ShapesConfig) -> dict:
     """What a split's file says about its making, as JSON reads it back."""
+    made_of = asdict(config)
+    for name, neutral in _NEUTRAL.items():
+        if made_of['difficulty'][name] == neutral:
+            del made_of['difficulty'][name]
     return json.loads(
-        json.dumps(
-            dict(description='shapes', version=SHAPES_VERSION, split=split, config=asdict(config))
-        )
+        json.dumps(dict(description='shapes', version=SHAPES_VERSION, split=split, config=made_of))
     )
 
 

@@ -2,13 +2,15 @@
 
 A class is an appearance: an outline, a texture and two colours. Base and
 novel classes are drawn from one family and keep a distance from each other,
-so a few exemplars are enough to tell them apart.
+so a few exemplars are enough to tell them apart. A near duplicate, where asked
+for, shares two of the three with the class before it.
 
 Names: a *profile* is an outline given by its radius at ``PROFILE_BINS``
 equally spaced angles, scaled to a mean of 1. Colours are BGR in [0, 255].
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -35,6 +37,9 @@ _COLOUR_UNIT = 60.0
 _OUTLINE_UNIT = 0.2
 # Lab distance of the two colours of a class, so that its texture shows.
 _CONTRAST = 45.0
+# Smallest `class_distance` of a class and its near duplicate: the one
+# attribute in which they differ must show under all jitter.
+_SIBLING_DISTANCE = 0.6
 
 
 @dataclass(frozen=True)
@@ -59,15 +64,25 @@ class ShapeClass:
 
 # -------------------------------------------------------------- the classes
 def draw_classes(
-    num_classes: int, min_distance: float, rng: np.random.Generator
+    num_classes: int,
+    min_distance: float,
+    rng: np.random.Generator,
+    near_duplicates: float = 0.0,
+    apart_from: Sequence[ShapeClass] = (),
 ) -> list[ShapeClass]:
     """Draw class definitions that keep a distance from each other.
 
     Args:
         num_classes (int): Classes to draw. The first ones do not depend on
             how many follow.
-        min_distance (float): Smallest ``class_distance`` of two of them.
+        min_distance (float): Smallest ``class_distance`` of two of them,
+            near duplicates left aside.
         rng (np.random.Generator): Source of all randomness.
+        near_duplicates (float): Share of the classes, in [0, 0.5], that
+            equal the class before them in all but one attribute: texture,
+            outline or colours.
+        apart_from (Sequence[ShapeClass]): Other classes to keep that distance
+            from.
 
     Returns:
         list[ShapeClass]: In the order drawn; numbered in their names from 1.
@@ -77,9 +92,16 @@ def draw_classes(
     """
     classes: list[ShapeClass] = []
     for number in range(1, num_classes + 1):
+        is_sibling = int(number * near_duplicates) > int((number - 1) * near_duplicates)
+        parent = classes[-1] if is_sibling else None
+        strangers = [other for other in (*apart_from, *classes) if other is not parent]
         for _ in range(500):
             candidate = _draw_class(number, rng)
-            if all(class_distance(candidate, other) >= min_distance for other in classes):
+            if parent is not None:
+                candidate = _sibling(parent, candidate, rng)
+                if class_distance(candidate, parent) < _SIBLING_DISTANCE:
+                    continue
+            if all(class_distance(candidate, other) >= min_distance for other in strangers):
                 classes.append(candidate)
                 break
         else:
@@ -133,6 +155,21 @@ def _draw_class(number: int, rng: np.random.Generator) -> ShapeClass:
         frequency=float(rng.uniform(2.6, 3.6)),
         colours=np.stack([first, second]),
     )
+
+
+def _sibling(parent: ShapeClass, fresh: ShapeClass, rng: np.random.Generator) -> ShapeClass:
+    """``parent`` with one attribute taken from ``fresh``, and its number."""
+    parent_texture, parent_outline, _ = parent.name.split()
+    texture, outline, number = fresh.name.split()
+    # plain classes have one colour only: their texture cannot change alone
+    textured = 'plain' not in (texture, parent_texture)
+    changed = rng.choice(['outline', 'colours', 'texture'] if textured else ['outline'])
+    if changed == 'outline':
+        return replace(parent, name=f'{parent_texture} {outline} {number}', profile=fresh.profile)
+    if changed == 'colours':
+        name = f'{parent_texture} {parent_outline} {number}'
+        return replace(parent, name=name, colours=fresh.colours)
+    return replace(parent, name=f'{texture} {parent_outline} {number}', texture=fresh.texture)
 
 
 def _draw_profile(outline: str, rng: np.random.Generator) -> np.ndarray:

@@ -28,7 +28,8 @@ class ShapesDifficulty:
 
     Args:
         class_distance (float): Smallest distance between two classes, in
-            [0, 3]: one point each for texture, outline and colours.
+            [0, 3]: one point each for texture, outline and colours. Near
+            duplicates and their originals are closer.
         object_side (tuple[float, float]): Longer side of an object.
         objects_per_image (tuple[int, int]): Objects tried per image.
         classes_per_image (int): Classes an image draws its objects from.
@@ -44,6 +45,13 @@ class ShapesDifficulty:
         blur (tuple[float, float]): Sigma of the final blur for an image of
             128 pixels; scales with the image size.
         noise (float): Standard deviation of the final noise, of 255.
+        near_duplicates (float): Share of the classes, in [0, 0.5], that equal
+            another one in all but texture, outline or colours.
+        distractors (tuple[int, int]): Objects of classes that are never
+            annotated, behind the annotated ones.
+
+    Raises:
+        ValueError: If one of the last two is out of range.
     """
 
     class_distance: float = 1.5
@@ -59,6 +67,41 @@ class ShapesDifficulty:
     occluders: tuple[int, int] = (0, 2)
     blur: tuple[float, float] = (0.0, 0.6)
     noise: float = 5.0
+    near_duplicates: float = 0.0
+    distractors: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.near_duplicates <= 0.5:
+            raise ValueError(
+                'ShapesDifficulty.near_duplicates must lie in [0, 0.5], '
+                f'got {self.near_duplicates}.'
+            )
+        least, most = self.distractors
+        if not 0 <= least <= most:
+            raise ValueError(
+                'ShapesDifficulty.distractors must be (least, most) with 0 <= least <= most, '
+                f'got {self.distractors}.'
+            )
+
+
+# What the set is drawn with, by name.
+DIFFICULTIES = dict(
+    standard=ShapesDifficulty(),
+    # twins that one attribute tells apart, objects that are no class at all, crowds, and
+    # every object in another pose, light and shade
+    hard=ShapesDifficulty(
+        object_side=(0.12, 0.4),
+        objects_per_image=(3, 12),
+        max_overlap=0.45,
+        min_visible=0.5,
+        stretch=0.35,
+        hue_jitter=9.0,
+        light_jitter=0.3,
+        occluders=(0, 4),
+        near_duplicates=0.5,
+        distractors=(0, 4),
+    ),
+)
 
 
 # -------------------------------------------------------------- one object
@@ -187,6 +230,7 @@ def draw_image(
     size: int,
     difficulty: ShapesDifficulty,
     rng: np.random.Generator,
+    distractor_classes: Sequence[ShapeClass] = (),
 ) -> tuple[np.ndarray, list[DrawnObject]]:
     """Draw an image with objects of the given classes on clutter.
 
@@ -197,11 +241,19 @@ def draw_image(
         size (int): Height and width of the image.
         difficulty (ShapesDifficulty): Rendering parameters.
         rng (np.random.Generator): Source of all randomness.
+        distractor_classes (Sequence[ShapeClass]): Definitions of what may lie
+            around without being an object to find.
 
     Returns:
         tuple: The image, uint8 BGR ``(size, size, 3)``, and the objects.
     """
     image = _draw_background(size, difficulty, rng)
+    if distractor_classes:
+        for _ in range(rng.integers(*difficulty.distractors, endpoint=True)):
+            index = int(rng.integers(len(distractor_classes)))
+            drawn = draw_object(distractor_classes[index], index, size, difficulty, rng)
+            if drawn is not None:
+                _blend(image[drawn.window], drawn.alpha, drawn.colour)
     objects: list[DrawnObject] = []
     for label in labels:
         new = _place(classes[label], label, objects, size, difficulty, rng)

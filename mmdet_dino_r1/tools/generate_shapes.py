@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmdet_dino_r1.datasets.shapes import SPLITS, ShapesConfig, generate_shapes
+from mmdet_dino_r1.datasets.shapes_drawing import DIFFICULTIES
 
 # Command line name of each field of ShapesConfig, and what it says there.
 _NUMBERS = dict(
@@ -45,6 +46,13 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
             help=f'{meaning} (default {default})',
         )
     parser.add_argument(
+        '--difficulty',
+        choices=sorted(DIFFICULTIES),
+        default='standard',
+        help="how hard it is drawn; 'hard': twins that one attribute tells apart, distractors, "
+        'crowds, more changes of pose and light',
+    )
+    parser.add_argument(
         '--workers',
         type=int,
         default=min(8, os.cpu_count() or 1),
@@ -69,7 +77,10 @@ def main(args: Sequence[str] | None = None) -> int:
             print(f'\r{done}/{total} images', end='', file=sys.stderr)
 
     try:
-        config = ShapesConfig(**{name: getattr(options, name) for name in _NUMBERS})
+        config = ShapesConfig(
+            **{name: getattr(options, name) for name in _NUMBERS},
+            difficulty=DIFFICULTIES[options.difficulty],
+        )
         root = generate_shapes(
             options.root, config, options.workers, options.overwrite, show_progress
         )

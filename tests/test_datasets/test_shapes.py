@@ -1,17 +1,24 @@
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from mmdet_dino_r1.datasets.shapes import (
-    SPLITS,
+from mmdet_dino_r1.datasets import (
+    DIFFICULTIES,
     ShapesConfig,
     ShapesDifficulty,
-    _labels_of_image,
     generate_shapes,
+    shapes_checksums,
+)
+from mmdet_dino_r1.datasets.shapes import (
+    SPLITS,
+    _all_classes,
+    _distractor_classes,
+    _labels_of_image,
 )
 from mmdet_dino_r1.datasets.shapes_classes import (
     OUTLINES,
@@ -89,6 +96,7 @@ def test_boxes_lie_in_the_image_and_belong_to_the_split(made):
 
 def test_result_does_not_depend_on_workers(made, tmp_path):
     assert contents(generate_shapes(tmp_path, TINY, workers=2)) == contents(made)
+    assert shapes_checksums(tmp_path) == shapes_checksums(made)
 
 
 def test_another_seed_gives_other_pixels_and_classes(made, tmp_path):
@@ -147,12 +155,63 @@ def test_a_set_cut_off_is_completed(made, tmp_path):
     assert contents(generate_shapes(tmp_path, TINY)) == contents(made)
 
 
+def test_checksums_notice_a_pixel_an_annotation_and_a_missing_image(made, tmp_path):
+    root = shutil.copytree(made, tmp_path / 'copy')
+    before = shapes_checksums(root)
+    assert [len(digits) for digits in before.values()] == [16, 16]
+    path = root / 'images' / 'prompts_novel' / '000002.png'
+    pixels = cv2.imread(str(path))
+    pixels[63, 63, 2] ^= 1
+    cv2.imwrite(str(path), pixels)
+    one_pixel = shapes_checksums(root)
+    assert one_pixel['annotations'] == before['annotations']
+    assert one_pixel['pixels'] != before['pixels']
+
+    coco = read(root, 'train')
+    coco['annotations'][0]['area'] += 1
+    (root / 'annotations' / 'train.json').write_text(json.dumps(coco, indent=1))
+    one_box = shapes_checksums(root)
+    assert one_box['annotations'] != before['annotations']
+    assert one_box['pixels'] == one_pixel['pixels']
+    coco['annotations'][0]['area'] -= 1  # how the file is laid out does not count
+    (root / 'annotations' / 'train.json').write_text(json.dumps(coco, indent=1))
+    assert shapes_checksums(root)['annotations'] == before['annotations']
+
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match='000002.png is missing or broken; make the set'):
+        shapes_checksums(root)
+
+
+def test_options_of_later_are_written_down_only_where_they_are_used(made):
+    """Sets made before them count as made."""
+    before = (
+        'class_distance object_side objects_per_image classes_per_image max_overlap min_visible '
+        'stretch hue_jitter light_jitter clutter occluders blur noise'
+    ).split()
+    for split in SPLITS:
+        assert list(read(made, split)['info']['config']['difficulty']) == before
+
+
 @pytest.mark.parametrize(
     'change', [dict(image_size=31), dict(seed=-1), dict(val_images=0), dict(num_novel_classes=0)]
 )
 def test_config_out_of_range(change):
     with pytest.raises(ValueError, match=f'ShapesConfig.{next(iter(change))} must be at least'):
         ShapesConfig(**change)
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(near_duplicates=0.6), r'near_duplicates must lie in \[0, 0.5\], got 0.6'),
+        (dict(near_duplicates=-0.1), r'near_duplicates must lie in \[0, 0.5\], got -0.1'),
+        (dict(distractors=(3, 1)), r'distractors must be \(least, most\).*got \(3, 1\)'),
+        (dict(distractors=(-1, 0)), r'distractors must be \(least, most\).*got \(-1, 0\)'),
+    ],
+)
+def test_difficulty_out_of_range(change, message):
+    with pytest.raises(ValueError, match=f'ShapesDifficulty.{message}'):
+        ShapesDifficulty(**change)
 
 
 def test_default_prompts_have_sixteen_shots_of_each_class():
@@ -183,6 +242,39 @@ def test_default_classes_keep_their_distance():
         assert texture in TEXTURES and outline in OUTLINES
         assert shape.profile.min() > 0
         assert shape.profile.mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize('share, siblings', [(0.5, [1, 3, 5, 7, 9, 11]), (0.25, [3, 7, 11])])
+def test_siblings_differ_from_the_class_before_them_in_one_attribute(share, siblings):
+    # of this seed a first try is as good as equal to its original: it must be drawn again
+    classes = draw_classes(12, 1.5, np.random.default_rng(3), near_duplicates=share)
+    assert len({shape.name for shape in classes}) == 12
+    changed = set()
+    for index in range(12):
+        one, other = classes[index - 1], classes[index]
+        if index in siblings:
+            differs = dict(
+                outline=not np.array_equal(one.profile, other.profile),
+                texture=one.texture != other.texture,
+                colours=not np.array_equal(one.colours, other.colours),
+            )
+            assert sum(differs.values()) == 1
+            assert one.frequency == other.frequency
+            assert 0.6 <= class_distance(one, other) <= 1
+            texture, outline, number = other.name.split()
+            assert (texture, number) == (other.texture, f'{index + 1:02d}')
+            assert differs['outline'] or outline == one.name.split()[1]
+            changed |= {name for name, differ in differs.items() if differ}
+        for stranger in classes[: index - (index in siblings)]:
+            assert class_distance(stranger, other) >= 1.5
+    assert share < 0.5 or changed == {'outline', 'texture', 'colours'}
+
+
+def test_hard_sets_have_twins_within_a_split_only():
+    config = ShapesConfig(difficulty=DIFFICULTIES['hard'])
+    classes = _all_classes(config)
+    twins = [class_distance(*classes[index : index + 2]) <= 1 for index in range(39)]
+    assert twins == [index % 2 == 0 for index in range(39)]  # 30 base classes: none across
 
 
 def test_too_many_classes_for_the_distance():
@@ -219,6 +311,48 @@ def test_boxes_are_tight_around_what_is_drawn():
         found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         # the edge is half covered, so it may count or not
         np.testing.assert_allclose((x1, y1, x2, y2), found, atol=1)
+
+
+def test_distractors_lie_behind_and_are_never_annotated(tmp_path):
+    # White discs to find, black ones that are none, on a background that is neither.
+    plain = replace(
+        DIFFICULTIES['hard'],
+        clutter=(0, 0),
+        occluders=(0, 0),
+        blur=(0, 0),
+        noise=0,
+        light_jitter=0,
+        distractors=(3, 3),
+    )
+    white = ShapeClass('white', np.ones(72), 'plain', 3.0, np.full((2, 3), 255.0))
+    black = replace(white, name='black', colours=np.zeros((2, 3)))
+    seen = 0
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        image, objects = draw_image([white], [0, 0], 64, plain, rng, [black])
+        assert {drawn.label for drawn in objects} == {0}
+        distractors = (image == 0).all(axis=2)
+        seen += distractors.any()
+        for drawn in objects:
+            assert not (distractors & drawn.visible).any()
+    assert seen == 5
+
+    config = replace(TINY, difficulty=ShapesDifficulty(distractors=(2, 2)))
+    generate_shapes(tmp_path, config)
+    for split, ids in zip(SPLITS, ([1, 2, 3, 4], [1, 2, 3, 4], [5, 6], [5, 6]), strict=True):
+        coco = read(tmp_path, split)
+        assert [cat['id'] for cat in coco['categories']] == ids
+        assert {ann['category_id'] for ann in coco['annotations']} <= set(ids)
+        assert coco['info']['config']['difficulty']['distractors'] == [2, 2]
+
+
+def test_distractors_look_like_no_class():
+    config = ShapesConfig(difficulty=DIFFICULTIES['hard'])
+    others, classes = _distractor_classes(config), _all_classes(config)
+    assert (len(others), len(classes)) == (12, 40)
+    # drawn without a look at the classes the nearest would be 0.33 away
+    assert min(class_distance(one, other) for one in others for other in classes) >= 1.5
+    assert _distractor_classes(ShapesConfig()) == ()
 
 
 def test_no_object_is_hidden_more_than_allowed():

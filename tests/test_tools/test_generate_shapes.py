@@ -40,6 +40,26 @@ def test_other_settings_need_overwrite(tmp_path, capsys):
     assert coco['info']['config']['seed'] == 5
 
 
+def test_difficulty_by_name(tmp_path, capsys):
+    def difficulty():
+        coco = json.loads((tmp_path / 'annotations' / 'train.json').read_text())
+        return coco['info']['config']['difficulty']
+
+    assert main([str(tmp_path), *TINY, '--difficulty', 'hard']) == 0
+    assert difficulty()['near_duplicates'] == 0.5
+    assert difficulty()['distractors'] == [0, 4]
+    assert difficulty()['objects_per_image'] == [3, 12]
+    assert main([str(tmp_path), *TINY]) == 2  # 'standard' is another set
+    assert '--overwrite' in capsys.readouterr().err
+    assert main([str(tmp_path), *TINY, '--difficulty', 'standard', '--overwrite']) == 0
+    assert difficulty()['objects_per_image'] == [2, 8]
+    assert 'near_duplicates' not in difficulty()
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), '--difficulty', 'easy'])
+    err = capsys.readouterr().err
+    assert "invalid choice: 'easy'" in err and 'hard' in err and 'standard' in err
+
+
 @pytest.mark.parametrize(
     'option, message',
     [

@@ -308,15 +308,19 @@ class DINOR1(PromptSource, GroundingDINO):
             feats = self.extract_feat(batch_inputs)
             encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
             draw = self.prompt_sampler.across_ranks if self.gather_prompts else self.prompt_sampler
-            choice = draw(batch_data_samples)  # once, for the reference too
+            choice = draw(batch_data_samples)  # once: the reference model gets the same
             self._check_labels(choice)
             prompts = self.training_prompts(encoder_inputs, choice)
             targets = prompted_boxes_only(batch_data_samples, choice)
             head_inputs = self.run_transformer(encoder_inputs, decoder_inputs, prompts, targets)
             reference_logits = None
             if self.bbox_head.needs_reference:
+                shared = self.bbox_head.loss_grqo.shared_exemplars
                 reference_logits = self.reference_model.objectness_logits(
-                    batch_inputs, batch_data_samples, choice, head_inputs['selection'].indices
+                    batch_inputs,
+                    batch_data_samples,
+                    choice if shared else draw(batch_data_samples),
+                    head_inputs['selection'].indices,
                 )
             losses = self.bbox_head.loss(
                 **head_inputs,

@@ -87,6 +87,8 @@ class GRQOLoss(nn.Module):
             the match cost. ``'policy'``, GRPO's own form: the advantage is a constant that
             weighs log-objectness, and teaches the selection.
         eps: see :func:`group_advantage`.
+        shared_exemplars: the reference model is prompted with the step's exemplars, as Algorithm 1
+            says; False draws others for it, as the published code does.
 
     Attributes:
         active: False while supervised training comes first; ``ReferenceModelHook`` sets it.
@@ -102,6 +104,7 @@ class GRQOLoss(nn.Module):
         mute_share: float = 1 / 3,
         advantage: str = 'reward',
         eps: float = 1e-6,
+        shared_exemplars: bool = True,
     ) -> None:
         super().__init__()
         if advantage not in ('reward', 'policy'):
@@ -118,6 +121,7 @@ class GRQOLoss(nn.Module):
         self.mute_share = mute_share
         self.advantage = advantage
         self.eps = eps
+        self.shared_exemplars = shared_exemplars
         self.active = True
 
     @property
