@@ -36,9 +36,12 @@ MAY_IMPORT = {
         'datasets',
         'visualization',
     },
+    'study': {'structures', 'engine', 'apis', 'datasets', 'visualization'},
 }
 # of the top level, which imports no part when it is imported itself
-LEAVES = {f'{NAME}.{name}' for name in ('version', 'shipped', 'compat', 'safe_files')}
+LEAVES = {
+    f'{NAME}.{name}' for name in ('version', 'shipped', 'compat', 'safe_files', 'environment')
+}
 SOURCES = sorted(path for path in PACKAGE.rglob('*.py') if '.mim' not in path.parts)
 
 
@@ -83,7 +86,12 @@ def test_the_arrows_would_catch_a_wrong_import():
 
 
 @pytest.mark.parametrize(
-    ('part', 'tool'), [('web', 'tools/web_demo.py'), ('benchmark', 'tools/benchmark.py')]
+    ('part', 'tool'),
+    [
+        ('web', 'tools/web_demo.py'),
+        ('benchmark', 'tools/benchmark.py'),
+        ('study', 'tools/study.py'),
+    ],
 )
 def test_only_its_tool_imports_the(part, tool):
     users = {path for path in SOURCES if any(part_of(name) == part for name in imported(path))}

@@ -10,7 +10,12 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import Registry
 
+from mmdet_dino_r1.study.grid import Run, evaluation_config, load_grid, training_config
+from mmdet_dino_r1.study.run import explain_unmeasured
+from mmdet_dino_r1.tools.config_keys import misspelt_keys
+
 LEAVES = sorted(CONFIGS.glob('*.py'))
+GRIDS = sorted(CONFIGS.glob('studies/*.py'))
 BENCHMARKS = ('coco', 'lvis', 'lvis_minival', 'odinw13', 'odinw35')
 
 
@@ -57,6 +62,39 @@ def test_dino_r1_is_its_baseline_plus_grqo(path):
     assert ours['default_hooks'].pop('reference_model')['type'] == 'ReferenceModelHook'
     for key in ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler', 'default_hooks'):
         assert ours[key] == baseline[key], key
+
+
+@pytest.mark.parametrize('path', GRIDS, ids=lambda p: p.stem)
+def test_every_cell_of_a_study_trains_and_tests(path):
+    grid = load_grid(path)
+    for number, cell in enumerate(grid.cells.values()):
+        cfg = training_config(grid, Run(cell, 1), Path('out'))
+        assert cfg.randomness.seed == 1, cell.name
+        hooks = types_in(cfg.get('custom_hooks', []))
+        assert all(map(is_registered, hooks)) and not misspelt_keys(cfg), cell.name
+        for name in grid.evaluations:
+            tested = evaluation_config(cfg, grid, name, 1)
+            dataset = tested.test_dataloader.dataset
+            assert tested.test_evaluator.ann_file == dataset.data_root + dataset.ann_file
+            assert tested.default_hooks.prompt_bank.bank.seed == 1
+            assert explain_unmeasured(tested) is None, cell.name
+            # what a test changes no cell does
+            assert number > 0 or not misspelt_keys(tested), name
+
+
+def test_the_hard_shapes_are_read_from_their_folder_at_their_size():
+    for name in ('vis_gdino_r18_shapes_hard', 'dino_r1_r18_shapes_hard'):
+        cfg = config(name)
+        for split in ('train', 'val', 'test'):
+            dataset = cfg[f'{split}_dataloader'].dataset
+            assert dataset.data_root == 'data/shapes_hard/'
+            (scale,) = [step.scale for step in dataset.pipeline if step.type == 'Resize']
+            assert scale == (96, 96)
+        for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+            assert evaluator.ann_file == 'data/shapes_hard/annotations/val.json'
+        assert (cfg.train_cfg.max_iters, cfg.param_scheduler[1].end) == (400, 400)
+    plain = config('vis_gdino_r18_shapes').train_dataloader.dataset.pipeline
+    assert plain[2].scale == (128, 128)
 
 
 def test_published_weights():

@@ -90,16 +90,15 @@ DIFFICULTIES = dict(
     # twins that one attribute tells apart, objects that are no class at all, crowds, and
     # every object in another pose, light and shade
     hard=ShapesDifficulty(
-        object_side=(0.12, 0.4),
-        objects_per_image=(3, 12),
-        max_overlap=0.45,
-        min_visible=0.5,
-        stretch=0.35,
-        hue_jitter=9.0,
-        light_jitter=0.3,
-        occluders=(0, 4),
-        near_duplicates=0.5,
-        distractors=(0, 4),
+        object_side=(0.14, 0.4),
+        objects_per_image=(2, 9),
+        max_overlap=0.4,
+        min_visible=0.55,
+        stretch=0.25,
+        light_jitter=0.2,
+        occluders=(0, 3),
+        near_duplicates=0.25,
+        distractors=(0, 2),
     ),
 )
 

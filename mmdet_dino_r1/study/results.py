@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
 
+RESULT, DYNAMICS = 'result.json', 'dynamics.json'
 _AGAIN = 'Delete the file and run the study again.'
 _TYPES = dict(
     cell=str,
@@ -95,7 +96,7 @@ def read_results(root: str | Path, cells: Collection[str]) -> StudyResults:
         raise FileNotFoundError(f'There is no folder {root}; run the study first.')
     found: dict[str, dict[int, RunResult]] = {}
     ignored = []
-    for path in sorted(root.glob('*/seed_*/result.json')):
+    for path in sorted(root.glob(f'*/seed_*/{RESULT}')):
         cell, seed = path.parts[-3], re.fullmatch(r'seed_(\d+)', path.parts[-2])
         if cell not in cells or seed is None:
             ignored.append('/'.join(path.parts[-3:-1]))
@@ -118,10 +119,13 @@ def read_run(path: str | Path) -> RunResult:
         path: of ``result.json``.
 
     Raises:
+        FileNotFoundError: there is no ``result.json``.
         ValueError: one of them is broken, or lacks something.
     """
     path = Path(path)
-    read = _read_object(path)
+    if not path.exists():
+        raise FileNotFoundError(f'There is no {path}; run the study first.')
+    read = read_json(path)
     for key, kind in _TYPES.items():
         if key not in read:
             raise ValueError(f'{path} lacks "{key}". {_AGAIN}')
@@ -133,17 +137,26 @@ def read_run(path: str | Path) -> RunResult:
         for metric in _METRICS:
             if metric not in of:
                 raise ValueError(f'{path}: {evaluation} lacks "{metric}". {_AGAIN}')
-    beside = path.with_name('dynamics.json')
-    dynamics = _read_object(beside) if beside.exists() else {}
+    beside = path.with_name(DYNAMICS)
     return RunResult(
         **{key: read[key] for key in _TYPES if key not in ('training', 'metrics')},
         training=_numbers(path, 'training', read['training']),
         metrics=metrics,
-        dynamics={split: _numbers(beside, split, of) for split, of in dynamics.items()},
+        dynamics={split: _numbers(beside, split, of) for split, of in read_json(beside).items()},
     )
 
 
-def _read_object(path: Path) -> dict:
+def read_json(path: Path) -> dict:
+    """A file's content, ``{}`` where there is none.
+
+    Args:
+        path: of a JSON object.
+
+    Raises:
+        ValueError: the file is broken.
+    """
+    if not path.exists():
+        return {}
     try:
         read = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:  # neither text nor JSON, for example cut short

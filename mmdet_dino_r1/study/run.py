@@ -1,8 +1,9 @@
 """One run of a study: train, test in every way the grid asks for, write the figures down.
 
 ``OUT/<cell>/seed_<n>/`` holds ``result.json`` (metrics), ``dynamics.json`` (what the queries do),
-``weights.pth``, mmengine's logs and the configs of the tests. What is there already is not done
-again; a training that was stopped goes on from its last checkpoint.
+``weights.pth``, ``fingerprint`` (of the settings, from the first step on), mmengine's logs and the
+configs of the tests. What is there already is not done again; a training that was stopped goes on
+from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ from pathlib import Path
 
 import mmdet
 import torch
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import METRICS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from ..benchmark.environment import cpu_model
+from ..environment import cpu_model
 from ..version import __version__
 from .dynamics import measure_dynamics
 from .grid import Grid, Run, evaluation_config, fingerprint, training_config
+from .results import DYNAMICS, RESULT, read_json, read_run
 
-RESULT, DYNAMICS, WEIGHTS, LOCK = 'result.json', 'dynamics.json', 'weights.pth', 'lock'
+WEIGHTS, FINGERPRINT, LOCK = 'weights.pth', 'fingerprint', 'lock'
 DYNAMICS_IMAGES = 50
 _METRICS = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50'}
 
@@ -47,17 +51,24 @@ def is_done(grid: Grid, run: Run, out: Path) -> bool:
 
     Raises:
         AnotherRun: what is there was made with other settings.
+        ValueError: a file of results is broken.
     """
     folder = run.folder(out)
-    result = read_json(folder / RESULT)
-    if result and result['fingerprint'] != fingerprint(training_config(grid, run, out)):
+    result = read_run(folder / RESULT) if (folder / RESULT).exists() else None
+    # a training that was stopped has no result yet
+    begun = folder / FINGERPRINT
+    there = {begun.read_text()} if begun.exists() else set()
+    if result is not None:
+        there.add(result.fingerprint)
+    if there and there != {fingerprint(training_config(grid, run, out))}:
         raise AnotherRun(
             f'{folder} holds a run of the cell {run.cell.name!r} that was trained with other '
             'settings. Delete the folder, or choose another --out.'
         )
     return (
-        set(grid.evaluations) <= result.get('metrics', {}).keys()
-        and {split_of(name) for name in grid.dynamics} <= read_json(folder / DYNAMICS).keys()
+        result is not None
+        and set(grid.evaluations) <= result.metrics.keys()
+        and {split_of(name) for name in grid.dynamics} <= result.dynamics.keys()
     )
 
 
@@ -75,14 +86,17 @@ def execute(grid: Grid, run: Run, out: Path, data: Mapping) -> bool:
 
     Raises:
         AnotherRun: the folder holds results of other settings.
+        FileNotFoundError: the weights of a finished training are gone.
+        ValueError: a file of results is broken, or a test gives no AP.
     """
     folder = run.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
-    with _claim(folder) as is_mine:
+    with claim(folder) as is_mine:
         if is_mine and not is_done(grid, run, out):
             register_all_modules()
             if not (folder / RESULT).exists():
                 _train(grid, run, out, data)
+            _remove_checkpoints(folder)
             for name in grid.evaluations:
                 _evaluate(grid, run, out, name)
     return is_mine
@@ -93,6 +107,37 @@ def split_of(evaluation: str) -> str:
     return evaluation.partition('/')[0]
 
 
+def explain_unmeasured(cfg: Config) -> str | None:
+    """Which figure a run would end without, and the remedy; None where it gets them all.
+
+    Args:
+        cfg: of the training, whose ``test_evaluator`` is looked at, too.
+    """
+    steps = (cfg.get('train_cfg') or {}).get('max_iters')
+    every = cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10)
+    if steps and every > steps:
+        return (
+            f'it trains {steps} steps and logs every {every}th, so nothing would tell how long a '
+            f'step takes. Set default_hooks.logger.interval to {steps} or less.'
+        )
+    evaluators = cfg.get('test_evaluator') or []
+    if not any(map(_gives_ap, evaluators if isinstance(evaluators, list) else [evaluators])):
+        return (
+            f'its test_evaluator gives no {_METRICS["AP"]}, and a study compares that. Set '
+            "test_evaluator.type to CocoMetric, its metric to 'bbox'."
+        )
+    return None
+
+
+def _gives_ap(evaluator: Mapping) -> bool:
+    kind = evaluator.get('type')
+    kind = METRICS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(kind, type) and issubclass(kind, CocoMetric)):
+        return False
+    prefix = evaluator.get('prefix') or kind.default_prefix  # LVISMetric has its own
+    return prefix == 'coco' and 'bbox' in evaluator.get('metric', 'bbox')
+
+
 # ------------------------------------------------------------------ training
 def _train(grid: Grid, run: Run, out: Path, data: Mapping) -> None:
     """Train, keep the weights alone, and begin the result."""
@@ -100,9 +145,11 @@ def _train(grid: Grid, run: Run, out: Path, data: Mapping) -> None:
     cfg = training_config(grid, run, out)
     result = dict(cell=run.cell.name, seed=run.seed, title=run.cell.title)
     result['fingerprint'] = fingerprint(cfg)
-    cfg.experiment_name = f'{grid.name}-{run.cell.name}-{run.seed}'
-    if find_latest_checkpoint(str(folder)) is not None:
-        cfg.resume, cfg.load_from = True, None
+    (folder / DYNAMICS).unlink(missing_ok=True)  # of weights that are not there any more
+    _write(folder / FINGERPRINT, result['fingerprint'])
+    _name_run(cfg, f'{grid.name}-{run.cell.name}-{run.seed}')
+    if (last := _last_checkpoint(folder)) is not None:
+        cfg.resume, cfg.load_from = True, str(last)
     runner = Runner.from_cfg(cfg)
     runner.train()
 
@@ -118,12 +165,30 @@ def _train(grid: Grid, run: Run, out: Path, data: Mapping) -> None:
         data=dict(data),
         metrics={},
     )
-    last = find_latest_checkpoint(str(folder))
-    checkpoint = CheckpointLoader.load_checkpoint(last, map_location='cpu')
+    checkpoint = CheckpointLoader.load_checkpoint(str(_last_checkpoint(folder)), map_location='cpu')
     torch.save(dict(meta={}, state_dict=checkpoint['state_dict']), folder / WEIGHTS)
     write_json(folder / RESULT, result)
-    for path in folder.glob(Path(last).name.replace(str(runner.iter), '*')):
-        path.unlink()
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest one; mmengine notes its path as it was, and the study may have been moved."""
+    noted = find_latest_checkpoint(str(folder))
+    path = folder / Path(noted).name if noted else None
+    return path if path and path.exists() else None
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    """All but the weights, which are enough from now on."""
+    for path in [*folder.glob('*.pth*'), folder / 'last_checkpoint']:
+        if path.name != WEIGHTS:
+            path.unlink(missing_ok=True)
+
+
+def _name_run(cfg: Config, name: str) -> None:
+    """Loggers and visualisers are kept by name: one process may have several runs."""
+    cfg.experiment_name = name
+    if cfg.get('visualizer'):
+        cfg.visualizer.name = name
 
 
 def read_log(folder: Path) -> list[dict]:
@@ -160,11 +225,21 @@ def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
     looks = name in grid.dynamics and split_of(name) not in dynamics
     if name in result['metrics'] and not looks:
         return
+    if not (folder / WEIGHTS).exists():
+        raise FileNotFoundError(
+            f'{folder / WEIGHTS} is gone, and {folder / RESULT} lacks the test {name}. Delete the '
+            'folder to train again.'
+        )
     cfg = evaluation_config(training_config(grid, run, out), grid, name, run.seed)
-    cfg.experiment_name = f'{grid.name}-{run.cell.name}-{run.seed}-{name.replace("/", "-")}'
+    _name_run(cfg, f'{grid.name}-{run.cell.name}-{run.seed}-{name.replace("/", "-")}')
     cfg.load_from = str(folder / WEIGHTS)
     runner = Runner.from_cfg(cfg)
     metrics = runner.test()
+    if lacking := [long for long in _METRICS.values() if long not in metrics]:
+        raise ValueError(
+            f'{run.cell.name}, seed {run.seed}: the test {name} gave '
+            f'{", ".join(metrics) or "no figure at all"}, not {" and ".join(lacking)}.'
+        )
     if looks:
         model, dataset = runner.model, runner.test_dataloader.dataset
         dynamics[split_of(name)] = measure_dynamics(model, dataset, DYNAMICS_IMAGES)
@@ -174,24 +249,36 @@ def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
 
 
 # --------------------------------------------------------------------- files
-def read_json(path: Path) -> dict:
-    """A file's content, ``{}`` where there is none."""
-    return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
-
-
 def write_json(path: Path, content: Mapping) -> None:
-    """Write a file that is whole whenever it is there."""
-    part = path.with_name(path.name + '.part')
-    part.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    """Write a file that is whole whenever it is there.
+
+    Args:
+        path: of the file.
+        content: a JSON object.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _write(path, json.dumps(content, indent=1) + '\n')
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f'{path.name}.{os.getpid()}.part')
+    part.write_text(text, encoding='utf-8')
     os.replace(part, path)
 
 
 @contextmanager
-def _claim(folder: Path) -> Iterator[bool]:
-    """Whether this process is the only one at a run; the claim dies with the process."""
+def claim(folder: Path, waits: bool = False) -> Iterator[bool]:
+    """Whether this process is the only one in a folder; the claim dies with the process.
+
+    Args:
+        folder: where a lock file is made.
+        waits: until it is.
+    """
     with (folder / LOCK).open('w') as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
             return

@@ -46,9 +46,9 @@ def test_difficulty_by_name(tmp_path, capsys):
         return coco['info']['config']['difficulty']
 
     assert main([str(tmp_path), *TINY, '--difficulty', 'hard']) == 0
-    assert difficulty()['near_duplicates'] == 0.5
-    assert difficulty()['distractors'] == [0, 4]
-    assert difficulty()['objects_per_image'] == [3, 12]
+    assert difficulty()['near_duplicates'] == 0.25
+    assert difficulty()['distractors'] == [0, 2]
+    assert difficulty()['objects_per_image'] == [2, 9]
     assert main([str(tmp_path), *TINY]) == 2  # 'standard' is another set
     assert '--overwrite' in capsys.readouterr().err
     assert main([str(tmp_path), *TINY, '--difficulty', 'standard', '--overwrite']) == 0

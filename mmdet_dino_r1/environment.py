@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""What a benchmark or a study ran on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import mmdet
 import mmengine
 import torch
 
-from ..version import __version__
+from .version import __version__
 
 
 def describe_environment(device: torch.device) -> dict[str, str | int]:
