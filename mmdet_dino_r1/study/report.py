@@ -1,9 +1,9 @@
 """A study's results as numbers, and those as Markdown and JSON.
 
 Figures of AP are points of 100, the share of the gradient is in per cent, everything else is as it
-was measured. Names: a *summary* is dict(mean, std, n) over seeds; a *difference* is paired with
-the baseline of its question: dict(mean, low, high, std, n, seeds, values, verdict). What was not
-measured is None.
+was measured. Names: a *summary* is dict(mean, std, n, values) over seeds, ``values`` by seed; a
+*difference* is paired with the baseline of its question: dict(mean, low, high, std, n, seeds,
+values, verdict). What was not measured is None.
 """
 
 from __future__ import annotations
@@ -203,7 +203,9 @@ def _compared(values: Mapping[int, float], baseline: Mapping[int, float]) -> dic
 
 
 def _summary(values: Mapping[int, float]) -> dict | None:
-    return asdict(summarise(values.values())) if values else None
+    if not values:
+        return None
+    return asdict(summarise(values.values())) | dict(values=dict(values))
 
 
 def _without_nan(value):

@@ -159,7 +159,9 @@ def test_json_has_the_same_numbers(grid, results):
     report = json.loads(to_json(build_report(grid, results)))
     first, second = (question['cells'] for question in report['questions'])
     told = first['grqo']['evaluations']['base/g16']
+    values = told['summary'].pop('values')
     assert told['summary'] == pytest.approx(dict(mean=25, std=11, n=3))
+    assert list(values) == ['0', '1', '2'] and sum(values.values()) == pytest.approx(75)
     assert told['difference']['values'] == pytest.approx([4, 5, 6])
     assert told['difference']['low'] == pytest.approx(2.516, abs=5e-4)
     assert (told['difference']['seeds'], told['difference']['verdict']) == ([0, 1, 2], 'higher')
