@@ -251,6 +251,8 @@ def _along_number(panel: NumberPanel, label: str, log: bool, axes) -> None:
         axes.set_xscale('log')
     axes.axhline(panel.baseline, color='0.3', linewidth=1, linestyle='--')
     pairs = sorted(zip(panel.numbers, panel.cells, strict=True), key=lambda pair: pair[0])
+    # every number has a place, with or without a result
+    axes.plot([number for number, _ in pairs], [panel.baseline] * len(pairs), linestyle='')
     found = [(number, cell) for number, cell in pairs if cell.mean is not None]
     heights = [panel.baseline + cell.mean for _, cell in found]
     axes.plot([number for number, _ in found], heights, color='0.75', linewidth=1.2, zorder=1)
