@@ -41,6 +41,10 @@ _HOW_TO_GET = {
     'data/Objects365/': 'Objects365 v1 belongs under data/Objects365/Obj365_v1/.',
     'data/odinw/': 'ODinW belongs under data/odinw/, one folder per dataset.',
     'data/shapes/': 'Make the shapes set: mim run mmdet_dino_r1 generate_shapes data/shapes',
+    'data/shapes_hard/': (
+        'Make the hard shapes set: mim run mmdet_dino_r1 generate_shapes data/shapes_hard '
+        '--difficulty hard --image-size 96 --val-images 100 --val-novel-images 100'
+    ),
 }
 
 

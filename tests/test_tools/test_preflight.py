@@ -361,6 +361,7 @@ class TestMistakes:
         ('data/coco/annotations/instances_val2017.json', 'COCO 2017 belongs under data/coco/'),
         ('data/odinw/Raccoon/train.json', 'ODinW belongs under data/odinw/'),
         ('data/shapes/annotations/val.json', 'mim run mmdet_dino_r1 generate_shapes data/shapes'),
+        ('data/shapes_hard/annotations/val.json', 'data/shapes_hard --difficulty hard'),
     ],
 )
 def test_where_to_get_what_is_missing(path, said, monkeypatch, tmp_path):

@@ -68,6 +68,22 @@ def test_reference_is_shown_the_same_prompts(options):
         assert losses['grqo_kl'].item() == pytest.approx(0, abs=1e-9)
 
 
+def test_reference_may_draw_exemplars_of_its_own():
+    """As in the published code: the KL then starts above zero, and the classes stay the same."""
+    model = tiny(dict(shared_exemplars=False))
+    model.reference_model.refresh(model)
+    drawn = []
+    draw = model.prompt_sampler
+    model.prompt_sampler = lambda samples: drawn.append(draw(samples)) or drawn[-1]
+    torch.manual_seed(5)  # two different draws
+    losses = model.loss(*make_batch(BATCH))
+    own, shown = drawn
+    assert model.seen['choice'] is own
+    assert own.labels.tolist() == shown.labels.tolist() == [1, 2, 4]
+    assert not torch.equal(own.boxes, shown.boxes)
+    assert losses['grqo_kl'].item() > 1e-6
+
+
 def test_prompt_is_the_mean_of_its_exemplars():
     model = tiny(exemplars_per_class=3)
     images, samples = make_batch(BATCH)
