@@ -20,7 +20,7 @@ VENV_OPENMMLAB ?= .venv-openmmlab
 TESTS_OPENMMLAB = tests/test_compat.py tests/test_safe_files.py tests/test_registry.py \
   tests/test_configs.py $(wildcard tests/test_engine/test_r*.py) \
   tests/test_engine/test_hooks/test_reference_model_hook.py tests/test_install/test_mim.py \
-  tests/test_models/test_detectors/test_warm_start.py \
+  tests/test_models/test_detectors/test_warm_start.py tests/test_tools/test_study.py \
   tests/test_models/test_detectors/test_parity.py
 
 BIN   := $(VENV)/bin
