@@ -24,6 +24,15 @@ from mmdet_dino_r1.datasets import ShapesConfig, generate_shapes
 torch.set_num_threads(1)
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+TINY_SHAPES = dict(
+    image_size=64,
+    num_base_classes=4,
+    num_novel_classes=2,
+    train_images=12,
+    val_images=4,
+    val_novel_images=4,
+    prompts_novel_images=6,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -44,16 +53,7 @@ def unformatted_configs(monkeypatch):
 def tiny_shapes(tmp_path_factory) -> Path:
     """A shapes set of a few 64-pixel images, made once."""
     root = tmp_path_factory.mktemp('data') / 'shapes'
-    config = ShapesConfig(
-        image_size=64,
-        num_base_classes=4,
-        num_novel_classes=2,
-        train_images=12,
-        val_images=4,
-        val_novel_images=4,
-        prompts_novel_images=6,
-    )
-    generate_shapes(root, config)
+    generate_shapes(root, ShapesConfig(**TINY_SHAPES))
     return root
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TypeVar
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from .whole_file import write_whole
 
 Content = TypeVar('Content')
 
@@ -50,12 +51,7 @@ class TensorFile:
         on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         text = json.dumps(dict(described, version=self.version))
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-        try:
-            unfinished.write_bytes(save(on_cpu, metadata={self.key: text}))
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_whole(path, save(on_cpu, metadata={self.key: text}))
         return path
 
     def read(

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..apis.prompt_bank import load_config
 from ..datasets.shapes import ShapesConfig
 from ..datasets.shapes_drawing import DIFFICULTIES
 from ..shipped import config_path
@@ -273,8 +274,7 @@ def training_config(grid: Grid, run: Run, out: Path) -> Config:
         ValueError: the options do not fit the config.
     """
     cell = run.cell
-    path = cell.config if Path(cell.config).is_file() else config_path(cell.config)
-    cfg = _copy(Config.fromfile(path))
+    cfg = _copy(load_config(cell.config, None))
     options = {**grid.common, **cell.options, 'randomness.seed': run.seed}
     _merge(cfg, options, f'the cell {cell.name}')
     cfg.work_dir = str(run.folder(out))

@@ -101,7 +101,7 @@ def read_results(root: str | Path, cells: Collection[str]) -> StudyResults:
         if cell not in cells or seed is None:
             ignored.append('/'.join(path.parts[-3:-1]))
             continue
-        run = read_run(path)
+        run = read_result(path)
         if (run.cell, run.seed) != (cell, int(seed[1])):
             raise ValueError(
                 f'{path} is of cell {run.cell!r}, seed {run.seed}, and lies in the wrong folder. '
@@ -112,7 +112,7 @@ def read_results(root: str | Path, cells: Collection[str]) -> StudyResults:
     return StudyResults(runs, ignored)
 
 
-def read_run(path: str | Path) -> RunResult:
+def read_result(path: str | Path) -> RunResult:
     """Read ``result.json``, and ``dynamics.json`` where it lies beside it.
 
     Args:

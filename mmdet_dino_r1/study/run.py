@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,10 +26,12 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
 from ..environment import cpu_model
+from ..structures.whole_file import write_whole
 from ..version import __version__
+from ..visualization.training_log import read_run
 from .dynamics import measure_dynamics
 from .grid import Grid, Run, evaluation_config, fingerprint, training_config
-from .results import DYNAMICS, RESULT, read_json, read_run
+from .results import DYNAMICS, RESULT, read_json, read_result
 
 WEIGHTS, FINGERPRINT, LOCK = 'weights.pth', 'fingerprint', 'lock'
 DYNAMICS_IMAGES = 50
@@ -54,7 +55,7 @@ def is_done(grid: Grid, run: Run, out: Path) -> bool:
         ValueError: a file of results is broken.
     """
     folder = run.folder(out)
-    result = read_run(folder / RESULT) if (folder / RESULT).exists() else None
+    result = read_result(folder / RESULT) if (folder / RESULT).exists() else None
     # a training that was stopped has no result yet
     begun = folder / FINGERPRINT
     there = {begun.read_text()} if begun.exists() else set()
@@ -146,7 +147,7 @@ def _train(grid: Grid, run: Run, out: Path, data: Mapping) -> None:
     result = dict(cell=run.cell.name, seed=run.seed, title=run.cell.title)
     result['fingerprint'] = fingerprint(cfg)
     (folder / DYNAMICS).unlink(missing_ok=True)  # of weights that are not there any more
-    _write(folder / FINGERPRINT, result['fingerprint'])
+    write_whole(folder / FINGERPRINT, result['fingerprint'].encode())
     _name_run(cfg, f'{grid.name}-{run.cell.name}-{run.seed}')
     if (last := _last_checkpoint(folder)) is not None:
         cfg.resume, cfg.load_from = True, str(last)
@@ -193,13 +194,7 @@ def _name_run(cfg: Config, name: str) -> None:
 
 def read_log(folder: Path) -> list[dict]:
     """The steps that mmengine logged below a folder, over all starts, in their order."""
-    rows = {}
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
-            if 'loss' in row:
-                rows[row['step']] = row  # a resumed run repeats the steps that it lost
-    return [rows[step] for step in sorted(rows)]
+    return [row for row in read_run(folder) if 'loss' in row]
 
 
 def grqo_figures(rows: list[dict]) -> dict[str, float]:
@@ -259,13 +254,7 @@ def write_json(path: Path, content: Mapping) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    _write(path, json.dumps(content, indent=1) + '\n')
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    part.write_text(text, encoding='utf-8')
-    os.replace(part, path)
+    write_whole(path, (json.dumps(content, indent=1) + '\n').encode())
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from math import isnan
 
 import pytest
 
-from mmdet_dino_r1.study.results import read_results, read_run
+from mmdet_dino_r1.study.results import read_result, read_results
 
 RESULT = dict(
     cell='sft',
@@ -71,24 +71,24 @@ def test_no_folder(tmp_path):
 def test_what_is_wrong_is_said(tmp_path, changes, said):
     path = write(tmp_path, 'sft', 0, changes)
     with pytest.raises(ValueError, match=re.escape(f'{path}{said} Delete the file and run the')):
-        read_run(path)
+        read_result(path)
 
 
 def test_broken_files(tmp_path):
     path = write(tmp_path, 'sft', 0, dynamics=dict(base=dict(a='b')))
     dynamics = path.with_name('dynamics.json')
     with pytest.raises(ValueError, match=f'^{dynamics}: "a" of "base"'):
-        read_run(path)
+        read_result(path)
     dynamics.write_text('[]')
     with pytest.raises(ValueError, match=f'^{dynamics} holds no JSON object. Delete the file'):
-        read_run(path)
+        read_result(path)
     lacking = {key: value for key, value in RESULT.items() if key != 'device'}
     path.write_text(json.dumps(lacking))
     with pytest.raises(ValueError, match=f'^{path} lacks "device". Delete the file'):
-        read_run(path)
+        read_result(path)
     path.write_text(json.dumps(RESULT)[:-9])
     with pytest.raises(ValueError, match=f'^{path} is broken: .*Delete the file and run the study'):
-        read_run(path)
+        read_result(path)
 
 
 def test_a_run_in_the_wrong_folder(tmp_path):

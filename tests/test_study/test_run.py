@@ -8,7 +8,6 @@ import pytest
 from conftest import CONFIGS
 from mmengine.config import Config
 
-from mmdet_dino_r1.study import run as study_run
 from mmdet_dino_r1.study.run import (
     claim,
     explain_unmeasured,
@@ -49,7 +48,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     write_json(path, dict(a=1))
     with pytest.raises(TypeError):
         write_json(path, dict(a=object()))
-    monkeypatch.setattr(study_run.os, 'replace', lambda *_: (_ for _ in ()).throw(OSError('full')))
+    monkeypatch.setattr(os, 'replace', lambda *_: (_ for _ in ()).throw(OSError('full')))
     with pytest.raises(OSError, match='full'):
         write_json(path, dict(a=2))
     assert json.loads(path.read_text()) == dict(a=1)

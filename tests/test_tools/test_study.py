@@ -13,6 +13,7 @@ import time
 
 import pytest
 import torch
+from conftest import TINY_SHAPES
 from mmengine.runner import Runner
 from test_engine.test_runner import tiny_cfg
 
@@ -374,18 +375,8 @@ def test_ctrl_c_ends_all_processes(tiny_shapes, tmp_path, stub, capsys):
 
 # ------------------------------------------------------------------------------------------ data
 def test_the_sets_that_a_grid_names(tiny_shapes, tmp_path, capsys):
-    settings = dict(
-        image_size=64,
-        num_base_classes=4,
-        num_novel_classes=2,
-        train_images=12,
-        val_images=4,
-        val_novel_images=4,
-        prompts_novel_images=6,
-    )
-
     def draw(**changes):
-        shapes = {str(tiny_shapes): settings | changes}
+        shapes = {str(tiny_shapes): TINY_SHAPES | changes}
         name = f'data-{len(changes)}'
         return draw_data(load_grid(write_grid(tmp_path, tiny_shapes, name, shapes=shapes)))
 
