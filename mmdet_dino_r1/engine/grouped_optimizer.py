@@ -7,6 +7,7 @@ from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, Opti
 from torch import nn
 
 from .amp import CheckedAmpOptimWrapper, CheckedOptimWrapper
+from .sharding import unwrapped
 
 # what stands in for mmengine's own: `--amp` knows no other names
 _CHECKED = {OptimWrapper: CheckedOptimWrapper, AmpOptimWrapper: CheckedAmpOptimWrapper}
@@ -37,7 +38,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self.optim_wrapper_cfg['type'] = _CHECKED.get(wanted, wanted)
         wrapper = super().__call__(model)
         if wanted in _CHECKED:
-            wrapper.watch(getattr(model, 'module', model))
+            wrapper.watch(unwrapped(model))
         return wrapper
 
     def add_params(

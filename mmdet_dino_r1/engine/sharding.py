@@ -1,4 +1,4 @@
-"""What mmengine's ways of sharding a model over processes allow here (ours)."""
+"""The wrappers a model trains in, and what mmengine's sharding over processes allows (ours)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ _INSTEAD = (
     'Use the shipped MMDistributedDataParallel, and save memory with --amp, model.encoder.num_cp=6 '
     'and model.backbone.with_cp=True'
 )
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The detector inside a DDP or test-time-augmentation wrapper, or itself."""
+    return getattr(model, 'module', model)
 
 
 def whole_weights(model: nn.Module) -> AbstractContextManager:

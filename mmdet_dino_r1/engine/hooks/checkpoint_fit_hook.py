@@ -10,6 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import Tensor
 
+from ..sharding import unwrapped
+
 # parts of the model that a test does not use; the latter only if the prompts are no texts
 _TRAINING_ONLY = ('dn_query_generator.',)
 _OF_TEXT = ('text_alignment.', 'text_feat_map.')
@@ -46,7 +48,7 @@ class CheckpointFitHook(Hook):
         """
         given = checkpoint.get('state_dict', checkpoint)
         given = {name.removeprefix('module.'): value for name, value in given.items()}
-        model = getattr(runner.model, 'module', runner.model)  # in DDP, in test-time augmentation
+        model = unwrapped(runner.model)
         self._misfits = misfits(model.state_dict(), given)
         if self._misfits and runner.cfg.get('resume'):
             file = runner.cfg.get('load_from') or find_latest_checkpoint(runner.work_dir)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
+
+from ..sharding import unwrapped
 
 
 @HOOKS.register_module()
@@ -34,7 +35,7 @@ class GradientShareHook(Hook):
         """Measure on the batch about to be trained on."""
         if runner.iter % self.interval:
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         if model.bbox_head.loss_grqo is None or not model.bbox_head.loss_grqo.active:
             return
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}

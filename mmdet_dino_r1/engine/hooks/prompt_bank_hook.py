@@ -26,7 +26,7 @@ from ...structures import (
 )
 from ...version import __version__
 from ..bank_builder import encode_prompt_bank, weights_fingerprint
-from ..sharding import whole_weights
+from ..sharding import unwrapped, whole_weights
 from ..text_bank import text_prompt_bank
 from .evaluation_record import protocol_record, write_record
 from .sample_lookup import SampleLookup, interactive_prompts
@@ -279,11 +279,6 @@ class PromptBankHook(Hook):
             else:
                 name = position_name(self._lookup.member(index))
                 sample.set_metainfo(dict(dataset_name=name))
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The detector inside a DDP or test-time-augmentation wrapper."""
-    return getattr(model, 'module', model)
 
 
 def _batch_size(loader: DataLoader) -> int:

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.utils import get_object_from_string
 
-from .prompt_bank_hook import unwrapped
+from ..sharding import unwrapped
 
 
 @HOOKS.register_module()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from ..sharding import refuse_sharded_reference
+from ..sharding import refuse_sharded_reference, unwrapped
 
 
 @HOOKS.register_module()
@@ -46,7 +45,7 @@ class ReferenceModelHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Learn what an epoch is here; take up the snapshot of a resumed run."""
-        refuse_sharded_reference(runner.model, _policy(runner).bbox_head.loss_grqo)
+        refuse_sharded_reference(runner.model, unwrapped(runner.model).bbox_head.loss_grqo)
         self._per_epoch = len(runner.train_dataloader)
         # Without ResumeHook a resumed epoch-based loop begins its epoch anew while the iterations
         # count on, so there the iterations do not tell which epoch it is.
@@ -55,11 +54,11 @@ class ReferenceModelHook(Hook):
         carried, self._carried = self._carried, None
         self._restored = carried is not None and runner.iter > 0  # not if merely warm-started
         if self._restored:
-            _policy(runner).reference_model.restore(_policy(runner), carried)
+            unwrapped(runner.model).reference_model.restore(unwrapped(runner.model), carried)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Switch GRQO on when its time has come, and refresh the reference when due."""
-        policy = _policy(runner)
+        policy = unwrapped(runner.model)
         loss_grqo = policy.bbox_head.loss_grqo
         if loss_grqo is None:
             return
@@ -85,7 +84,7 @@ class ReferenceModelHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the snapshot where a resumed run's first step would not take a new one."""
-        reference, meta = _policy(runner).reference_model, checkpoint['meta']
+        reference, meta = unwrapped(runner.model).reference_model, checkpoint['meta']
         starts_epoch = meta['iter'] == meta['epoch'] * len(runner.train_dataloader)
         if reference.is_ready and not self._is_due(meta['epoch'], meta['iter'], starts_epoch):
             checkpoint['reference_model'] = reference.state_dict()
@@ -93,7 +92,3 @@ class ReferenceModelHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep a snapshot that the checkpoint carries until the training starts."""
         self._carried = checkpoint.get('reference_model')
-
-
-def _policy(runner: Runner):
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

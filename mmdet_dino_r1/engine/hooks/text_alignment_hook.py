@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
+
+from ..sharding import unwrapped
 
 
 @HOOKS.register_module()
@@ -28,7 +29,7 @@ class TextAlignmentHook(Hook):
             FileNotFoundError: there is no file of text embeddings.
             ValueError: the file lacks a class, or the training set does not name its classes.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         if getattr(model, 'text_alignment', None) is None:
             return
         model.text_alignment.set_classes(training_classes(runner.train_dataloader.dataset))
