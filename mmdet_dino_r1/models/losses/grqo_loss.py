@@ -68,8 +68,11 @@ def objectness_kl(logits: Tensor, reference_logits: Tensor) -> Tensor:
         reference_logits: the same shape, treated as constant.
     """
     log_ratio = F.logsigmoid(reference_logits.detach()) - F.logsigmoid(logits)
+    # Two branches that never both have a gradient: e^20 - 1 here and minus itself there would
+    # leave, in float32, nothing of a slope below 16.
     exact = log_ratio.clamp(max=MAX_LOG_RATIO)
-    return torch.expm1(exact) - exact + math.expm1(MAX_LOG_RATIO) * (log_ratio - exact)
+    beyond = F.relu(log_ratio - MAX_LOG_RATIO)
+    return torch.expm1(exact) - exact + math.expm1(MAX_LOG_RATIO) * beyond
 
 
 @MODELS.register_module()

@@ -10,12 +10,38 @@ from conftest import TWO_IMAGES, build_tiny, make_batch
 def test_equals_the_policy_right_after_refresh():
     model = build_tiny(dict()).eval()
     model.reference_model.refresh(model)
-    model.train()  # no dropout in this model but the fusion's
-    for module in model.modules():
+    losses = train_without_dropout(model).loss(*make_batch(TWO_IMAGES))
+    assert losses['grqo_kl'].item() == pytest.approx(0, abs=1e-9)
+
+
+def train_without_dropout(model):
+    for module in model.train().modules():  # no dropout in this model but the fusion's
         if hasattr(module, 'dropout') and isinstance(module.dropout, float):
             module.dropout = 0.0
-    losses = model.loss(*make_batch(TWO_IMAGES))
-    assert losses['grqo_kl'].item() == pytest.approx(0, abs=1e-9)
+    return model
+
+
+def test_kl_pulls_a_policy_that_drifted_a_little_back():
+    """In single precision, through the whole model: down its slope the KL falls as predicted."""
+    model = train_without_dropout(build_tiny(dict(kl_weight=1.0)))
+    model.reference_model.refresh(model)
+    weight = model.memory_trans_fc.weight
+    with torch.no_grad():
+        weight.add_(torch.randn_like(weight), alpha=0.01)
+
+    def kl():
+        torch.manual_seed(0)  # the same exemplars
+        return model.loss(*make_batch(TWO_IMAGES))['loss_grqo_kl']
+
+    before = kl()
+    (slope,) = torch.autograd.grad(before, weight)
+    assert before.item() < 0.1, 'a drift of ratios near 1'
+    assert slope.any()
+    step = 0.05 * before.item() / slope.square().sum()
+    with torch.no_grad():
+        weight.sub_(slope, alpha=step.item())
+        fallen = before - kl()
+    assert fallen.item() == pytest.approx(0.05 * before.item(), rel=0.2)
 
 
 def test_shares_the_exemplars_that_the_policy_drew():

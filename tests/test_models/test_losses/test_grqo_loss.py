@@ -78,6 +78,15 @@ def test_kl_teaches_the_policy_only():
     torch.testing.assert_close(logits.grad, (1 - p) * (1 - q / p))
 
 
+def test_kl_teaches_in_single_precision():
+    """In the precision of a training, from ratios near 1 to e^19."""
+    logits = torch.tensor([3.0, 0.0, -1.0, -6.0, -19.0], requires_grad=True)
+    reference = torch.tensor([2.99, -0.5, 1.0, 2.0, 0.5])
+    objectness_kl(logits, reference).sum().backward()
+    p, q = logits.detach().double().sigmoid(), reference.double().sigmoid()
+    torch.testing.assert_close(logits.grad.double(), (1 - p) * (1 - q / p), rtol=1e-4, atol=1e-9)
+
+
 def test_gradients_against_finite_differences():
     reward = torch.randn(2, 6, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradcheck(lambda r: mute_last(group_advantage(r), 1 / 3), reward)
