@@ -117,8 +117,7 @@ def test_accumulation_over_ranks(folder, tmp_path):
     joint = torch.load(tmp_path / 'accumulated1' / 'rank0.pt', weights_only=False)
     assert_same_steps([first, second], joint, range(3), 1e-5)
     for step in (1, 2):
-        # policy and reference are equal here: the KL's slope is their rounding times its weight, 10
-        assert_close_gradients(first['gradients'][step], joint['gradients'][step], 1e-4)
+        assert_close_gradients(first['gradients'][step], joint['gradients'][step])
 
 
 def test_fsdp_trains_and_validates_what_needs_no_reference(folder):

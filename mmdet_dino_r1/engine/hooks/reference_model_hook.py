@@ -45,7 +45,8 @@ class ReferenceModelHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Learn what an epoch is here; take up the snapshot of a resumed run."""
-        refuse_sharded_reference(runner.model, unwrapped(runner.model).bbox_head.loss_grqo)
+        policy = unwrapped(runner.model)
+        refuse_sharded_reference(runner.model, policy.bbox_head.loss_grqo)
         self._per_epoch = len(runner.train_dataloader)
         # Without ResumeHook a resumed epoch-based loop begins its epoch anew while the iterations
         # count on, so there the iterations do not tell which epoch it is.
@@ -54,7 +55,7 @@ class ReferenceModelHook(Hook):
         carried, self._carried = self._carried, None
         self._restored = carried is not None and runner.iter > 0  # not if merely warm-started
         if self._restored:
-            unwrapped(runner.model).reference_model.restore(unwrapped(runner.model), carried)
+            policy.reference_model.restore(policy, carried)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Switch GRQO on when its time has come, and refresh the reference when due."""
