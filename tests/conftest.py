@@ -167,6 +167,14 @@ def build_tiny(grqo: dict | None = None, **model):
     return detector
 
 
+def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
+    """The model, with the fusion's dropout off: it has no other."""
+    for module in model.modules():
+        if isinstance(getattr(module, 'dropout', None), float):
+            module.dropout = 0.0
+    return model
+
+
 def make_batch(boxes_and_labels: list[tuple[list, list]], size: int = 64, seed: int = 0):
     """Random images with given ground truth, as the data preprocessor leaves them.
 

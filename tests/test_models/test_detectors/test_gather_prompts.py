@@ -31,7 +31,7 @@ CASES = {
 
 def build(options: dict):
     """A model that has moved on from its reference; nothing random but what is drawn."""
-    from conftest import build_tiny
+    from conftest import build_tiny, without_dropout
 
     torch.manual_seed(0)
     model = build_tiny(
@@ -41,9 +41,7 @@ def build(options: dict):
         # the queries are still there, but always the same
         dn_cfg=dict(label_noise_scale=1e-9, box_noise_scale=1e-9),
     ).train()
-    for module in model.modules():
-        if isinstance(getattr(module, 'dropout', None), float):
-            module.dropout = 0.0
+    without_dropout(model)
     model.reference_model.refresh(model)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

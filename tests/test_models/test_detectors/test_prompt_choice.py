@@ -4,20 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import build_tiny, make_batch
+from conftest import build_tiny, make_batch, without_dropout
 
 # class 1 on both images, class 2 on the first alone
 BATCH = [
     ([[4, 4, 24, 30], [30, 20, 60, 50], [10, 36, 26, 60]], [1, 2, 1]),
     ([[8, 8, 40, 40], [2, 2, 30, 20]], [1, 4]),
 ]
-
-
-def without_dropout(model):
-    for module in model.modules():
-        if isinstance(getattr(module, 'dropout', None), float):
-            module.dropout = 0.0
-    return model
 
 
 def tiny(grqo=None, **sampler):

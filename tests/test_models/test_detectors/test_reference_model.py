@@ -4,26 +4,19 @@ from copy import deepcopy
 
 import pytest
 import torch
-from conftest import TWO_IMAGES, build_tiny, make_batch
+from conftest import TWO_IMAGES, build_tiny, make_batch, without_dropout
 
 
 def test_equals_the_policy_right_after_refresh():
     model = build_tiny(dict()).eval()
     model.reference_model.refresh(model)
-    losses = train_without_dropout(model).loss(*make_batch(TWO_IMAGES))
+    losses = without_dropout(model).train().loss(*make_batch(TWO_IMAGES))
     assert losses['grqo_kl'].item() == pytest.approx(0, abs=1e-9)
-
-
-def train_without_dropout(model):
-    for module in model.train().modules():  # no dropout in this model but the fusion's
-        if hasattr(module, 'dropout') and isinstance(module.dropout, float):
-            module.dropout = 0.0
-    return model
 
 
 def test_kl_pulls_a_policy_that_drifted_a_little_back():
     """In single precision, through the whole model: down its slope the KL falls as predicted."""
-    model = train_without_dropout(build_tiny(dict(kl_weight=1.0)))
+    model = without_dropout(build_tiny(dict(kl_weight=1.0))).train()
     model.reference_model.refresh(model)
     weight = model.memory_trans_fc.weight
     with torch.no_grad():
