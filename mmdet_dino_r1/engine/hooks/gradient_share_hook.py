@@ -22,7 +22,9 @@ class GradientShareHook(Hook):
     the same, 0 orthogonal).
 
     Args:
-        interval: iterations between measurements.
+        interval: iterations between measurements. Where the reference model has just been
+            refreshed the KL has no gradient: an interval that divides an epoch sees such a step in
+            each, one that does not sees the KL at all its ages.
     """
 
     # after ReferenceModelHook, which may switch GRQO on in this very iteration
