@@ -6,10 +6,10 @@ import torch
 from mmdet.registry import HOOKS, OPTIM_WRAPPERS
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 
 from mmdet_dino_r1.engine.bank_builder import weights_fingerprint
+from mmdet_dino_r1.engine.sharding import unwrapped
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -44,7 +44,7 @@ class Recorder(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         torch.manual_seed(runner.iter)  # the same exemplars, however many processes
-        model = unwrapped(runner)
+        model = unwrapped(runner.model)
         loss_grqo = model.bbox_head.loss_grqo
         self.notes['active'].append(loss_grqo is not None and loss_grqo.active)
         if model.reference_model.is_ready:
@@ -60,7 +60,7 @@ class Recorder(Hook):
         )
 
     def after_val_epoch(self, runner, metrics=None):
-        bank = unwrapped(runner).prompt_bank
+        bank = unwrapped(runner.model).prompt_bank
         self.notes['banks'].append(dict(rows=bank.embeddings, made_by=bank.provenance['weights']))
         self.notes['metrics'].append(metrics)
 
@@ -69,8 +69,3 @@ class Recorder(Hook):
             self.notes['gradients'] = runner.optim_wrapper.gradients
             self.notes['stepped'] = runner.optim_wrapper.stepped
         torch.save(self.notes, f'{runner.work_dir}/rank{get_rank()}.pt')
-
-
-def unwrapped(runner):
-    """The detector, whatever wraps it."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
