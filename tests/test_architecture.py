@@ -11,6 +11,7 @@ NAME = PACKAGE.name
 # what each part may import of this package, itself aside
 MAY_IMPORT = {
     'structures': set(),
+    'models.backbones': set(),
     'models.layers': {'structures'},
     'models.losses': {'structures'},
     'models.task_modules': {'structures'},

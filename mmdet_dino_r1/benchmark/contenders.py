@@ -192,6 +192,8 @@ def grounding_dino_cfg(model_cfg: ConfigDict, language_model: dict) -> ConfigDic
     ):
         cfg.pop(key, None)
     cfg.type = 'GroundingDINO'
+    if cfg.backbone.type == 'FusedSwinTransformer':
+        cfg.backbone.type = 'SwinTransformer'
     cfg.language_model = language_model
     cfg.encoder.num_cp = 0  # would need fairscale; see build_contender
     cfg.bbox_head.type = 'GroundingDINOHead'

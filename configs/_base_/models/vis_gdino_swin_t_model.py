@@ -19,7 +19,7 @@ model = dict(
         pad_mask=False,
     ),
     backbone=dict(
-        type='SwinTransformer',
+        type='FusedSwinTransformer',
         embed_dims=96,
         depths=[2, 2, 6, 2],
         num_heads=[3, 6, 12, 24],

@@ -1,0 +1,5 @@
+"""Image encoders that mmdet has, faster."""
+
+from .swin import FusedSwinTransformer
+
+__all__ = ['FusedSwinTransformer']
