@@ -101,10 +101,10 @@ def test_dropout_drops_the_bias_of_dropped_tokens():
         torch.nn.init.zeros_(parameter)
     torch.nn.init.ones_(attention.values_v_proj.bias)
     torch.nn.init.eye_(attention.out_l_proj.weight)
-    _, update = attention._through_prompts(torch.randn(1, 4, 16), torch.randn(1, 1, 16), None, None)
+    _, update = attention._through_prompts(torch.randn(9, 4, 16), torch.randn(9, 1, 16), None, None)
     # equal logits: each of the 4 tokens weighs 1/4, doubled if kept, so the sum is k/2
     assert set(update.unique().tolist()) <= {0.0, 0.5, 1.0, 1.5, 2.0}
-    assert len(update.unique()) > 1, 'heads drop different tokens'
+    assert len(update.unique()) > 1, 'heads and images drop different tokens'
 
 
 def test_padding_prompts_do_not_reach_the_image():
