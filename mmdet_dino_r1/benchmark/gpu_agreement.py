@@ -1,0 +1,165 @@
+"""Does a tiny model say the same on a device as on the CPU, and train there in half precision?"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.optim import build_optim_wrapper
+from torch import Tensor
+
+from ..apis.prompt_bank import load_config
+from .contenders import DINO_R1, build_contender
+from .workload import Workload
+
+# of the largest value; gradients jump where a rounding takes an activation across zero
+BOUNDS = dict(outputs=1e-4, losses=1e-4, gradients=1e-2)
+HALF_BOUND = 0.1  # of a first loss in half precision, relative to that in float32
+# one box of each class, so nothing is left to chance but what the config below switches off
+WORKLOAD = Workload(height=64, width=96, batch_size=2, classes=6, boxes=3)
+# dropout and the noise of denoising queries come of the device's own random numbers
+_WITHOUT_CHANCE = {
+    'model.encoder.fusion_layer_cfg.dropout': 0.0,
+    'model.encoder.fusion_layer_cfg.drop_path': 0.0,
+    'model.dn_cfg.label_noise_scale': 0.0,
+    'model.dn_cfg.box_noise_scale': 1e-9,  # mmdet refuses 0
+}
+
+_UNLIKE_FRESH = ('sampling_offsets', 'attention_weights', 'reg_branches')
+
+
+@contextmanager
+def true_float32() -> Iterator[None]:
+    """Compute float32 as float32: cuDNN's convolutions take TF32, of ten bits, where they may."""
+    places = torch.backends.cudnn, torch.backends.cuda.matmul
+    kept = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = False
+        yield
+    finally:
+        for place, allowed in zip(places, kept, strict=True):
+            place.allow_tf32 = allowed
+
+
+class Said(NamedTuple):
+    """What a model says of a batch; all on the CPU.
+
+    Attributes:
+        outputs: logits and boxes (cx, cy, w, h) of all decoder layers, of any shape.
+        losses: scalars, those that are only logged as well.
+        gradients: of the parameters, in their shapes.
+    """
+
+    outputs: dict[str, Tensor]
+    losses: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+
+
+def small_config() -> ConfigDict:
+    """The R18 model of the shapes set, with nothing that random numbers decide."""
+    return load_config('dino_r1_r18_shapes.py', _WITHOUT_CHANCE)
+
+
+def listen(cfg: ConfigDict, device: torch.device) -> Said:
+    """Build the model with the same weights each time, and ask it about the same batch.
+
+    Args:
+        cfg: a whole config without chance.
+        device: where it runs.
+    """
+    torch.manual_seed(0)
+    contender = build_contender(DINO_R1, cfg, device, torch.float32, recompute=False)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in contender.model.named_parameters():
+        # fresh ones sample exactly at the centres of cells, where the gradient jumps, and move no
+        # box
+        if any(part in name for part in _UNLIKE_FRESH):
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data += 0.1 * noise.to(device)
+    contender.model.reference_model.refresh(contender.model)
+    torch.manual_seed(0)
+    contender.show_classes(WORKLOAD.classes)
+    model = contender.model.eval()
+    data = model.data_preprocessor(WORKLOAD.training_batch(), False)
+    with torch.no_grad():
+        logits, boxes = model(**data, mode='tensor')
+    data = model.train().data_preprocessor(WORKLOAD.training_batch(), True)
+    losses = model.loss(**{'batch_' + key: value for key, value in data.items()})
+    total, logged = model.parse_losses(losses)
+    total.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    said = dict(logits=logits, boxes=boxes), logged, gradients
+    return Said(*({name: value.detach().cpu() for name, value in of.items()} for of in said))
+
+
+def largest_differences(one: Said, other: Said) -> dict[str, dict]:
+    """Of outputs, losses and gradients: ``difference``, relative, and the ``worst`` of them.
+
+    A difference is relative to the largest value of the tensor it lies in, or to a thousandth of
+    the largest of all where that is more.
+
+    Args:
+        one: what is compared with.
+        other: what is compared.
+    """
+    return {kind: _largest(getattr(one, kind), getattr(other, kind)) for kind in BOUNDS}
+
+
+def _largest(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict:
+    floor = 1e-3 * max(float(value.abs().max()) for value in one.values())
+    found = {
+        name: float((value - other[name]).abs().max()) / max(float(value.abs().max()), floor)
+        for name, value in one.items()
+    }
+    worst = max(found, key=found.get)
+    return dict(difference=found[worst], worst=worst)
+
+
+def train_in_half(cfg: ConfigDict, device: torch.device, dtype: str, steps: int = 2) -> dict:
+    """Steps under autocast as ``--amp`` takes them: scaled losses, clipping, fused AdamW.
+
+    Args:
+        cfg: a whole config.
+        device: where the model runs.
+        dtype: 'bfloat16' or 'float16'.
+        steps: so many.
+
+    Returns:
+        ``losses`` of the steps, the ``scale`` of the loss at the end, whether the optimiser is
+        ``fused``, whether all weights are ``finite``, and whether they ``moved``.
+    """
+    torch.manual_seed(0)
+    model = build_contender(DINO_R1, cfg, device, torch.float32, recompute=False).model.train()
+    wrapper_cfg = amp_wrapper_cfg(cfg, dtype)
+    if dtype == 'float16':
+        wrapper_cfg.update(loss_scale=dict(init_scale=2.0**8))  # low enough for the first step
+    wrapper = build_optim_wrapper(model, wrapper_cfg)
+    before = copy.deepcopy(model.state_dict())
+    batches = [WORKLOAD.training_batch() for _ in range(steps)]
+    losses = [model.train_step(batch, wrapper)['loss'].item() for batch in batches]
+    after = model.state_dict()
+    return dict(
+        losses=losses,
+        scale=wrapper.loss_scaler.get_scale(),
+        fused=bool(wrapper.optimizer.defaults.get('fused')),
+        finite=all(bool(value.isfinite().all()) for value in after.values()),
+        moved=not torch.equal(*(of['query_embedding.weight'] for of in (before, after))),
+    )
+
+
+def amp_wrapper_cfg(cfg: ConfigDict, dtype: str) -> dict:
+    """The config of the optimiser's wrapper as ``--amp`` makes it.
+
+    Args:
+        cfg: a whole config.
+        dtype: of autocast; 'float32': none, the wrapper as it is.
+    """
+    wrapper = copy.deepcopy(cfg.optim_wrapper)
+    if dtype != 'float32':
+        wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic', dtype=dtype)
+    return wrapper
