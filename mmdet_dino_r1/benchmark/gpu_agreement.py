@@ -13,7 +13,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import Tensor
 
 from ..apis.prompt_bank import load_config
-from .contenders import DINO_R1, build_contender
+from .contenders import DINO_R1, Contender, build_contender
 from .workload import Workload
 
 # of the largest value; gradients jump where a rounding takes an activation across zero
@@ -65,23 +65,30 @@ def small_config() -> ConfigDict:
     return load_config('dino_r1_r18_shapes.py', _WITHOUT_CHANCE)
 
 
-def listen(cfg: ConfigDict, device: torch.device) -> Said:
-    """Build the model with the same weights each time, and ask it about the same batch.
+def _build(cfg: ConfigDict, device: torch.device) -> Contender:
+    """DINO-R1 with the same weights each time, unlike fresh ones.
 
-    Args:
-        cfg: a whole config without chance.
-        device: where it runs.
+    Those sample exactly at the centres of cells, where the gradient jumps, and move no box.
     """
     torch.manual_seed(0)
     contender = build_contender(DINO_R1, cfg, device, torch.float32, recompute=False)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in contender.model.named_parameters():
-        # fresh ones sample exactly at the centres of cells, where the gradient jumps, and move no
-        # box
         if any(part in name for part in _UNLIKE_FRESH):
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.data += 0.1 * noise.to(device)
     contender.model.reference_model.refresh(contender.model)
+    return contender
+
+
+def listen(cfg: ConfigDict, device: torch.device) -> Said:
+    """What the small model says on a device.
+
+    Args:
+        cfg: a whole config without chance.
+        device: where it runs.
+    """
+    contender = _build(cfg, device)
     torch.manual_seed(0)
     contender.show_classes(WORKLOAD.classes)
     model = contender.model.eval()
@@ -133,8 +140,7 @@ def train_in_half(cfg: ConfigDict, device: torch.device, dtype: str, steps: int 
         ``losses`` of the steps, the ``scale`` of the loss at the end, whether the optimiser is
         ``fused``, whether all weights are ``finite``, and whether they ``moved``.
     """
-    torch.manual_seed(0)
-    model = build_contender(DINO_R1, cfg, device, torch.float32, recompute=False).model.train()
+    model = _build(cfg, device).model.train()
     wrapper_cfg = amp_wrapper_cfg(cfg, dtype)
     if dtype == 'float16':
         wrapper_cfg.update(loss_scale=dict(init_scale=2.0**8))  # low enough for the first step

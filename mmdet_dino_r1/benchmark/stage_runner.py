@@ -32,12 +32,14 @@ class Record:
     Attributes:
         figures: by name, whatever JSON can hold.
         failed: what did not hold or raised, in words.
+        parts: seconds that each took.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.figures: dict[str, Any] = {}
         self.failed: list[str] = []
+        self.parts: dict[str, float] = {}
 
     def add(self, name: str, figures: object) -> None:
         """Keep some figures.
@@ -71,12 +73,11 @@ class Record:
             traceback.print_exc()
             reason = str(error).strip().partition('\n')[0][:300]
             self.check(False, f'{name}: {type(error).__name__}: {reason}')
-        took = self.figures.setdefault('seconds of the parts', {})
-        took[name] = round(time.monotonic() - start, 1)
+        self.parts[name] = round(time.monotonic() - start, 1)
         self._write()
 
     def _write(self) -> None:
-        content = dict(figures=self.figures, failed=self.failed)
+        content = dict(figures=self.figures, failed=self.failed, parts=self.parts)
         write_whole(self.path, json.dumps(content, default=str).encode())
 
 
@@ -108,7 +109,7 @@ def run_stages(
 
     Returns:
         By stage ``state`` in words ('ended' where all is well), ``seconds``, and its record's
-        ``figures`` and ``failed``.
+        ``figures``, ``failed`` and ``parts``.
     """
     until = time.monotonic() + seconds
     results: dict[str, dict] = {}
@@ -157,7 +158,9 @@ def _run(
 
 def _result(stage: Stage, folder: Path, state: str, seconds: float) -> dict:
     record = folder / f'{stage.name}.json'
-    content = json.loads(record.read_text()) if record.exists() else dict(figures={}, failed=[])
+    content = dict(figures={}, failed=[], parts={})
+    if record.exists():
+        content = json.loads(record.read_text())
     return dict(state=state, seconds=round(seconds, 1), **content)
 
 
@@ -186,10 +189,14 @@ def _members(leader: int) -> Iterator[int]:
                 yield int(stat.parent.name)
 
 
-def is_successful(results: dict[str, dict]) -> bool:
-    """Whether every stage came to its end without a failure.
+def failures(results: dict[str, dict]) -> list[str]:
+    """What did not come to its end or did not hold, stage by stage; empty where all is well.
 
     Args:
         results: of :func:`run_stages`.
     """
-    return all(of['state'] == 'ended' and not of['failed'] for of in results.values())
+    found = []
+    for name, of in results.items():
+        reasons = of['failed'] + ([of['state']] if of['state'] not in ('ended', 'running') else [])
+        found += [f'{name}: {reason}' for reason in reasons]
+    return found
