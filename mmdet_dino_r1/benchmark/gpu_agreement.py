@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from statistics import median
 
 import torch
 from mmengine.config import ConfigDict
+from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from torch import Tensor
 
@@ -29,6 +32,7 @@ _WITHOUT_CHANCE = {
     'model.dn_cfg.box_noise_scale': 1e-9,  # mmdet refuses 0
 }
 
+Said = dict[str, dict[str, Tensor]]  # of each kind in BOUNDS the tensors, on the CPU
 _UNLIKE_FRESH = ('sampling_offsets', 'attention_weights', 'reg_branches')
 
 
@@ -46,29 +50,19 @@ def true_float32() -> Iterator[None]:
             place.allow_tf32 = allowed
 
 
-class Said(NamedTuple):
-    """What a model says of a batch; all on the CPU.
-
-    Attributes:
-        outputs: logits and boxes (cx, cy, w, h) of all decoder layers, of any shape.
-        losses: scalars, those that are only logged as well.
-        gradients: of the parameters, in their shapes.
-    """
-
-    outputs: dict[str, Tensor]
-    losses: dict[str, Tensor]
-    gradients: dict[str, Tensor]
-
-
 def small_config() -> ConfigDict:
     """The R18 model of the shapes set, with nothing that random numbers decide."""
     return load_config('dino_r1_r18_shapes.py', _WITHOUT_CHANCE)
 
 
-def _build(cfg: ConfigDict, device: torch.device) -> Contender:
+def small_model(cfg: ConfigDict, device: torch.device) -> Contender:
     """DINO-R1 with the same weights each time, unlike fresh ones.
 
     Those sample exactly at the centres of cells, where the gradient jumps, and move no box.
+
+    Args:
+        cfg: a whole config.
+        device: where it runs.
     """
     torch.manual_seed(0)
     contender = build_contender(DINO_R1, cfg, device, torch.float32, recompute=False)
@@ -82,13 +76,13 @@ def _build(cfg: ConfigDict, device: torch.device) -> Contender:
 
 
 def listen(cfg: ConfigDict, device: torch.device) -> Said:
-    """What the small model says on a device.
+    """What the small model says on a device: outputs, losses and gradients, by name.
 
     Args:
         cfg: a whole config without chance.
         device: where it runs.
     """
-    contender = _build(cfg, device)
+    contender = small_model(cfg, device)
     torch.manual_seed(0)
     contender.show_classes(WORKLOAD.classes)
     model = contender.model.eval()
@@ -101,7 +95,10 @@ def listen(cfg: ConfigDict, device: torch.device) -> Said:
     total.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     said = dict(logits=logits, boxes=boxes), logged, gradients
-    return Said(*({name: value.detach().cpu() for name, value in of.items()} for of in said))
+    return {
+        kind: {name: value.detach().cpu() for name, value in of.items()}
+        for kind, of in zip(BOUNDS, said, strict=True)
+    }
 
 
 def largest_differences(one: Said, other: Said) -> dict[str, dict]:
@@ -114,48 +111,54 @@ def largest_differences(one: Said, other: Said) -> dict[str, dict]:
         one: what is compared with.
         other: what is compared.
     """
-    return {kind: _largest(getattr(one, kind), getattr(other, kind)) for kind in BOUNDS}
+    return {kind: _largest(one[kind], other[kind]) for kind in BOUNDS}
 
 
 def _largest(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict:
     floor = 1e-3 * max(float(value.abs().max()) for value in one.values())
-    found = {
-        name: float((value - other[name]).abs().max()) / max(float(value.abs().max()), floor)
-        for name, value in one.items()
-    }
+    found = {}
+    for name, value in one.items():
+        away = (value - other[name]).abs().nan_to_num(torch.inf, torch.inf)
+        found[name] = float(away.max()) / max(float(value.abs().max()), floor)
     worst = max(found, key=found.get)
     return dict(difference=found[worst], worst=worst)
 
 
-def train_in_half(cfg: ConfigDict, device: torch.device, dtype: str, steps: int = 2) -> dict:
-    """Steps under autocast as ``--amp`` takes them: scaled losses, clipping, fused AdamW.
+def take_steps(model: BaseModel, cfg: ConfigDict, dtype: str, batches: list[dict]) -> dict:
+    """Steps as a training with ``--amp`` takes them: scaled losses, clipping, fused AdamW.
 
     Args:
+        model: in training mode.
         cfg: a whole config.
-        device: where the model runs.
-        dtype: 'bfloat16' or 'float16'.
-        steps: so many.
+        dtype: of autocast; 'float32': none.
+        batches: as a data loader gives them; they are written into.
 
     Returns:
-        ``losses`` of the steps, the ``scale`` of the loss at the end, whether the optimiser is
-        ``fused``, whether all weights are ``finite``, and whether they ``moved``.
+        A row of a table.
     """
-    model = _build(cfg, device).model.train()
-    wrapper_cfg = amp_wrapper_cfg(cfg, dtype)
-    if dtype == 'float16':
-        wrapper_cfg.update(loss_scale=dict(init_scale=2.0**8))  # low enough for the first step
-    wrapper = build_optim_wrapper(model, wrapper_cfg)
-    before = copy.deepcopy(model.state_dict())
-    batches = [WORKLOAD.training_batch() for _ in range(steps)]
-    losses = [model.train_step(batch, wrapper)['loss'].item() for batch in batches]
-    after = model.state_dict()
-    return dict(
-        losses=losses,
-        scale=wrapper.loss_scaler.get_scale(),
-        fused=bool(wrapper.optimizer.defaults.get('fused')),
-        finite=all(bool(value.isfinite().all()) for value in after.values()),
-        moved=not torch.equal(*(of['query_embedding.weight'] for of in (before, after))),
-    )
+    wrapper = build_optim_wrapper(model, amp_wrapper_cfg(cfg, dtype))
+    on_cuda = next(model.parameters()).is_cuda
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    losses, seconds = [], []
+    for batch in batches:
+        start = time.perf_counter()
+        losses.append(model.train_step(batch, wrapper)['loss'].item())
+        if on_cuda:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    weights = all(bool(value.isfinite().all()) for value in model.parameters())
+    return {
+        'precision': dtype,
+        'finite': weights and all(map(math.isfinite, losses)),
+        'fused AdamW': bool(wrapper.optimizer.defaults.get('fused')),
+        'scale': wrapper.loss_scaler.get_scale() if dtype != 'float32' else None,
+        'first loss': losses[0],
+        'last loss': losses[-1],
+        'first step, s': seconds[0],
+        'median of the others, s': median(seconds[1:]),
+        'peak memory, GiB': torch.cuda.max_memory_allocated() / 2**30 if on_cuda else None,
+    }
 
 
 def amp_wrapper_cfg(cfg: ConfigDict, dtype: str) -> dict:
@@ -168,4 +171,6 @@ def amp_wrapper_cfg(cfg: ConfigDict, dtype: str) -> dict:
     wrapper = copy.deepcopy(cfg.optim_wrapper)
     if dtype != 'float32':
         wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic', dtype=dtype)
+    if dtype == 'float16':  # a few steps would not find the scale from 2**16
+        wrapper.loss_scale = dict(init_scale=2.0**8)
     return wrapper

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import torch
 from mmengine.config import ConfigDict
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 
 from ..apis.prompt_bank import load_config
 from ..environment import describe_environment
+from . import gpu_training
 from .contenders import DINO_R1, NAMES, VIS_GDINO, Contender, build_contender, fit_classes
 from .gpu_agreement import (
     BOUNDS,
     HALF_BOUND,
-    amp_wrapper_cfg,
+    WORKLOAD,
     largest_differences,
     listen,
     small_config,
-    train_in_half,
+    small_model,
+    take_steps,
     true_float32,
 )
-from .gpu_training import TrainingSizes, train_pairs
 from .kernel_profile import profile_steps
 from .measure import inference_figures, step_memory, time_step, training_figures
 from .stage_runner import Record
@@ -60,11 +59,11 @@ class Sizes:
     """
 
     config: str = 'dino_r1_swin_t_coco.py'
-    workload: Workload = field(default_factory=Workload)
+    workload: Workload = Workload()
     steps: int = 10
     rounds: int = 2
     classes: tuple[int, ...] = (80, 1203)
-    training: TrainingSizes = field(default_factory=TrainingSizes)
+    training: gpu_training.TrainingSizes = gpu_training.FULL
 
 
 TINY = Sizes(
@@ -73,17 +72,7 @@ TINY = Sizes(
     steps=2,
     rounds=1,
     classes=(5, 130),
-    training=TrainingSizes(
-        model=None,
-        image_size=64,
-        batch_size=2,
-        base=4,
-        novel=2,
-        train=12,
-        val=4,
-        steps=(6, 6),
-        seeds=1,
-    ),
+    training=gpu_training.TINY,
 )
 
 
@@ -130,15 +119,15 @@ def agreement(record: Record, sizes: Sizes, seconds: float) -> None:
         for row in rows:
             holds = row['true float32'] <= row['bound']
             record.check(holds, f'{row[""]} differ from the CPU by {row["true float32"]:.1e}')
-    loss = float(on_cpu.losses['loss'])
+    rows = []
     for dtype in ('bfloat16', 'float16'):
-        with record.part(f'training in {dtype}'):
-            figures = train_in_half(cfg, device, dtype)
-            record.add(f'training in {dtype}', figures)
-            for key in ('fused', 'finite', 'moved'):
-                record.check(figures[key], f'training in {dtype}: weights are not {key}')
-            near = abs(figures['losses'][0] / loss - 1) < HALF_BOUND
-            record.check(near, f'training in {dtype}: the loss is not near that in float32')
+        with record.part(dtype):
+            model = small_model(cfg, device).model.train()
+            rows.append(take_steps(model, cfg, dtype, [WORKLOAD.training_batch() for _ in '12']))
+            record.add('training the small model', rows)
+            _check_steps(record, rows[-1])
+            distance = abs(rows[-1]['first loss'] / float(on_cpu['losses']['loss']) - 1)
+            record.check(distance < HALF_BOUND, f'the loss in {dtype} is {distance:.0%} off')
     with record.part('GPU tests'):
         told = 'not run: there is no CUDA device'
         if device.type == 'cuda':
@@ -188,41 +177,18 @@ def steps(record: Record, sizes: Sizes, seconds: float) -> None:
     cfg = fit_classes(load_config(sizes.config, None), sizes.workload.classes)
     torch.manual_seed(0)
     model = build_contender(DINO_R1, cfg, device, torch.float32, recompute=True).model.train()
-    batches = [sizes.workload.training_batch(seed) for seed in range(sizes.steps)]
     rows = []
     for dtype in ('bfloat16', 'float32', 'float16'):
         with record.part(dtype):
-            wrapper = build_optim_wrapper(model, amp_wrapper_cfg(cfg, dtype))
-            if device.type == 'cuda':
-                torch.cuda.reset_peak_memory_stats(device)
-            losses, taken = [], []
-            for batch in copy.deepcopy(batches):  # they are written into
-                start = time.perf_counter()
-                losses.append(model.train_step(batch, wrapper)['loss'].item())
-                if device.type == 'cuda':
-                    torch.cuda.synchronize(device)
-                taken.append(time.perf_counter() - start)
-            weights = all(bool(value.isfinite().all()) for value in model.parameters())
-            finite = weights and all(map(math.isfinite, losses))
-            rows.append(
-                {
-                    'precision': dtype,
-                    'finite': finite,
-                    'first loss': losses[0],
-                    'last loss': losses[-1],
-                    'first step, s': taken[0],
-                    'median step, s': median(taken[1:]),
-                    'peak memory, GiB': _peak(device),
-                }
-            )
+            batches = [sizes.workload.training_batch(seed) for seed in range(sizes.steps)]
+            rows.append(take_steps(model, cfg, dtype, batches))
             record.add('steps', rows)
-            record.check(finite, f'{sizes.steps} steps in {dtype} are not finite')
+            _check_steps(record, rows[-1])
 
 
-def _peak(device: torch.device) -> float | None:
-    if device.type != 'cuda':
-        return None
-    return torch.cuda.max_memory_allocated(device) / 2**30
+def _check_steps(record: Record, row: dict) -> None:
+    for key in ('finite', 'fused AdamW'):
+        record.check(row[key], f'training in {row["precision"]}: not {key}')
 
 
 # ------------------------------------------------------------------------ speed
@@ -254,7 +220,8 @@ def speed(record: Record, sizes: Sizes, seconds: float) -> None:
             record.add(f'profile of {model.name}', profile_steps(model, workload))
     with record.part(TRAINING_STEP):
         of = sizes.training
-        small = Workload(of.image_size, of.image_size, of.batch_size, of.base, boxes=5)
+        side, classes = of.shapes['image_size'], of.shapes['num_base_classes']
+        small = Workload(side, side, of.batch_size, classes, boxes=5)
         dino_r1 = ours[-1]
         dino_r1.clock.restart(on=False)
         taken = [time_step(dino_r1, small.training_batch(seed)) for seed in range(4)]
@@ -297,7 +264,9 @@ def training(record: Record, sizes: Sizes, seconds: float) -> None:
     if timed.exists():
         step = json.loads(timed.read_text())['figures'].get(TRAINING_STEP, {}).get('seconds')
     with record.part('training'):
-        train_pairs(record, sizes.training, record.path.with_name('training'), seconds, step)
+        gpu_training.train_pairs(
+            record, sizes.training, record.path.with_name('training'), seconds, step
+        )
 
 
 STAGES: dict[str, Callable[[Record, Sizes, float], None]] = {

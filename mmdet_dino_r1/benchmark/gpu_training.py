@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,10 +27,22 @@ from .stage_runner import Record
 CELLS = {'dino_r1': 'DINO-R1', 'vis_gdino': 'VIS-GDINO'}  # the first one's first run is killed
 SPLITS = ('base', 'novel')
 # What a run costs beside its steps: starting twice, drawing, checking, two tests, in seconds.
-OVERHEAD = 90.0
+OVERHEAD = 100.0
 CROWDED = 1.5  # how much slower a step may be while other runs use the card
 UNKNOWN_STEP = 0.6  # seconds, where no step was timed
 _TICK = 0.1
+
+
+def _shapes(image_size: int, base: int, novel: int, train: int, val: int) -> dict[str, int]:
+    return dict(
+        image_size=image_size,
+        num_base_classes=base,
+        num_novel_classes=novel,
+        train_images=train,
+        val_images=val,
+        val_novel_images=val,
+        prompts_novel_images=8 * novel,
+    )
 
 
 @dataclass(frozen=True)
@@ -40,25 +52,25 @@ class TrainingSizes:
     Attributes:
         model: a shipped config whose model is trained, DINO-R1's; its name with ``vis_gdino`` is
             the other's. None: the small one of the shapes set.
-        image_size: in pixels.
+        shapes: of the data, as ``ShapesConfig`` has them.
         batch_size: of a step.
-        base, novel: numbers of classes.
-        train, val: numbers of images.
         steps: at least and at most; between them the time decides.
         seeds: at most.
         jobs: runs at the same time, at most one for four cores.
     """
 
-    model: str | None = 'dino_r1_swin_t_coco.py'
-    image_size: int = 256
-    batch_size: int = 16
-    base: int = 12
-    novel: int = 6
-    train: int = 1200
-    val: int = 96
-    steps: tuple[int, int] = (30, 600)
-    seeds: int = 6
-    jobs: int = 4
+    model: str | None
+    shapes: Mapping[str, int]
+    batch_size: int
+    steps: tuple[int, int]
+    seeds: int
+    jobs: int
+
+
+FULL = TrainingSizes(
+    'dino_r1_swin_t_coco.py', _shapes(256, 12, 6, 1200, 96), 16, (30, 600), seeds=6, jobs=4
+)
+TINY = TrainingSizes(None, _shapes(64, 4, 2, 12, 4), 2, (6, 6), seeds=1, jobs=1)
 
 
 def train_pairs(
@@ -67,71 +79,58 @@ def train_pairs(
     """Train and test until the time is gone.
 
     Args:
-        record: gets ``settings``, ``killed and resumed``, ``runs``, ``pairs``.
+        record: gets the settings, what killing and resuming gave, runs, and pairs of them.
         sizes: of it all.
         folder: empty or new, for data and checkpoints.
         seconds: that it may take.
         step: seconds of a step of this size by itself, where it was measured.
     """
     until = time.monotonic() + seconds - 8  # to write down what there is
-    jobs = max(1, min(sizes.jobs, len(os.sched_getaffinity(0)) // 4))
+    jobs = max(1, min(sizes.jobs, (os.cpu_count() or 1) // 4))
     fitting = int(0.9 * (seconds - OVERHEAD) / ((step or UNKNOWN_STEP) * (CROWDED ** (jobs > 1))))
     steps = max(sizes.steps[0], min(sizes.steps[1], fitting))
     record.add('settings', dict(asdict(sizes), steps=steps, jobs=jobs, dtype='bfloat16'))
     grid, out = write_grid(sizes, folder, steps), folder / 'study'
     command = [sys.executable, '-m', 'mmdet_dino_r1.tools.study', grid, '--out', str(out)]
-    study = _Study([*command, '--jobs', str(jobs)])
-    first = out / next(iter(CELLS)) / 'seed_0'
+    command += ['--jobs', str(jobs)]
+    study, first = _start(command), out / next(iter(CELLS)) / 'seed_0'
     killed_at = None
-    while study.is_running() and time.monotonic() < until:
+    while study.poll() is None and time.monotonic() < until:
         time.sleep(_TICK)
         if killed_at is None and (killed_at := _last_checkpoint(first)) is not None:
-            study.kill()
-            record.add('killed and resumed', {'killed after step': killed_at})
-            study = _Study(study.command)
-        if runs := list(read_runs(out, sizes.seeds)):
-            record.figures['runs'], record.figures['pairs'] = runs, pairs_of(runs)
-    timely = not study.is_running()
-    study.kill()
+            time.sleep(5 * (jobs > 1))  # the others are about to save theirs
+            _kill(study)
+            study = _start(command)
+        if (runs := list(read_runs(out, sizes.seeds))) != record.figures.get('runs', []):
+            record.add('runs', runs)
+    status = study.poll()
+    _kill(study)
     runs = list(read_runs(out, sizes.seeds))
+    pairs, resumed_at = pairs_of(runs), first_step_of_the_last_start(first)
+    told = {'killed after step': killed_at, 'first step logged after that': resumed_at}
+    record.add('killed and resumed', told)
     record.add('runs', runs)
-    record.add('pairs', pairs_of(runs))
-    resumed = None if killed_at is None else first_step_of_the_last_start(first)
-    record.add(
-        'killed and resumed',
-        {'killed after step': killed_at, 'first step logged after that': resumed},
-    )
-    record.check(
-        killed_at is not None and resumed is not None and resumed > killed_at,
-        'the training was not killed and resumed',
-    )
-    record.check(bool(pairs_of(runs)), 'no pair of runs came to its end')
-    if timely and study.status != 0 or not pairs_of(runs):
+    record.add('differences, DINO-R1 less VIS-GDINO, at equal steps', pairs)
+    resumed = None not in told.values() and resumed_at > killed_at
+    record.check(resumed, 'the training was not killed and resumed')
+    record.check(bool(pairs), 'no pair of runs came to its end')
+    record.check(not status, f'the study ended with status {status}')
+    if status or not pairs:
         for log in sorted(out.glob('*/seed_*/log.txt')):
             print(f'-- {log}\n{log.read_text(errors="replace")[-4000:]}', flush=True)
-    record.check(not timely or study.status == 0, f'the study ended with status {study.status}')
 
 
-class _Study:
-    """The study tool in a process group of its own, which can be killed as a whole."""
+def _start(command: list[str]) -> subprocess.Popen:
+    """The study in a process group of its own, which can be killed as a whole."""
+    return subprocess.Popen(command, preexec_fn=os.setpgrp)
 
-    def __init__(self, command: list[str]) -> None:
-        self.command = command
-        self.process = subprocess.Popen(command, preexec_fn=os.setpgrp)
 
-    def is_running(self) -> bool:
-        return self.process.poll() is None
-
-    @property
-    def status(self) -> int | None:
-        return self.process.poll()
-
-    def kill(self) -> None:
-        """End it and all that it started, and wait for that: its runs hold locks."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        time.sleep(2)
+def _kill(study: subprocess.Popen) -> None:
+    """End it and all that it started, and wait for that: its runs hold locks."""
+    with suppress(ProcessLookupError):
+        os.killpg(study.pid, signal.SIGKILL)
+    study.wait()
+    time.sleep(2)
 
 
 # ------------------------------------------------------------------ what is run
@@ -161,22 +160,13 @@ def write_grid(sizes: TrainingSizes, folder: Path, steps: int) -> str:
         f'{bank}.data_prefix': dict(img=''),
     }
     first, *others = cells
-    shapes = dict(
-        image_size=sizes.image_size,
-        num_base_classes=sizes.base,
-        num_novel_classes=sizes.novel,
-        train_images=sizes.train,
-        val_images=sizes.val,
-        val_novel_images=sizes.val,
-        prompts_novel_images=8 * sizes.novel,
-    )
     content = dict(
         name='gpu-check',
         cells=cells,
         questions=[dict(title='GRQO', baseline=first, cells=others, seeds=sizes.seeds)],
         evaluations=dict(zip(SPLITS, ({}, novel), strict=True)),
         primary=SPLITS,
-        shapes={str(root): shapes},
+        shapes={str(root): dict(sizes.shapes)},
     )
     return _write_config(folder / 'grid.py', content)
 
@@ -214,7 +204,7 @@ def training_config(sizes: TrainingSizes, cell: str, root: str, steps: int) -> C
         loader.dataset.data_root = root
         for transform in loader.dataset.pipeline:
             if transform.type == 'Resize':
-                transform.scale = (sizes.image_size, sizes.image_size)
+                transform.scale = (sizes.shapes['image_size'],) * 2
     cfg.test_evaluator.ann_file = f'{root}annotations/val.json'
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.optim_wrapper = amp_wrapper_cfg(cfg, 'bfloat16')

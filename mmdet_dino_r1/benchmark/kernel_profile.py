@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -18,23 +17,10 @@ from torch.profiler import ProfilerActivity, profile
 from .contenders import Contender
 from .workload import Workload
 
+Kernel = tuple[float, float, str]  # start, end, name
 _WAITS = ('ynchronize', 'emcpy')  # in the names of the runtime's calls and of kernels
 _ANNOTATIONS = ('Optimizer.', 'ProfilerStep')  # spans on the card's time line, no work
 _SHOWN = 10
-
-
-class Kernel(NamedTuple):
-    """A piece of work on the card.
-
-    Attributes:
-        start: in microseconds.
-        end: in microseconds.
-        name: of the kernel.
-    """
-
-    start: float
-    end: float
-    name: str
 
 
 def profile_steps(contender: Contender, workload: Workload, steps: int = 2) -> dict:
@@ -67,7 +53,7 @@ def profile_steps(contender: Contender, workload: Workload, steps: int = 2) -> d
         return dict(card='none: there is no CUDA device', **_operators(profiled, steps))
     events = profiled.events()
     kernels = [
-        Kernel(event.time_range.start, event.time_range.end, event.name)
+        (event.time_range.start, event.time_range.end, event.name)
         for event in events
         if event.device_type == DeviceType.CUDA and not event.name.startswith(_ANNOTATIONS)
     ]
@@ -96,15 +82,15 @@ def kernel_figures(kernels: Iterable[Kernel], steps: int) -> dict:
     kernels = sorted(kernels)
     if not kernels:
         raise ValueError('The profiler saw nothing on the card.')
-    first = end = kernels[0].start
+    first = last = kernels[0][0]
     busy, gaps, within = 0.0, [], Counter()
-    for kernel in kernels:
-        if kernel.start > end:
-            gaps.append((kernel.start - end, kernel.name))
-        busy += max(0.0, kernel.end - max(kernel.start, end))
-        end = max(end, kernel.end)
-        within[kernel.name] += kernel.end - kernel.start
-    span, counts = end - first, Counter(kernel.name for kernel in kernels)
+    for start, end, name in kernels:
+        if start > last:
+            gaps.append((start - last, name))
+        busy += max(0.0, end - max(start, last))
+        last = max(last, end)
+        within[name] += end - start
+    span, counts = last - first, Counter(name for *_, name in kernels)
     return {
         'kernels a step': len(kernels) / steps,
         'span ms a step': span / 1000 / steps,
