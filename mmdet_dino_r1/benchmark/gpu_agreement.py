@@ -16,7 +16,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import Tensor
 
 from ..apis.prompt_bank import load_config
-from .contenders import DINO_R1, Contender, build_contender
+from .contenders import DINO_R1, Contender, build_contender, quiet
 from .workload import Workload
 
 # of the largest value; gradients jump where a rounding takes an activation across zero
@@ -136,7 +136,8 @@ def take_steps(model: BaseModel, cfg: ConfigDict, dtype: str, batches: list[dict
     Returns:
         A row of a table.
     """
-    wrapper = build_optim_wrapper(model, amp_wrapper_cfg(cfg, dtype))
+    with quiet():
+        wrapper = build_optim_wrapper(model, amp_wrapper_cfg(cfg, dtype))
     on_cuda = next(model.parameters()).is_cuda
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()

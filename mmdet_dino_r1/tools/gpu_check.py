@@ -78,7 +78,7 @@ def check(options: argparse.Namespace, command: Sequence[str]) -> int:
         OSError: the report cannot be written.
     """
     seconds, settings = 60 * options.minutes, dict(command=shlex.join(command))
-    with tempfile.TemporaryDirectory(prefix='gpu_check_') as work:
+    with tempfile.TemporaryDirectory(prefix='gpu_check_', ignore_cleanup_errors=True) as work:
         changed = partial(write, options.out, Path(work), settings)
         changed({})  # before anything takes its time
         this = [sys.executable, '-m', 'mmdet_dino_r1.tools.gpu_check', '--out', work]
