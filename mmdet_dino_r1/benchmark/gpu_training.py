@@ -193,6 +193,7 @@ def training_config(sizes: TrainingSizes, cell: str, root: str, steps: int) -> C
         cfg.model.backbone.update(init_cfg=None, with_cp=False)
         cfg.model.encoder.num_cp = 0
         cfg.model.text_alignment = None
+        cfg.model.num_queries = 300  # of the 1360 tokens that 256 pixels have
         # what lets a few hundred steps from nothing teach anything
         cfg.model.test_cfg = small.test_cfg
         cfg.model.bbox_head.loss_cls = small.bbox_head.loss_cls

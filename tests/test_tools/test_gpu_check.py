@@ -8,7 +8,6 @@ import torch
 from mmdet_dino_r1.benchmark.contenders import DINO_R1, NAMES, VIS_GDINO
 from mmdet_dino_r1.benchmark.gpu_report import to_markdown
 from mmdet_dino_r1.benchmark.gpu_stages import STAGES
-from mmdet_dino_r1.benchmark.gpu_training import pairs_of
 from mmdet_dino_r1.tools.gpu_check import main, parse_args
 
 PAIRS = 'differences, DINO-R1 less VIS-GDINO, at equal steps'
@@ -96,20 +95,6 @@ def test_a_stage_that_cannot_work_is_told(tmp_path, capsys, monkeypatch):
     assert 'gpu_check: steps: failed with exit status 1' in capsys.readouterr().err
     assert 'no mmcv' in (out / 'gpu_check.log').read_text()
     assert '**Failed:**' in (out / 'gpu_check.md').read_text()
-
-
-def test_pairs_need_both_runs():
-    def run(seed, model, ap):
-        values = {
-            f'{metric} {split}': ap for metric in ('AP', 'AP50') for split in ('base', 'novel')
-        }
-        return dict(seed=seed, model=model, **values)
-
-    runs = [run(0, DINO_R1, 0.5), run(0, VIS_GDINO, 0.25), run(1, DINO_R1, 0.5)]
-    runs.append(run(1, VIS_GDINO, None))
-    assert pairs_of(runs) == [
-        {'seed': 0, 'AP base': 0.25, 'AP50 base': 0.25, 'AP novel': 0.25, 'AP50 novel': 0.25}
-    ]
 
 
 def test_a_card_that_is_lost_between_two_figures():
