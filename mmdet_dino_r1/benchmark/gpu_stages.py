@@ -123,7 +123,8 @@ def agreement(record: Record, sizes: Sizes, seconds: float) -> None:
     for dtype in ('bfloat16', 'float16'):
         with record.part(dtype):
             model = small_model(cfg, device).model.train()
-            rows.append(take_steps(model, cfg, dtype, [WORKLOAD.training_batch() for _ in '12']))
+            batches = [WORKLOAD.training_batch() for _ in range(2)]
+            rows.append(take_steps(model, cfg, dtype, batches))
             record.add('training the small model', rows)
             _check_steps(record, rows[-1])
             distance = abs(rows[-1]['first loss'] / float(on_cpu['losses']['loss']) - 1)
@@ -177,9 +178,11 @@ def steps(record: Record, sizes: Sizes, seconds: float) -> None:
     cfg = fit_classes(load_config(sizes.config, None), sizes.workload.classes)
     torch.manual_seed(0)
     model = build_contender(DINO_R1, cfg, device, torch.float32, recompute=True).model.train()
+    weights = {name: value.to('cpu', copy=True) for name, value in model.state_dict().items()}
     rows = []
     for dtype in ('bfloat16', 'float32', 'float16'):
         with record.part(dtype):
+            model.load_state_dict(weights)  # each begins anew
             batches = [sizes.workload.training_batch(seed) for seed in range(sizes.steps)]
             rows.append(take_steps(model, cfg, dtype, batches))
             record.add('steps', rows)
@@ -210,8 +213,10 @@ def speed(record: Record, sizes: Sizes, seconds: float) -> None:
         figures[dtype].setdefault(section, {}).update(found)
         record.add(dtype, figures[dtype])
 
-    with record.part('building'):
-        models = contenders(NAMES, VARIANTS[PLAIN])
+    models = []
+    for name in NAMES:
+        with record.part(f'building {name}'):
+            models += contenders((name,), VARIANTS[PLAIN])
     ours = [model for model in models if model.name in (DINO_R1, VIS_GDINO)]
     with record.part('training in bfloat16'):
         keep('bfloat16', 'training', training_figures(models, workload, sizes.rounds))
