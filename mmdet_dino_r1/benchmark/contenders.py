@@ -107,7 +107,7 @@ class Contender:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Spare the reader a line for each parameter that is initialised or optimised."""
     logger = MMLogger.get_current_instance()
     level = logger.level
@@ -118,7 +118,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@_quiet()
+@quiet()
 def build_contender(
     name: str, cfg: ConfigDict, device: torch.device, dtype: torch.dtype, recompute: bool
 ) -> Contender:

@@ -203,6 +203,24 @@ def _peak_memory(name, cfg, workload, device, dtype, recompute, threads) -> dict
     return dict(peak=peak / 2**30, kept=kept_bytes(contender) / 2**30)
 
 
+def step_memory(contender: Contender, workload: Workload) -> dict[str, float]:
+    """Memory that training takes at most, whatever else this process holds; CUDA only.
+
+    Args:
+        contender: has trained before, so that its optimiser has its state.
+        workload: the size of a step.
+
+    Returns:
+        As :func:`peak_memory`.
+    """
+    device = contender.device
+    torch.cuda.reset_peak_memory_stats(device)
+    before, kept = torch.cuda.memory_allocated(device), kept_bytes(contender)
+    contender.step(workload.training_batch())
+    peak = torch.cuda.max_memory_allocated(device) - before + kept
+    return dict(peak=peak / 2**30, kept=kept / 2**30)
+
+
 def kept_bytes(contender: Contender) -> int:
     """Bytes of weights, buffers, the optimiser's state and the reference model's snapshot."""
     tensors = [*contender.model.parameters(), *contender.model.buffers()]

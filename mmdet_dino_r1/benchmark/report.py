@@ -113,7 +113,22 @@ def to_markdown(report: dict) -> str:
         report: ``environment``, ``settings``, ``sections``, ``targets`` and ``left_out`` for want
             of memory.
     """
-    sections = report['sections']
+    parts = ['# Benchmark', _header(report)]
+    if report['targets']:
+        parts += ['## Targets', write_targets(report['targets'])]
+    parts += write_sections(report['sections'])
+    if report['left_out']:
+        parts.append(f'Left out, the GPU has too little memory: {", ".join(report["left_out"])}.')
+    return '\n\n'.join(parts) + '\n'
+
+
+def write_sections(sections: dict, level: int = 2) -> list[str]:
+    """Heading and text of each section.
+
+    Args:
+        sections: their figures, by name.
+        level: of the headings.
+    """
     writers = {
         'training': _training,
         'memory': _memory,
@@ -123,15 +138,11 @@ def to_markdown(report: dict) -> str:
         'scaling': _scaling,
         'loader': _loader,
     }
-    parts = ['# Benchmark', _header(report)]
-    if report['targets']:
-        parts += ['## Targets', _targets(report['targets'])]
+    parts = []
     for name, writer in writers.items():
         if name in sections:
-            parts += [f'## {name.capitalize()}', writer(sections[name])]
-    if report['left_out']:
-        parts.append(f'Left out, the GPU has too little memory: {", ".join(report["left_out"])}.')
-    return '\n\n'.join(parts) + '\n'
+            parts += [f'{"#" * level} {name.capitalize()}', writer(sections[name])]
+    return parts
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -158,7 +169,12 @@ def _header(report: dict) -> str:
     return '\n'.join(f'- {key}: {value}' for key, value in said.items())
 
 
-def _targets(targets: list[dict]) -> str:
+def write_targets(targets: list[dict]) -> str:
+    """A table of what :func:`assess_all` gives.
+
+    Args:
+        targets: of it.
+    """
     rows = [
         [
             told['title'],

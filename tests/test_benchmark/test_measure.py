@@ -15,6 +15,7 @@ from mmdet_dino_r1.benchmark.measure import (
     inference_figures,
     kept_bytes,
     peak_memory,
+    step_memory,
     training_figures,
 )
 
@@ -96,3 +97,17 @@ def test_memory_is_that_of_a_process_of_its_own(cfg, workload):
     ballast = torch.zeros(2**28)  # 1 GiB of this process
     figures = peak_memory(DINO_R1, cfg, workload, CPU, torch.float32, recompute=False)
     assert 0 < figures['kept'] < figures['peak'] < ballast.nbytes / 2**30
+
+
+def test_memory_of_a_step_beside_other_models(contenders, workload, monkeypatch):
+    """What else is held, the other models for one, does not count."""
+    ours = contenders[NAMES.index(DINO_R1)]
+    ours.step(workload.training_batch())
+    gib = 2**30
+    for name, value in dict(
+        reset_peak_memory_stats=None, memory_allocated=50 * gib, max_memory_allocated=53 * gib
+    ).items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    found = step_memory(ours, workload)
+    assert found['kept'] == kept_bytes(ours) / gib > 0
+    assert found['peak'] == pytest.approx(3 + found['kept'])

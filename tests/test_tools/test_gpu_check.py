@@ -1,0 +1,106 @@
+"""The whole check on a CPU, tiny; how stages are kept apart is tested with ``stage_runner``."""
+
+import json
+
+import pytest
+import torch
+
+from mmdet_dino_r1.benchmark.contenders import DINO_R1, NAMES, VIS_GDINO
+from mmdet_dino_r1.benchmark.gpu_report import to_markdown
+from mmdet_dino_r1.benchmark.gpu_stages import STAGES
+from mmdet_dino_r1.tools.gpu_check import main, parse_args
+
+PAIRS = 'differences, DINO-R1 less VIS-GDINO, at equal steps'
+
+
+@pytest.mark.slow
+def test_to_its_end_on_a_cpu(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+    status = main(['--tiny', '--minutes', '20', '--out', str(tmp_path)])
+    shown = capsys.readouterr()
+    assert status == 0, shown.err + (tmp_path / 'gpu_check.log').read_text()[-3000:]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        'gpu_check.json',
+        'gpu_check.md',
+        'gpu_check.log',
+    }
+    stages = json.loads((tmp_path / 'gpu_check.json').read_text())['stages']
+    assert list(stages) == list(STAGES)
+    assert all(of['state'] == 'ended' and not of['failed'] for of in stages.values())
+    figures = {name: of['figures'] for name, of in stages.items()}
+
+    assert figures['agreement']['environment']['device'] == 'CPU'
+    assert figures['agreement']['GPU tests'].startswith('not run')
+    assert [row['precision'] for row in figures['steps']['steps']] == [
+        'bfloat16',
+        'float32',
+        'float16',
+    ]
+    speed = figures['speed']
+    assert speed['bfloat16']['training'].keys() == speed['float32']['training'].keys()
+    assert speed['bfloat16']['training'].keys() == set(NAMES)
+    assert speed['bfloat16']['inference'][DINO_R1].keys() == {'5', '130'}
+    assert len(speed[f'profile of {VIS_GDINO}']['heaviest operators']) == 10
+    training = figures['training']
+    killed = training['killed and resumed']
+    assert killed['first step logged after that'] > killed['killed after step'] > 0
+    assert [run['model'] for run in training['runs']] == [DINO_R1, VIS_GDINO]
+    assert [pair['seed'] for pair in training[PAIRS]] == [0]
+
+    text = (tmp_path / 'gpu_check.md').read_text()
+    assert text in shown.out
+    for expected in ('| gradients | 0 |', '#### Inference', 'heaviest operators', f'### {PAIRS}'):
+        assert expected in text
+
+
+def test_without_a_gpu_only_tiny(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert main(['--out', str(tmp_path / 'out')]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith('gpu_check: ') and '--tiny' in told
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    assert main(['--tiny', '--out', str(tmp_path / 'file')]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith('gpu_check: --out ') and 'cannot be written' in told
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        ('', 'the following arguments are required: --out'),
+        ('--out x --minutes 0', "'0'"),
+        ('--out x --minutes nan', "'nan'"),
+        ('--out x --stages speeed', "invalid choice: 'speeed'"),
+    ],
+)
+def test_a_wrong_command_line(args, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_args(args.split())
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_stage_that_cannot_work_is_told(tmp_path, capsys, monkeypatch):
+    """Its process ends before it writes anything."""
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    (tmp_path / 'mmdet_dino_r1').mkdir()
+    (tmp_path / 'mmdet_dino_r1' / '__init__.py').write_text('raise ImportError("no mmcv")')
+    out = tmp_path / 'out'
+    monkeypatch.chdir(tmp_path)
+    assert main(['--tiny', '--stages', 'agreement', 'steps', '--out', str(out)]) == 1
+    assert 'gpu_check: steps: failed with exit status 1' in capsys.readouterr().err
+    assert 'no mmcv' in (out / 'gpu_check.log').read_text()
+    assert '**Failed:**' in (out / 'gpu_check.md').read_text()
+
+
+def test_a_card_that_is_lost_between_two_figures():
+    """What was seen till then is reported, with the state of the stage."""
+    steps = dict(state='cut short after 60 s', seconds=60.1, figures={}, failed=[], parts={})
+    speed = dict(steps, state='running', figures={'bfloat16': {'memory': {}}, 'note': None})
+    text = to_markdown(dict(settings=dict(command='x'), stages=dict(steps=steps, speed=speed)))
+    assert '- steps: cut short after 60 s' in text
+    assert 'speed: running, 60.1 s.' in text and '### note\n\n–' in text
