@@ -19,6 +19,7 @@ class VisualPrompts:
         embeddings: (bs, num_prompts, dim).
         labels: (bs, num_prompts) long: the class that each prompt stands for,
             ``PADDING_LABEL`` at padding.
+        counts: prompts of each image that are no padding, which come first; None: all are.
 
     Raises:
         ValueError: the shapes do not belong together.
@@ -26,6 +27,7 @@ class VisualPrompts:
 
     embeddings: Tensor
     labels: Tensor
+    counts: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.shape[:2] != self.labels.shape:
@@ -50,10 +52,9 @@ class VisualPrompts:
         Args:
             embeddings: (num_prompts, dim) or, where images have prompts of their own for the
                 same classes, (bs, num_prompts, dim).
-            labels: (num_prompts,) long.
+            labels: (num_prompts,) long, on the same device.
             batch_size: number of images.
         """
-        labels = labels.to(embeddings.device)
         return cls(embeddings.expand(batch_size, -1, -1), labels.expand(batch_size, -1))
 
     @classmethod
@@ -72,14 +73,17 @@ class VisualPrompts:
         for row, (embedding, label) in enumerate(zip(embeddings, labels, strict=True)):
             batch[row, : len(label)] = embedding
             batch_labels[row, : len(label)] = label
-        return cls(batch, batch_labels)
+        return cls(batch, batch_labels, [len(label) for label in labels])
 
     def chunks(self, size: int) -> list[VisualPrompts]:
         """Split along the prompts into pieces of at most ``size`` (0 or less: one piece)."""
         if size <= 0 or size >= len(self):
             return [self]
         pieces = zip(self.embeddings.split(size, 1), self.labels.split(size, 1), strict=True)
-        return [VisualPrompts(*piece) for piece in pieces]
+        return [
+            VisualPrompts(*piece, self.counts and [max(n - size * i, 0) for n in self.counts])
+            for i, piece in enumerate(pieces)
+        ]
 
     def as_text_dict(self) -> dict[str, Tensor]:
         """What Grounding DINO's ``forward_encoder`` expects of its language model.

@@ -1,6 +1,6 @@
 """Where a detector's prompts come from when it does not train: samples that bring them, and banks.
 
-Shapes: bs, num_boxes, num_exemplars, dim.
+Shapes: bs, num_boxes, num_exemplars, num_prompts (of the image that has most), dim.
 Names: encoder_inputs = what ``pre_transformer`` returns; batch_data_samples = meta information of
 the images and, where they bring prompts, ``prompt_instances``.
 """
@@ -11,8 +11,10 @@ import torch
 from mmdet.structures import SampleList
 from torch import Tensor
 
-from ...structures import ExemplarChoice, PromptBank, VisualPrompts
-from ..task_modules import normalised_boxes
+from ...structures import PromptBank, VisualPrompts
+from ...structures.device_copy import to_device
+from ...structures.visual_prompts import PADDING_LABEL
+from ..task_modules import BatchBoxes
 
 
 class PromptSource:
@@ -64,7 +66,7 @@ class PromptSource:
         data = self.data_preprocessor(data, False)
         samples = data['data_samples']
         encoder_inputs, _ = self.pre_transformer(self.extract_feat(data['inputs']), samples)
-        choice = carried_exemplars(samples)
+        choice = BatchBoxes.read(samples, 'prompt_instances').all_chosen()
         return self.encode_exemplars(encoder_inputs, choice), choice.labels
 
     def prompts_for(self, encoder_inputs: dict, batch_data_samples: SampleList) -> VisualPrompts:
@@ -80,23 +82,26 @@ class PromptSource:
             return self._prompts_from_banks(encoder_inputs['feat'], batch_data_samples)
         if not all(carried):
             raise RuntimeError('Some images of the batch carry prompt_instances, others do not.')
-        choice = carried_exemplars(batch_data_samples)
-        if len(choice) == 0:
-            nothing = encoder_inputs['feat'].new_zeros(0, self.embed_dims)
-            no_labels = choice.labels.to(nothing.device)
-            return VisualPrompts.padded(
-                [nothing] * len(batch_data_samples), [no_labels] * len(batch_data_samples)
-            )
-        embeddings = self.encode_exemplars(encoder_inputs, choice)
-        per_image, labels_per_image = [], []
-        for image in range(len(batch_data_samples)):
-            mine = choice.image_index == image
-            labels = choice.labels[mine]
-            classes = labels.unique()
-            member = (labels == classes[:, None]).to(embeddings)  # (classes, boxes)
-            per_image.append(member @ embeddings[mine] / member.sum(dim=1, keepdim=True))
-            labels_per_image.append(classes.to(embeddings.device))
-        return VisualPrompts.padded(per_image, labels_per_image)
+        boxes = BatchBoxes.read(batch_data_samples, 'prompt_instances')
+        embeddings = self.encode_exemplars(encoder_inputs, boxes.all_chosen())
+        embeddings = embeddings[: len(boxes.boxes)]  # but for the placeholder
+
+        labels, image_index, bs = boxes.candidates
+        # (2, n) the classes of each image, image by image, ascending
+        (image, label), prompt, size = torch.stack([image_index, labels]).unique(
+            dim=1, return_inverse=True, return_counts=True
+        )
+        counts = image.bincount(minlength=bs)
+        num_prompts = max(1, int(counts.max()))
+        place = image * num_prompts + torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
+        label_at = torch.full((bs * num_prompts,), PADDING_LABEL).index_copy(0, place, label)
+        size_at = torch.ones(bs * num_prompts).index_copy(0, place, size.float())
+        place, label_at, size_at = to_device(embeddings.device, place[prompt], label_at, size_at)
+        sums = embeddings.new_zeros(bs * num_prompts, embeddings.shape[-1])
+        means = sums.index_add(0, place, embeddings) / size_at[:, None].to(embeddings.dtype)
+        return VisualPrompts(
+            means.unflatten(0, (bs, -1)), label_at.unflatten(0, (bs, -1)), counts.tolist()
+        )
 
     def _prompts_from_banks(self, like: Tensor, batch_data_samples: SampleList) -> VisualPrompts:
         """Each image's bank, in the type and on the device of ``like``."""
@@ -107,24 +112,14 @@ class PromptSource:
                 'No visual prompts: add PromptBankHook to default_hooks, call '
                 'set_prompt_bank(...), or give every data sample prompt_instances.'
             )
-        banks = {
-            name: (bank.embeddings.to(like), bank.label_tensor.to(like.device))
-            for name, bank in self.prompt_banks.items()
-            if name in names
-        }
+        used = {name: bank for name, bank in self.prompt_banks.items() if name in names}
+        copied = iter(
+            to_device(
+                like.device,
+                *(part for bank in used.values() for part in (bank.embeddings, bank.label_tensor)),
+            )
+        )
+        banks = {name: (next(copied).to(like.dtype), next(copied)) for name in used}
         if len(banks) == 1:
             return VisualPrompts.shared(*banks[names[0]], len(names))
         return VisualPrompts.padded(*zip(*(banks[name] for name in names), strict=True))
-
-
-def carried_exemplars(
-    batch_data_samples: SampleList, instances: str = 'prompt_instances'
-) -> ExemplarChoice:
-    """All of the samples' own ``instances``, as a choice of exemplars."""
-    boxes = [normalised_boxes(sample, instances) for sample in batch_data_samples]
-    labels = [getattr(sample, instances).labels for sample in batch_data_samples]
-    return ExemplarChoice(
-        image_index=torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)]),
-        boxes=torch.cat(boxes),
-        labels=torch.cat(labels).cpu(),
-    )

@@ -1,0 +1,70 @@
+"""The only place that copies small tensors to the device (ours).
+
+A copy from ordinary memory lets the CPU wait until the device has done all that it was asked for,
+and then the device waits for the CPU: a training step that made some fifty of them spent most of
+its time so. Here all that is known at one time goes in a single copy that nobody waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# of these devices PyTorch pins memory, so that the CPU need not wait for the copy
+PINNED_FOR = ('cuda',)
+_ALIGNMENT = 8  # bytes; a number of any type may begin at multiples of it
+
+
+def to_device(device: torch.device, *tensors: Tensor) -> list[Tensor]:
+    """All of them on the device, in one copy.
+
+    Args:
+        device: where they are wanted.
+        *tensors: on the CPU, of any shapes and types.
+
+    Returns:
+        In the same order, of the same shapes and types; the tensors themselves for the CPU.
+    """
+    if device.type == 'cpu':
+        return list(tensors)
+    parts = []
+    for tensor in tensors:
+        in_bytes = tensor.reshape(-1).view(torch.uint8)
+        parts.append(F.pad(in_bytes, (0, -len(in_bytes) % _ALIGNMENT)))
+    packed = torch.cat(parts)
+    if device.type in PINNED_FOR:
+        packed = packed.pin_memory()
+    packed = packed.to(device, non_blocking=True)
+    return [
+        part[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        for part, tensor in zip(packed.split([len(part) for part in parts]), tensors, strict=True)
+    ]
+
+
+def box_scales(img_shapes: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Pixels per normalised unit; remembered, so not to be written to.
+
+    Args:
+        img_shapes: (h, w) of each image, unpadded.
+        device: where they are wanted.
+
+    Returns:
+        (bs, 4) float (w, h, w, h).
+    """
+    return remembered_rows(tuple((w, h, w, h) for h, w, *_ in img_shapes), device)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)  # whoever asks first: training will read it, too
+def remembered_rows(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    """(n, m) float from numbers; a step and its reference model ask for the same.
+
+    Args:
+        rows: n of m numbers each.
+        device: where they are wanted.
+    """
+    return to_device(device, torch.tensor(rows, dtype=torch.float32))[0]
