@@ -271,13 +271,15 @@ class DINOR1Head(GroundingDINOHead):
             factors = tuple(tuple(sample.scale_factor) for sample in batch_data_samples)
             factors = remembered_rows(factors, device).repeat(1, 2)
         counts = prompts.counts or [len(prompts)] * len(logits)
-        return [
+        found = [
             # padding comes last, and is left out here
             self._predict_by_feat_single(of_image[:, :count], *others)
             for of_image, count, *others in zip(
                 logits, counts, boxes, prompts.labels, scales, factors, strict=True
             )
         ]
+        nms = self.test_cfg.get('nms')
+        return suppress(found, dict(nms)) if nms else found
 
     def _predict_by_feat_single(
         self, logits: Tensor, boxes: Tensor, labels: Tensor, scale: Tensor, factor: Tensor | None
@@ -302,8 +304,23 @@ class DINOR1Head(GroundingDINOHead):
         bboxes = torch.minimum(bboxes.clamp(min=0), scale)
         if factor is not None:
             bboxes = bboxes / factor
-        found = InstanceData(bboxes=bboxes, scores=scores, labels=labels[prompt])
-        if nms := self.test_cfg.get('nms'):
-            _, keep = batched_nms(found.bboxes, found.scores, found.labels, dict(nms))
-            found = found[keep]
-        return found
+        return InstanceData(bboxes=bboxes, scores=scores, labels=labels[prompt])
+
+
+def suppress(found: InstanceList, nms: dict) -> InstanceList:
+    """Class-wise suppression, on the CPU: on CUDA mmcv would wait for the device twice an image.
+
+    Args:
+        found: per image ``bboxes`` (n, 4) (x1, y1, x2, y2), ``scores`` and ``labels`` (n,).
+        nms: config of mmcv's ``batched_nms``.
+    """
+    rows = [torch.cat([f.bboxes, f.scores[:, None], f.labels[:, None]], dim=1) for f in found]
+    on_cpu = torch.cat(rows).cpu().split([len(of_image) for of_image in rows])
+    kept = [
+        batched_nms(r[:, :4], r[:, 4].contiguous(), r[:, 5].long(), nms)[1]
+        if len(r) > 0  # mmcv's asks for the largest coordinate
+        else torch.arange(0)
+        for r in on_cpu
+    ]
+    kept = to_device(found[0].scores.device, *kept)
+    return [of_image[keep] for of_image, keep in zip(found, kept, strict=True)]

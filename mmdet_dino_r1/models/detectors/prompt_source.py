@@ -65,8 +65,9 @@ class PromptSource:
         """
         data = self.data_preprocessor(data, False)
         samples = data['data_samples']
-        encoder_inputs, _ = self.pre_transformer(self.extract_feat(data['inputs']), samples)
+        # waits for the labels: before the device is given work
         choice = BatchBoxes.read(samples, 'prompt_instances').all_chosen()
+        encoder_inputs, _ = self.pre_transformer(self.extract_feat(data['inputs']), samples)
         return self.encode_exemplars(encoder_inputs, choice), choice.labels
 
     def prompts_for(self, encoder_inputs: dict, batch_data_samples: SampleList) -> VisualPrompts:

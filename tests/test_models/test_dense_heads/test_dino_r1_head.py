@@ -8,6 +8,7 @@ from mmdet.models.losses import GIoULoss
 from mmdet.models.task_modules.assigners import HungarianAssigner
 from torch import nn
 
+from mmdet_dino_r1.models.dense_heads.dino_r1_head import suppress
 from mmdet_dino_r1.models.dense_heads.training_targets import TrainingTargets
 from mmdet_dino_r1.structures import ExemplarChoice
 
@@ -186,8 +187,10 @@ def test_suppression_is_class_wise_and_only_on_request():
     labels, pixels = torch.tensor([4, 5]), torch.full((4,), 64.0)
     found = head._predict_by_feat_single(logits, boxes, labels, pixels, None)
     assert found.labels[:3].tolist() == [4, 4, 5]
-    head.test_cfg = dict(max_per_img=3, nms=dict(type='nms', iou_threshold=0.7))
+    head.test_cfg = dict(max_per_img=3)
     found = head._predict_by_feat_single(logits, boxes, labels, pixels, None)
+    found, none = suppress([found, found[:0]], dict(type='nms', iou_threshold=0.7))
+    assert len(none) == 0
     assert found.labels.tolist() == [4, 5], 'the second of class 4 gives way, the other class not'
     torch.testing.assert_close(found.scores, torch.tensor([3.0, 1.0]).sigmoid())
 
