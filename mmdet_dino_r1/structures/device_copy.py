@@ -1,4 +1,4 @@
-"""The only place that copies small tensors to the device (ours).
+"""The only place that copies small tensors to the device, and several at once from it (ours).
 
 A copy from ordinary memory lets the CPU wait until the device has done all that it was asked for,
 and then the device waits for the CPU: a training step that made some fifty of them spent most of
@@ -29,19 +29,39 @@ def to_device(device: torch.device, *tensors: Tensor) -> list[Tensor]:
     Returns:
         In the same order, of the same shapes and types; the tensors themselves for the CPU.
     """
-    if device.type == 'cpu':
+    if device.type == 'cpu' or not tensors:
         return list(tensors)
-    parts = []
-    for tensor in tensors:
-        in_bytes = tensor.reshape(-1).view(torch.uint8)
-        parts.append(F.pad(in_bytes, (0, -len(in_bytes) % _ALIGNMENT)))
-    packed = torch.cat(parts)
+    packed = _pack(tensors)
     if device.type in PINNED_FOR:
         packed = packed.pin_memory()
-    packed = packed.to(device, non_blocking=True)
+    return _unpack(packed.to(device, non_blocking=True), tensors)
+
+
+def to_cpu(*tensors: Tensor) -> list[Tensor]:
+    """All of them on the CPU, which waits once for the device.
+
+    Args:
+        *tensors: on one device, of any shapes and types; without gradients.
+
+    Returns:
+        In the same order, of the same shapes and types; themselves where they are there already.
+    """
+    if not tensors or tensors[0].device.type == 'cpu':
+        return list(tensors)
+    return _unpack(_pack(tensors).cpu(), tensors)
+
+
+def _pack(tensors: Sequence[Tensor]) -> Tensor:
+    """Their bytes one after the other, each beginning where a number of any type may."""
+    parts = [tensor.reshape(-1).view(torch.uint8) for tensor in tensors]
+    return torch.cat([F.pad(part, (0, -len(part) % _ALIGNMENT)) for part in parts])
+
+
+def _unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    sizes = [tensor.nbytes + -tensor.nbytes % _ALIGNMENT for tensor in like]
     return [
         part[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-        for part, tensor in zip(packed.split([len(part) for part in parts]), tensors, strict=True)
+        for part, tensor in zip(packed.split(sizes), like, strict=True)
     ]
 
 
