@@ -117,7 +117,7 @@ class PromptSource:
         copied = iter(
             to_device(
                 like.device,
-                *(part for bank in used.values() for part in (bank.embeddings, bank.label_tensor)),
+                *(part for b in used.values() for part in (b.embeddings.cpu(), b.label_tensor)),
             )
         )
         banks = {name: (next(copied).to(like.dtype), next(copied)) for name in used}
