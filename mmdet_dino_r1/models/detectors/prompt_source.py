@@ -1,6 +1,6 @@
 """Where a detector's prompts come from when it does not train: samples that bring them, and banks.
 
-Shapes: bs, num_boxes, num_exemplars, num_prompts (of the image that has most), dim.
+Shapes: bs, num_boxes, num_exemplars, dim.
 Names: encoder_inputs = what ``pre_transformer`` returns; batch_data_samples = meta information of
 the images and, where they bring prompts, ``prompt_instances``.
 """
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ...structures import PromptBank, VisualPrompts
 from ...structures.device_copy import to_device
-from ...structures.visual_prompts import PADDING_LABEL
 from ..task_modules import BatchBoxes
 
 
@@ -85,24 +84,9 @@ class PromptSource:
             raise RuntimeError('Some images of the batch carry prompt_instances, others do not.')
         boxes = BatchBoxes.read(batch_data_samples, 'prompt_instances')
         embeddings = self.encode_exemplars(encoder_inputs, boxes.all_chosen())
-        embeddings = embeddings[: len(boxes.boxes)]  # but for the placeholder
-
-        labels, image_index, bs = boxes.candidates
-        # (2, n) the classes of each image, image by image, ascending
-        (image, label), prompt, size = torch.stack([image_index, labels]).unique(
-            dim=1, return_inverse=True, return_counts=True
-        )
-        counts = image.bincount(minlength=bs)
-        num_prompts = max(1, int(counts.max()))
-        place = image * num_prompts + torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
-        label_at = torch.full((bs * num_prompts,), PADDING_LABEL).index_copy(0, place, label)
-        size_at = torch.ones(bs * num_prompts).index_copy(0, place, size.float())
-        place, label_at, size_at = to_device(embeddings.device, place[prompt], label_at, size_at)
-        sums = embeddings.new_zeros(bs * num_prompts, embeddings.shape[-1])
-        means = sums.index_add(0, place, embeddings) / size_at[:, None].to(embeddings.dtype)
-        return VisualPrompts(
-            means.unflatten(0, (bs, -1)), label_at.unflatten(0, (bs, -1)), counts.tolist()
-        )
+        labels, image_index, batch_size = boxes.candidates
+        # the placeholder, where no image has a box, stands for nothing
+        return VisualPrompts.averaged(embeddings[: len(labels)], labels, image_index, batch_size)
 
     def _prompts_from_banks(self, like: Tensor, batch_data_samples: SampleList) -> VisualPrompts:
         """Each image's bank, in the type and on the device of ``like``."""
