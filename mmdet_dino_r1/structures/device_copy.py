@@ -1,8 +1,8 @@
 """The only place that copies small tensors to the device, and several at once from it (ours).
 
 A copy from ordinary memory lets the CPU wait until the device has done all that it was asked for,
-and then the device waits for the CPU: a training step that made some fifty of them spent most of
-its time so. Here all that is known at one time goes in a single copy that nobody waits for.
+and then the device waits for the CPU; a training step of two images once made some fifty of them.
+Here all that is known at one time goes in a single copy that nobody waits for.
 """
 
 from __future__ import annotations

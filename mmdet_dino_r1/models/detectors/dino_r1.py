@@ -3,7 +3,7 @@
 The stages, in the order in which ``loss`` and ``predict`` call them:
 
     image --extract_feat--> feature maps --pre_transformer--> flattened features
-    boxes --prompt_sampler--> ExemplarChoice --prompt_encoder--> VisualPrompts
+    boxes --BatchBoxes.read, prompt_sampler--> ExemplarChoice --prompt_encoder--> VisualPrompts
     both --forward_encoder--> memory, fused prompts
          --pre_decoder (query_selector)--> QuerySelection --forward_decoder--> hidden states
          --bbox_head--> detections, or matching, rewards and losses

@@ -22,10 +22,9 @@ class DenoisingQueries(CdnQueryGenerator):
     Differs from the parent (``mmdet/models/layers/transformer/dino_layers.py``) in two ways. Of
     an image with more than ``num_dn_queries`` boxes a random selection of so many is denoised
     (ours); the parent makes two queries of each box at least, however many there are, and the
-    attention grows with their square. And how many boxes
-    each image has is taken from the samples, where it is known, and labels are replaced by a
-    mask, so that no step waits for the device (the parent reads sizes off tensors, twice for
-    each image, and asks which labels were chosen).
+    attention grows with their square. And no step waits for the device: how many boxes each image
+    has is taken from the samples, labels are replaced by a mask, and all places go in one copy
+    (the parent reads sizes off tensors, twice for each image, and asks which labels were chosen).
     """
 
     def __call__(self, batch_data_samples: SampleList) -> tuple[Tensor, Tensor, Tensor, dict]:
