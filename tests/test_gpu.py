@@ -1,5 +1,6 @@
 """The same model on a CUDA device: it trains there, and says the same as on the CPU."""
 
+import warnings
 from copy import deepcopy
 
 import pytest
@@ -30,6 +31,24 @@ def test_training_step(dtype, ground_truth):
     loss.backward()
     assert torch.isfinite(loss)
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize('grqo', [None, {}])
+def test_a_step_waits_three_times(grqo):
+    """What the pretended device counts, told by PyTorch: labels, match costs, finite check."""
+    model = build_tiny(grqo).cuda().train()
+    model.reference_model.refresh(model)
+    batch = on_gpu(*make_batch(TWO_IMAGES))
+    model.loss(*batch)  # sizes are remembered from here on
+    torch.cuda.set_sync_debug_mode('warn')
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter('always')
+            model.loss(*batch)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    waits = [str(warning) for warning in told if 'synchronizing' in str(warning.message)]
+    assert len(waits) <= 3, '\n'.join(waits)
 
 
 @torch.no_grad()

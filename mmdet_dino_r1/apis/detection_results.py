@@ -8,8 +8,26 @@ from colorsys import hsv_to_rgb
 from pathlib import Path
 
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
+
+from ..structures.device_copy import to_cpu
+
+
+def fetch(samples: Sequence[DetDataSample]) -> None:
+    """Move what samples of a batch hold to the CPU, all at once.
+
+    Args:
+        samples: changed in place.
+    """
+    instances = [value for s in samples for value in s.values() if isinstance(value, InstanceData)]
+    places = [
+        (each, key) for each in instances for key, value in each.items() if torch.is_tensor(value)
+    ]
+    moved = to_cpu(*(each[key] for each, key in places))
+    for (each, key), value in zip(places, moved, strict=True):
+        each[key] = value
 
 
 def drop_beaten_by_negatives(found: InstanceData, negatives: Tensor) -> InstanceData:

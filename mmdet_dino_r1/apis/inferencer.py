@@ -29,7 +29,7 @@ from torch import nn
 
 from ..engine.bank_builder import weights_fingerprint
 from ..structures import PromptBank, load_prompt_bank
-from .detection_results import drop_beaten_by_negatives, keep_best, spread_colours, to_dict
+from .detection_results import drop_beaten_by_negatives, fetch, keep_best, spread_colours, to_dict
 from .image_input import (
     Image,
     ImageReader,
@@ -41,13 +41,7 @@ from .image_input import (
 )
 from .prompt_bank import image_pipeline, load_config
 from .reference_bank import encode_references
-from .reference_prompts import (
-    POINT_SIZE,
-    Reference,
-    describe,
-    own_prompts,
-    split_negatives,
-)
+from .reference_prompts import POINT_SIZE, Reference, describe, own_prompts, split_negatives
 from .weights import load_weights
 
 
@@ -362,7 +356,8 @@ class DINOR1Inferencer(BaseInferencer):
         """
         data = self.collate_fn([image.data for image in batch])
         with self._every_pair() if num_negatives else nullcontext():
-            samples = [sample.cpu() for sample in self.model.test_step(data)]
+            samples = self.model.test_step(data)
+        fetch(samples)
         if num_negatives:
             negatives = torch.arange(num_wanted, num_wanted + num_negatives)
             for sample in samples:

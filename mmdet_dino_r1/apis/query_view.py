@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..models.losses.grqo_loss import GRQOLoss, group_advantage, mute_last
+from ..structures.device_copy import box_scales, to_cpu
 from ..structures.query_view import QueryRewards, QueryView
 from ..structures.visual_prompts import PADDING_LABEL
 
@@ -71,12 +72,14 @@ def view_queries(
     # (num_stages, bs, num_queries, num_prompts or 4)
     logits = torch.cat([selection.logits.float()[None], logits.float()])
     boxes = torch.cat([selection.boxes_unact.float().sigmoid()[None], boxes.float()])
+    # all that follows is little work, and full of questions
+    logits, boxes, prompt_labels = to_cpu(logits, boxes, prompts.labels)
     views = []
     for image, sample in enumerate(batch_data_samples):
-        real = prompts.labels[image] != PADDING_LABEL
+        real = prompt_labels[image] != PADDING_LABEL
         if not real.any():
             raise ValueError(f'Image {sample.get("img_id", image)} has no prompt to look for.')
-        labels = prompts.labels[image, real]
+        labels = prompt_labels[image, real]
         mine, places = logits[:, image, :, real], boxes[:, image]
         views.append(
             QueryView(
@@ -113,9 +116,9 @@ def view_dataset(
     for index in _chosen(dataset, num_images, image_ids):
         data = model.data_preprocessor(pseudo_collate([dataset[index]]), False)
         (sample,) = data['data_samples']
-        sample.gt_instances = _annotated_boxes(dataset.get_data_info(index), sample)
+        sample.gt_instances = _annotated_boxes(dataset.get_data_info(index), sample)  # on the CPU
         names = dataset.metainfo['classes']
-        views += view_queries(model, data['inputs'], [sample.to(data['inputs'].device)], names)
+        views += view_queries(model, data['inputs'], [sample], names)
     return views
 
 
@@ -130,16 +133,16 @@ def _rewards(
             'Rewards need the match cost: build the model with model.train_cfg.assigner, '
             'or leave gt_instances out.'
         )
-    height, width = sample.img_shape[:2]
-    positive = sample.gt_instances.labels[:, None] == prompt_labels  # (num_gts, num_prompts)
+    given_boxes, given_labels = to_cpu(sample.gt_instances.bboxes, sample.gt_instances.labels)
+    positive = given_labels[:, None] == prompt_labels  # (num_gts, num_prompts)
     prompted = positive.any(dim=1)
     gts = InstanceData(
-        bboxes=sample.gt_instances.bboxes[prompted],
-        labels=sample.gt_instances.labels[prompted],
+        bboxes=given_boxes[prompted],
+        labels=given_labels[prompted],
         positive_maps=positive[prompted].float(),
         text_token_mask=torch.ones_like(positive[prompted]),
     )
-    costs = head.assigner.cost(logits[:, None], boxes[:, None], [gts], [(height, width)])
+    costs = head.assigner.cost(logits[:, None], boxes[:, None], [gts], [sample.img_shape])
     found = head.assigner.match(costs)
     matches = np.full(logits.shape[:2], -1)
     matches[found.layer.numpy(), found.query.numpy()] = found.gt.numpy()
@@ -147,7 +150,7 @@ def _rewards(
     grqo = GRQOLoss() if head.loss_grqo is None else head.loss_grqo
     kept = mute_last(torch.ones(logits.shape[1]), grqo.mute_share)
     advantage = mute_last(group_advantage(reward, grqo.eps), grqo.mute_share)
-    scale = gts.bboxes.new_tensor([width, height, width, height])
+    (scale,) = box_scales([sample.img_shape], gts.bboxes.device)
     return QueryRewards(
         gt_boxes=_numpy(bbox_xyxy_to_cxcywh(gts.bboxes) / scale),
         gt_prompts=_numpy(gts.positive_maps.argmax(dim=1)),
@@ -191,4 +194,4 @@ def _annotated_boxes(info: dict, sample: DetDataSample) -> InstanceData:
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+    return tensor.detach().numpy()

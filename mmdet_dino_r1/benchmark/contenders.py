@@ -27,6 +27,11 @@ from .workload import class_name
 VIS_GDINO, DINO_R1, MMDET = 'VIS-GDINO', 'DINO-R1', 'mmdet Grounding DINO'
 NAMES = (VIS_GDINO, DINO_R1, MMDET)
 MAX_TOKENS = 256  # of a caption, in mmdet's Grounding DINO
+MMDETS_COSTS = dict(
+    PromptFocalLossCost='BinaryFocalLossCost',
+    PromptBBoxL1Cost='BBoxL1Cost',
+    PromptGIoUCost='IoUCost',
+)
 # a step is split into these, in this order
 PHASES = ('data', 'text', 'forward', 'reference', 'matching and losses', 'backward', 'optimiser')
 
@@ -202,8 +207,8 @@ def grounding_dino_cfg(model_cfg: ConfigDict, language_model: dict) -> ConfigDic
     cfg.bbox_head.contrastive_cfg = dict(cfg.bbox_head.contrastive_cfg, max_text_len=MAX_TOKENS)
     cfg.train_cfg.assigner.type = 'HungarianAssigner'
     for cost in cfg.train_cfg.assigner.match_costs:
-        if cost.type == 'PromptFocalLossCost':
-            cost.type = 'BinaryFocalLossCost'
+        cost.type = MMDETS_COSTS.get(cost.type, cost.type)
+    cfg.bbox_head.loss_iou.type = 'GIoULoss'
     cfg.test_cfg = dict(max_per_img=cfg.test_cfg.get('max_per_img', 300))
     return cfg
 

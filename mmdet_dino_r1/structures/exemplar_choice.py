@@ -6,9 +6,28 @@ Shapes: bs, num_exemplars (those of other ranks included), num_classes, dim.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .device_copy import remembered_rows, to_device
+
+
+class OnDevice(NamedTuple):
+    """What the model needs of a choice, on the device of its boxes.
+
+    Attributes:
+        classes: (num_classes,) long, ascending.
+        weights: (num_classes, num_exemplars) or (bs, num_classes, num_exemplars) float, how much
+            of each class's prompt an exemplar is; of no rows where each class has one exemplar.
+        own: (num_own,) long, as in the choice; empty where nothing is shared.
+    """
+
+    classes: Tensor
+    weights: Tensor
+    own: Tensor
 
 
 @dataclass(frozen=True)
@@ -59,15 +78,24 @@ class ExemplarChoice:
         Returns:
             (num_classes, dim), or (bs, num_classes, dim) where images have prompts of their own.
         """
-        classes = self.classes
-        if self.serves is None and torch.equal(classes, self.labels):
+        weights = self.on_device.weights
+        if len(weights) == 0:
             return embeddings
-        weights = (classes[:, None] == self.labels).float()  # (num_classes, num_exemplars)
-        if self.serves is not None:
-            weights = weights * self.serves.T[:, None]  # (bs, num_classes, num_exemplars)
-        weights = weights / weights.sum(dim=-1, keepdim=True)
         with torch.autocast(embeddings.device.type, enabled=False):
-            return weights.to(embeddings) @ embeddings
+            return weights.to(embeddings.dtype) @ embeddings
+
+    @cached_property
+    def on_device(self) -> OnDevice:
+        """Copied once; the reference model reads the same."""
+        classes = self.classes
+        weights = torch.empty(0)
+        if self.serves is not None or not torch.equal(classes, self.labels):
+            weights = (classes[:, None] == self.labels).float()  # (num_classes, num_exemplars)
+            if self.serves is not None:
+                weights = weights * self.serves.T[:, None]  # (bs, num_classes, num_exemplars)
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        own = classes[:0] if self.own is None else self.own
+        return OnDevice(*to_device(self.boxes.device, classes, weights, own))
 
     @classmethod
     def placeholder(cls, boxes_like: Tensor) -> ExemplarChoice:
@@ -78,7 +106,7 @@ class ExemplarChoice:
         """
         return cls(
             image_index=torch.zeros(1, dtype=torch.long),
-            boxes=boxes_like.new_tensor([[0.5, 0.5, 1.0, 1.0]]),
+            boxes=remembered_rows(((0.5, 0.5, 1.0, 1.0),), boxes_like.device).to(boxes_like.dtype),
             labels=torch.full((1,), -1, dtype=torch.long),
             is_placeholder=True,
         )

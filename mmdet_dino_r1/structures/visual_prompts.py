@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .device_copy import to_device
+
 PADDING_LABEL = -1
 
 
@@ -19,6 +21,7 @@ class VisualPrompts:
         embeddings: (bs, num_prompts, dim).
         labels: (bs, num_prompts) long: the class that each prompt stands for,
             ``PADDING_LABEL`` at padding.
+        counts: prompts of each image that are no padding, which come first; None: all are.
 
     Raises:
         ValueError: the shapes do not belong together.
@@ -26,6 +29,7 @@ class VisualPrompts:
 
     embeddings: Tensor
     labels: Tensor
+    counts: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.shape[:2] != self.labels.shape:
@@ -50,10 +54,9 @@ class VisualPrompts:
         Args:
             embeddings: (num_prompts, dim) or, where images have prompts of their own for the
                 same classes, (bs, num_prompts, dim).
-            labels: (num_prompts,) long.
+            labels: (num_prompts,) long, on the same device.
             batch_size: number of images.
         """
-        labels = labels.to(embeddings.device)
         return cls(embeddings.expand(batch_size, -1, -1), labels.expand(batch_size, -1))
 
     @classmethod
@@ -72,14 +75,46 @@ class VisualPrompts:
         for row, (embedding, label) in enumerate(zip(embeddings, labels, strict=True)):
             batch[row, : len(label)] = embedding
             batch_labels[row, : len(label)] = label
-        return cls(batch, batch_labels)
+        return cls(batch, batch_labels, [len(label) for label in labels])
+
+    @classmethod
+    def averaged(
+        cls, embeddings: Tensor, labels: Tensor, image_index: Tensor, batch_size: int
+    ) -> VisualPrompts:
+        """Of each image a prompt for each class it has boxes of: the mean of their embeddings.
+
+        Args:
+            embeddings: (num_boxes, dim), of any images.
+            labels: (num_boxes,) long, on the CPU.
+            image_index: (num_boxes,) long, on the CPU: the image of each box.
+            batch_size: number of images.
+        """
+        # (2, n) the classes of each image, image by image, ascending
+        (image, label), prompt, size = torch.stack([image_index, labels]).unique(
+            dim=1, return_inverse=True, return_counts=True
+        )
+        counts = image.bincount(minlength=batch_size)
+        longest = max(1, int(counts.max()))
+        place = image * longest + torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
+        labels = torch.full((batch_size * longest,), PADDING_LABEL).index_copy(0, place, label)
+        sizes = torch.ones(batch_size * longest).index_copy(0, place, size.float())
+        place, labels, sizes = to_device(embeddings.device, place[prompt], labels, sizes)
+        sums = embeddings.new_zeros(batch_size * longest, embeddings.shape[-1])
+        means = sums.index_add(0, place, embeddings) / sizes[:, None].to(embeddings.dtype)
+        shape = (batch_size, longest)
+        return cls(means.unflatten(0, shape), labels.unflatten(0, shape), counts.tolist())
 
     def chunks(self, size: int) -> list[VisualPrompts]:
         """Split along the prompts into pieces of at most ``size`` (0 or less: one piece)."""
         if size <= 0 or size >= len(self):
             return [self]
         pieces = zip(self.embeddings.split(size, 1), self.labels.split(size, 1), strict=True)
-        return [VisualPrompts(*piece) for piece in pieces]
+        return [
+            VisualPrompts(
+                *piece, self.counts and [min(max(n - size * i, 0), size) for n in self.counts]
+            )
+            for i, piece in enumerate(pieces)
+        ]
 
     def as_text_dict(self) -> dict[str, Tensor]:
         """What Grounding DINO's ``forward_encoder`` expects of its language model.

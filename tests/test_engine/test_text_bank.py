@@ -7,6 +7,7 @@ from conftest import TWO_IMAGES, build_tiny, make_batch
 from torch import nn
 
 from mmdet_dino_r1.engine.text_bank import prompt_norm, text_prompt_bank
+from mmdet_dino_r1.models.task_modules import BatchBoxes
 from mmdet_dino_r1.structures import TextEmbeddings
 
 NAMES = ('cat', 'dog', 'cow')
@@ -40,7 +41,7 @@ def test_it_is_the_length_of_visual_prompts(model):
     images, samples = make_batch(TWO_IMAGES)
     with torch.no_grad():
         inputs, _ = model.pre_transformer(model.extract_feat(images), samples)
-        prompts = model.encode_exemplars(inputs, model.prompt_sampler(samples))
+        prompts = model.encode_exemplars(inputs, model.prompt_sampler(BatchBoxes.read(samples)))
     mean_length = prompts.norm(dim=1).mean().item()
     assert prompt_norm(norm).item() == pytest.approx(mean_length, rel=0.1)
 

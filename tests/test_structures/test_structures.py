@@ -64,6 +64,19 @@ def test_chunks_cover_all_prompts_in_order():
     assert prompts.chunks(0) == [prompts]
 
 
+def test_boxes_of_a_class_are_averaged_image_by_image():
+    prompts = VisualPrompts.averaged(
+        torch.tensor([[1.0, 0], [2, 2], [4, 2], [5, 5], [7, 7]]),
+        labels=torch.tensor([9, 4, 9, 4, 4]),
+        image_index=torch.tensor([0, 0, 0, 2, 2]),
+        batch_size=3,
+    )
+    assert prompts.labels.tolist() == [[4, 9], [-1, -1], [4, -1]]
+    assert prompts.embeddings.tolist() == [[[2, 2], [2.5, 1]], [[0, 0]] * 2, [[6, 6], [0, 0]]]
+    assert prompts.counts == [2, 0, 1]
+    assert [chunk.counts for chunk in prompts.chunks(1)] == [[1, 0, 1], [1, 0, 0]]
+
+
 def test_mismatched_prompts_are_refused():
     with pytest.raises(ValueError, match='do not belong together'):
         VisualPrompts(torch.zeros(1, 2, 4), torch.zeros(1, 3))

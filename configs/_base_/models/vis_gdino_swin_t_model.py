@@ -74,7 +74,7 @@ model = dict(
         contrastive_cfg=dict(log_scale='auto', bias=True),
         loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
         loss_bbox=dict(type='L1Loss', loss_weight=5.0),
-        loss_iou=dict(type='GIoULoss', loss_weight=2.0),
+        loss_iou=dict(type='PromptGIoULoss', loss_weight=2.0),
     ),
     dn_cfg=dict(
         label_noise_scale=0.5,
@@ -86,8 +86,8 @@ model = dict(
             type='BatchedHungarianAssigner',
             match_costs=[
                 dict(type='PromptFocalLossCost', weight=2.0),
-                dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
-                dict(type='IoUCost', iou_mode='giou', weight=2.0),
+                dict(type='PromptBBoxL1Cost', weight=5.0, box_format='xywh'),
+                dict(type='PromptGIoUCost', weight=2.0),
             ],
         )
     ),

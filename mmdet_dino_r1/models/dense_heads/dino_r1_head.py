@@ -17,10 +17,10 @@ from mmdet.utils import InstanceList, reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ...structures import ExemplarChoice, QuerySelection
-from ...structures.visual_prompts import PADDING_LABEL
+from ...structures import ExemplarChoice, QuerySelection, VisualPrompts
+from ...structures.device_copy import box_scales, remembered_rows, to_device
 from ..layers import PromptContrastiveEmbed
-from ..task_modules import BatchedHungarianAssigner, Matches
+from ..task_modules import BatchedHungarianAssigner
 from .training_targets import TrainingTargets
 
 
@@ -138,18 +138,22 @@ class DINOR1Head(GroundingDINOHead):
             costs = self.assigner.cost(logits, boxes, targets.instances, targets.img_shapes)
         matches = self.assigner.match(costs)
         dn_matches = targets.denoising_matches(dn_meta, num_layers)
-        # positives per layer, averaged over ranks in one go
-        positives = logits.new_tensor(
-            [len(matches.gt) / (num_layers + 1), len(dn_matches.gt) / num_layers]
+        pairs, dn_pairs, positives, has_boxes = to_device(
+            logits.device,
+            targets.pairs(matches),
+            targets.pairs(dn_matches),
+            # positives per layer, averaged over ranks in one go
+            torch.tensor([len(matches.gt) / (num_layers + 1), len(dn_matches.gt) / num_layers]),
+            torch.tensor(targets.counts) > 0,
         )
         mean_positives = reduce_mean(positives).clamp(min=1)
         cls_factors = mean_positives if self.sync_cls_avg_factor else positives.clamp(min=1)
 
         matching = self._detection_losses(
-            logits, boxes, matches, targets, cls_factors[0], mean_positives[0]
+            logits, boxes, pairs, targets, cls_factors[0], mean_positives[0]
         )
         denoising = self._detection_losses(
-            dn_logits, dn_boxes, dn_matches, targets, cls_factors[1], mean_positives[1]
+            dn_logits, dn_boxes, dn_pairs, targets, cls_factors[1], mean_positives[1]
         )
         losses = {}
         for name, per_layer in matching.items():
@@ -168,7 +172,7 @@ class DINOR1Head(GroundingDINOHead):
             losses.update(
                 self.loss_grqo(
                     reward,
-                    has_boxes=torch.tensor(targets.counts, device=reward.device) > 0,
+                    has_boxes=has_boxes,
                     objectness_logits=selection.objectness_logits.float(),
                     reference_logits=(
                         None if reference_logits is None else reference_logits.float()
@@ -181,7 +185,7 @@ class DINOR1Head(GroundingDINOHead):
         self,
         logits: Tensor,
         boxes: Tensor,
-        matches: Matches,
+        pairs: Tensor,
         targets: TrainingTargets,
         cls_factor: Tensor,
         box_factor: Tensor,
@@ -191,7 +195,8 @@ class DINOR1Head(GroundingDINOHead):
         Args:
             logits: (num_layers, bs, n, num_prompts).
             boxes: (num_layers, bs, n, 4).
-            matches: positives; everything else is background.
+            pairs: (4, num_pairs) positives, see :meth:`TrainingTargets.pairs`; everything else is
+                background.
             targets: ground truth.
             cls_factor: divides the classification loss.
             box_factor: divides the box losses.
@@ -200,8 +205,7 @@ class DINOR1Head(GroundingDINOHead):
             ``cls``, ``bbox`` and ``iou``, each (num_layers,).
         """
         num_layers = len(logits)
-        layer, image, query, _ = (index.to(logits.device) for index in matches)
-        gt = targets.flat_index(matches).to(logits.device)
+        layer, image, query, gt = pairs
 
         positive = torch.zeros_like(logits)
         positive[layer, image, query, targets.prompt_index[gt]] = 1
@@ -234,7 +238,7 @@ class DINOR1Head(GroundingDINOHead):
         references: list[Tensor],
         memory_text: Tensor,
         text_token_mask: Tensor,
-        prompt_labels: Tensor,
+        prompts: VisualPrompts,
         batch_data_samples: SampleList,
         rescale: bool = True,
     ) -> InstanceList:
@@ -246,7 +250,7 @@ class DINOR1Head(GroundingDINOHead):
                 from.
             memory_text: (bs, num_prompts, dim) fused prompts.
             text_token_mask: (bs, num_prompts) bool, True where the prompt counts.
-            prompt_labels: (bs, num_prompts) long, class of each prompt, -1 at padding.
+            prompts: what they are of: the class of each, and which are padding.
             batch_data_samples: meta information.
             rescale: boxes in the original image's pixels rather than the input's.
 
@@ -260,30 +264,63 @@ class DINOR1Head(GroundingDINOHead):
         logits = self.cls_branches[last](hidden_states[last], memory_text, text_token_mask)
         offsets = self.reg_branches[last](hidden_states[last])
         boxes = (offsets + inverse_sigmoid(references[last])).sigmoid()
-        return [
-            self._predict_by_feat_single(*of_image, rescale)
-            for of_image in zip(logits, boxes, prompt_labels, batch_data_samples, strict=True)
+        device = logits.device
+        scales = box_scales([sample.img_shape for sample in batch_data_samples], device)
+        factors = [None] * len(logits)
+        if rescale:
+            factors = tuple(tuple(sample.scale_factor) for sample in batch_data_samples)
+            factors = remembered_rows(factors, device).repeat(1, 2)
+        counts = prompts.counts or [len(prompts)] * len(logits)
+        found = [
+            # padding comes last, and is left out here
+            self._predict_by_feat_single(of_image[:, :count], *others)
+            for of_image, count, *others in zip(
+                logits, counts, boxes, prompts.labels, scales, factors, strict=True
+            )
         ]
+        nms = self.test_cfg.get('nms')
+        return suppress(found, dict(nms)) if nms else found
 
     def _predict_by_feat_single(
-        self, logits: Tensor, boxes: Tensor, labels: Tensor, sample, rescale: bool
+        self, logits: Tensor, boxes: Tensor, labels: Tensor, scale: Tensor, factor: Tensor | None
     ) -> InstanceData:
-        """Top (query, prompt) pairs of one image; (num_queries, num_prompts) logits."""
+        """Top (query, prompt) pairs of one image.
+
+        Args:
+            logits: (num_queries, n) of its own prompts, which come before padding.
+            boxes: (num_queries, 4) normalised (cx, cy, w, h).
+            labels: (num_prompts,) long.
+            scale: (4,) pixels of the input per unit (w, h, w, h).
+            factor: (4,) that pixels of the input are divided by; None: they are not.
+        """
         scores = logits.float().sigmoid().flatten()
         limit = min(self.test_cfg.get('max_per_img', len(boxes)), len(scores))
         if per_chunk := self.test_cfg.get('max_per_chunk'):
             limit = min(limit, per_chunk)
         scores, index = scores.topk(limit)
-        query, prompt = index // len(labels), index % len(labels)
-        height, width = sample.img_shape[:2]
-        pixels = boxes.new_tensor([width, height, width, height])
-        bboxes = bbox_cxcywh_to_xyxy(boxes.float())[query] * pixels
-        bboxes = torch.minimum(bboxes.clamp(min=0), pixels)
-        if rescale:
-            bboxes = bboxes / bboxes.new_tensor(sample.scale_factor).repeat(2)
-        found = InstanceData(bboxes=bboxes, scores=scores, labels=labels[prompt])
-        found = found[found.labels != PADDING_LABEL]
-        if nms := self.test_cfg.get('nms'):
-            _, keep = batched_nms(found.bboxes, found.scores, found.labels, dict(nms))
-            found = found[keep]
-        return found
+        num_prompts = max(logits.shape[1], 1)
+        query, prompt = index // num_prompts, index % num_prompts
+        bboxes = bbox_cxcywh_to_xyxy(boxes.float())[query] * scale
+        bboxes = torch.minimum(bboxes.clamp(min=0), scale)
+        if factor is not None:
+            bboxes = bboxes / factor
+        return InstanceData(bboxes=bboxes, scores=scores, labels=labels[prompt])
+
+
+def suppress(found: InstanceList, nms: dict) -> InstanceList:
+    """Class-wise suppression, on the CPU: on CUDA mmcv would wait for the device twice an image.
+
+    Args:
+        found: per image ``bboxes`` (n, 4) (x1, y1, x2, y2), ``scores`` and ``labels`` (n,).
+        nms: config of mmcv's ``batched_nms``.
+    """
+    rows = [torch.cat([f.bboxes, f.scores[:, None], f.labels[:, None]], dim=1) for f in found]
+    on_cpu = torch.cat(rows).cpu().split([len(of_image) for of_image in rows])
+    kept = [
+        batched_nms(r[:, :4], r[:, 4].contiguous(), r[:, 5].long(), nms)[1]
+        if len(r) > 0  # mmcv's asks for the largest coordinate
+        else torch.arange(0)
+        for r in on_cpu
+    ]
+    kept = to_device(found[0].scores.device, *kept)
+    return [of_image[keep] for of_image, keep in zip(found, kept, strict=True)]

@@ -14,6 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ...structures import ExemplarChoice
+from ...structures.device_copy import box_scales
 from ..task_modules import Matches, normalised_boxes
 
 
@@ -45,37 +46,37 @@ class TrainingTargets:
         """
         ground_truth = [sample.gt_instances for sample in batch_data_samples]
         labels = torch.cat([gts.labels for gts in ground_truth])
-        classes = choice.classes.to(labels.device)
+        classes = choice.on_device.classes
         prompt_index = torch.searchsorted(classes, labels)
+        one_hot = (labels[:, None] == classes).float()  # (all_gts, num_prompts)
         counts = [len(gts) for gts in ground_truth]
-        instances = []
-        for gts, index in zip(ground_truth, prompt_index.split(counts), strict=True):
-            one_hot = torch.nn.functional.one_hot(index, len(classes)).float()
-            instances.append(
-                InstanceData(
-                    bboxes=gts.bboxes,
-                    labels=gts.labels,
-                    positive_maps=one_hot,
-                    text_token_mask=torch.ones_like(one_hot, dtype=torch.bool),
-                )
+        parts = zip(ground_truth, one_hot.split(counts), strict=True)
+        instances = [
+            InstanceData(
+                bboxes=gts.bboxes,
+                labels=gts.labels,
+                positive_maps=of_image,
+                text_token_mask=torch.ones_like(of_image, dtype=torch.bool),
             )
+            for gts, of_image in parts
+        ]
         return cls(
-            boxes=torch.cat([normalised_boxes(sample) for sample in batch_data_samples]),
+            boxes=normalised_boxes(batch_data_samples),
             prompt_index=prompt_index,
             counts=counts,
             img_shapes=[tuple(sample.img_shape[:2]) for sample in batch_data_samples],
             instances=instances,
         )
 
-    def flat_index(self, matches: Matches) -> Tensor:
-        """(num_pairs,) position of each pair's ground truth in ``boxes``; on the CPU."""
+    def pairs(self, matches: Matches) -> Tensor:
+        """(4, num_pairs) layer, image, query and position in ``boxes``; on the CPU."""
         counts = torch.tensor(self.counts)
-        return (counts.cumsum(0) - counts)[matches.image] + matches.gt
+        gt = (counts.cumsum(0) - counts)[matches.image] + matches.gt
+        return torch.stack([matches.layer, matches.image, matches.query, gt])
 
     def scale_of(self, image: Tensor) -> Tensor:
         """(n, 4) pixels per normalised unit, (w, h, w, h), for images (n,)."""
-        sizes = self.boxes.new_tensor([[w, h, w, h] for h, w in self.img_shapes])
-        return sizes[image]
+        return box_scales(self.img_shapes, self.boxes.device)[image]
 
     def denoising_matches(self, dn_meta: dict, num_layers: int) -> Matches:
         """Which denoising query restores which ground truth: known without matching.

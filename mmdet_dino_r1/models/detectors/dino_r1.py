@@ -3,7 +3,7 @@
 The stages, in the order in which ``loss`` and ``predict`` call them:
 
     image --extract_feat--> feature maps --pre_transformer--> flattened features
-    boxes --prompt_sampler--> ExemplarChoice --prompt_encoder--> VisualPrompts
+    boxes --BatchBoxes.read, prompt_sampler--> ExemplarChoice --prompt_encoder--> VisualPrompts
     both --forward_encoder--> memory, fused prompts
          --pre_decoder (query_selector)--> QuerySelection --forward_decoder--> hidden states
          --bbox_head--> detections, or matching, rewards and losses
@@ -28,12 +28,13 @@ from ..layers import (
     DenoisingQueries,
     PromptDecoder,
     PromptFusionEncoder,
+    image_padding,
     proposals,
     token_grid,
 )
 from ..losses import FrozenProjection, StepReport, check_finite
-from ..task_modules import gather_embeddings, prompted_boxes_only
-from .prompt_source import PromptSource, carried_exemplars
+from ..task_modules import BatchBoxes, gather_embeddings, prompted_boxes_only
+from .prompt_source import PromptSource
 from .reference_model import ReferenceModel
 from .warm_start import report_when_loading
 
@@ -142,22 +143,48 @@ class DINOR1(PromptSource, GroundingDINO):
         own = self.encode_exemplars(encoder_inputs, choice)
         # ([bs,] num_prompts, dim): each image may have prompts of its own for the same classes
         prompts = choice.mean_over_class(gather_embeddings(own, choice))
-        batch_size = len(encoder_inputs['feat'])
-        return VisualPrompts.shared(prompts, torch.arange(prompts.shape[-2]), batch_size)
+        labels = torch.arange(prompts.shape[-2], device=prompts.device)
+        return VisualPrompts.shared(prompts, labels, len(encoder_inputs['feat']))
 
     def pre_transformer(
         self, mlvl_feats: tuple[Tensor, ...], batch_data_samples: SampleList
     ) -> tuple[dict, dict]:
-        """The parent's, with ``spatial_shapes`` as numbers: reading them waits for no device.
+        """The parent's results, made without waiting for the device.
 
         Args:
             mlvl_feats: (bs, dim, h, w) of each level.
             batch_data_samples: meta information.
+
+        Returns:
+            Arguments of :meth:`forward_encoder` and of :meth:`forward_decoder`, as the parent's
+            but for ``spatial_shapes``, which are numbers.
         """
-        encoder_inputs, decoder_inputs = super().pre_transformer(mlvl_feats, batch_data_samples)
-        shapes = [tuple(feat.shape[-2:]) for feat in mlvl_feats]
-        encoder_inputs['spatial_shapes'] = decoder_inputs['spatial_shapes'] = shapes
-        return encoder_inputs, decoder_inputs
+        shapes, device = [tuple(feat.shape[-2:]) for feat in mlvl_feats], mlvl_feats[0].device
+        padding = image_padding(
+            [sample.img_shape for sample in batch_data_samples],
+            batch_data_samples[0].batch_input_shape,
+            shapes,
+            device,
+        )
+        positions = [
+            self.positional_encoding(mask, input=feat).flatten(2).transpose(1, 2) + embedding
+            for mask, feat, embedding in zip(
+                padding.masks, mlvl_feats, self.level_embed, strict=True
+            )
+        ]
+        is_padded = padding.masks[0] is not None
+        mask = torch.cat([m.flatten(1) for m in padding.masks], dim=1) if is_padded else None
+        levels = dict(
+            spatial_shapes=shapes,
+            level_start_index=token_grid(shapes, device).starts,
+            valid_ratios=padding.valid_ratios,
+        )
+        encoder_inputs = dict(
+            feat=torch.cat([feat.flatten(2).transpose(1, 2) for feat in mlvl_feats], dim=1),
+            feat_mask=mask,
+            feat_pos=torch.cat(positions, dim=1),
+        )
+        return encoder_inputs | levels, dict(memory_mask=mask) | levels
 
     def forward_encoder(
         self,
@@ -305,13 +332,14 @@ class DINOR1(PromptSource, GroundingDINO):
         """
         self.step_report = StepReport(self, batch_data_samples)
         with self.step_report.explaining(batch_inputs):
+            boxes = BatchBoxes.read(batch_data_samples)  # waits: before the device is given work
             feats = self.extract_feat(batch_inputs)
             encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
             draw = self.prompt_sampler.across_ranks if self.gather_prompts else self.prompt_sampler
-            choice = draw(batch_data_samples)  # once: the reference model gets the same
+            choice = draw(boxes)  # once: the reference model gets the same
             self._check_labels(choice)
             prompts = self.training_prompts(encoder_inputs, choice)
-            targets = prompted_boxes_only(batch_data_samples, choice)
+            targets = prompted_boxes_only(batch_data_samples, boxes, choice)
             head_inputs = self.run_transformer(encoder_inputs, decoder_inputs, prompts, targets)
             reference_logits = None
             if self.bbox_head.needs_reference:
@@ -319,7 +347,7 @@ class DINOR1(PromptSource, GroundingDINO):
                 reference_logits = self.reference_model.objectness_logits(
                     batch_inputs,
                     batch_data_samples,
-                    choice if shared else draw(batch_data_samples),
+                    choice if shared else draw(boxes),
                     head_inputs['selection'].indices,
                 )
             losses = self.bbox_head.loss(
@@ -329,19 +357,15 @@ class DINOR1(PromptSource, GroundingDINO):
                 batch_data_samples=targets,
             )
             if self.text_alignment is not None:
-                losses |= self.text_alignment_loss(encoder_inputs, batch_data_samples)
+                losses |= self.text_alignment_loss(encoder_inputs, boxes)
             check_finite(losses, batch_data_samples)
         return losses
 
-    def text_alignment_loss(
-        self, encoder_inputs: dict, batch_data_samples: SampleList
-    ) -> dict[str, Tensor]:
+    def text_alignment_loss(self, encoder_inputs: dict, boxes: BatchBoxes) -> dict[str, Tensor]:
         """Contrast of all the batch's boxes, not only those drawn, with their class names."""
-        boxes = carried_exemplars(batch_data_samples, 'gt_instances')
-        if len(boxes) == 0:
-            boxes = ExemplarChoice.placeholder(boxes.boxes)
-        prompts = self.encode_exemplars(encoder_inputs, boxes)
-        return self.text_alignment(prompts, boxes.labels, self.text_feat_map)
+        everything = boxes.all_chosen()
+        prompts = self.encode_exemplars(encoder_inputs, everything)
+        return self.text_alignment(prompts, everything.labels, self.text_feat_map)
 
     def _check_labels(self, choice: ExemplarChoice) -> None:
         highest, num_classes = int(choice.labels.max()), self.bbox_head.num_classes
@@ -378,7 +402,7 @@ class DINOR1(PromptSource, GroundingDINO):
                     outputs['references'],
                     outputs['memory_text'],
                     outputs['text_token_mask'],
-                    chunk.labels,
+                    chunk,
                     batch_data_samples,
                     rescale,
                 )

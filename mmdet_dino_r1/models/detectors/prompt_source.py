@@ -11,8 +11,9 @@ import torch
 from mmdet.structures import SampleList
 from torch import Tensor
 
-from ...structures import ExemplarChoice, PromptBank, VisualPrompts
-from ..task_modules import normalised_boxes
+from ...structures import PromptBank, VisualPrompts
+from ...structures.device_copy import to_device
+from ..task_modules import BatchBoxes
 
 
 class PromptSource:
@@ -63,8 +64,9 @@ class PromptSource:
         """
         data = self.data_preprocessor(data, False)
         samples = data['data_samples']
+        # waits for the labels: before the device is given work
+        choice = BatchBoxes.read(samples, 'prompt_instances').all_chosen()
         encoder_inputs, _ = self.pre_transformer(self.extract_feat(data['inputs']), samples)
-        choice = carried_exemplars(samples)
         return self.encode_exemplars(encoder_inputs, choice), choice.labels
 
     def prompts_for(self, encoder_inputs: dict, batch_data_samples: SampleList) -> VisualPrompts:
@@ -80,23 +82,11 @@ class PromptSource:
             return self._prompts_from_banks(encoder_inputs['feat'], batch_data_samples)
         if not all(carried):
             raise RuntimeError('Some images of the batch carry prompt_instances, others do not.')
-        choice = carried_exemplars(batch_data_samples)
-        if len(choice) == 0:
-            nothing = encoder_inputs['feat'].new_zeros(0, self.embed_dims)
-            no_labels = choice.labels.to(nothing.device)
-            return VisualPrompts.padded(
-                [nothing] * len(batch_data_samples), [no_labels] * len(batch_data_samples)
-            )
-        embeddings = self.encode_exemplars(encoder_inputs, choice)
-        per_image, labels_per_image = [], []
-        for image in range(len(batch_data_samples)):
-            mine = choice.image_index == image
-            labels = choice.labels[mine]
-            classes = labels.unique()
-            member = (labels == classes[:, None]).to(embeddings)  # (classes, boxes)
-            per_image.append(member @ embeddings[mine] / member.sum(dim=1, keepdim=True))
-            labels_per_image.append(classes.to(embeddings.device))
-        return VisualPrompts.padded(per_image, labels_per_image)
+        boxes = BatchBoxes.read(batch_data_samples, 'prompt_instances')
+        embeddings = self.encode_exemplars(encoder_inputs, boxes.all_chosen())
+        labels, image_index, batch_size = boxes.candidates
+        # the placeholder, where no image has a box, stands for nothing
+        return VisualPrompts.averaged(embeddings[: len(labels)], labels, image_index, batch_size)
 
     def _prompts_from_banks(self, like: Tensor, batch_data_samples: SampleList) -> VisualPrompts:
         """Each image's bank, in the type and on the device of ``like``."""
@@ -107,24 +97,14 @@ class PromptSource:
                 'No visual prompts: add PromptBankHook to default_hooks, call '
                 'set_prompt_bank(...), or give every data sample prompt_instances.'
             )
-        banks = {
-            name: (bank.embeddings.to(like), bank.label_tensor.to(like.device))
-            for name, bank in self.prompt_banks.items()
-            if name in names
-        }
+        used = {name: bank for name, bank in self.prompt_banks.items() if name in names}
+        copied = iter(
+            to_device(
+                like.device,
+                *(part for b in used.values() for part in (b.embeddings.cpu(), b.label_tensor)),
+            )
+        )
+        banks = {name: (next(copied).to(like.dtype), next(copied)) for name in used}
         if len(banks) == 1:
             return VisualPrompts.shared(*banks[names[0]], len(names))
         return VisualPrompts.padded(*zip(*(banks[name] for name in names), strict=True))
-
-
-def carried_exemplars(
-    batch_data_samples: SampleList, instances: str = 'prompt_instances'
-) -> ExemplarChoice:
-    """All of the samples' own ``instances``, as a choice of exemplars."""
-    boxes = [normalised_boxes(sample, instances) for sample in batch_data_samples]
-    labels = [getattr(sample, instances).labels for sample in batch_data_samples]
-    return ExemplarChoice(
-        image_index=torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)]),
-        boxes=torch.cat(boxes),
-        labels=torch.cat(labels).cpu(),
-    )

@@ -4,7 +4,7 @@ from .contrastive_embed import PromptContrastiveEmbed
 from .denoising import DenoisingQueries
 from .fusion import PromptDecoder, PromptFusionEncoder
 from .query_selector import VisualGuidedQuerySelector
-from .token_grid import proposals, token_grid
+from .token_grid import image_padding, proposals, token_grid
 from .visual_prompt_encoder import VisualPromptEncoder
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     'PromptFusionEncoder',
     'VisualGuidedQuerySelector',
     'VisualPromptEncoder',
+    'image_padding',
     'proposals',
     'token_grid',
 ]

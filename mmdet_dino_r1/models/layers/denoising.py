@@ -13,6 +13,8 @@ from mmdet.models.layers import CdnQueryGenerator
 from mmdet.structures import SampleList
 from torch import Tensor
 
+from ...structures.device_copy import box_scales, to_device
+
 
 class DenoisingQueries(CdnQueryGenerator):
     """mmdet's ``CdnQueryGenerator``: the same queries for the same random numbers.
@@ -20,10 +22,9 @@ class DenoisingQueries(CdnQueryGenerator):
     Differs from the parent (``mmdet/models/layers/transformer/dino_layers.py``) in two ways. Of
     an image with more than ``num_dn_queries`` boxes a random selection of so many is denoised
     (ours); the parent makes two queries of each box at least, however many there are, and the
-    attention grows with their square. And how many boxes
-    each image has is taken from the samples, where it is known, and labels are replaced by a
-    mask, so that no step waits for the device (the parent reads sizes off tensors, twice for
-    each image, and asks which labels were chosen).
+    attention grows with their square. And no step waits for the device: how many boxes each image
+    has is taken from the samples, labels are replaced by a mask, and all places go in one copy
+    (the parent reads sizes off tensors, twice for each image, and asks which labels were chosen).
     """
 
     def __call__(self, batch_data_samples: SampleList) -> tuple[Tensor, Tensor, Tensor, dict]:
@@ -39,24 +40,33 @@ class DenoisingQueries(CdnQueryGenerator):
             where hidden, and the layout: ``num_denoising_queries``, ``num_denoising_groups`` and
             ``denoised``, for each image which of its boxes, ascending, on the CPU.
         """
-        boxes, labels, denoised = [], [], []
-        for sample in batch_data_samples:
-            instances = sample.gt_instances
-            denoised.append(self._select(len(instances)))
-            if len(denoised[-1]) < len(instances):
-                instances = instances[denoised[-1].to(instances.labels.device)]
-            height, width = sample.img_shape[:2]
-            scale = instances.bboxes.new_tensor([width, height, width, height])
-            boxes.append(instances.bboxes / scale)
-            labels.append(instances.labels)
-        counts = [len(of_image) for of_image in boxes]
+        instances = [sample.gt_instances for sample in batch_data_samples]
+        labels = torch.cat([of_image.labels for of_image in instances])
+        scales = box_scales([sample.img_shape for sample in batch_data_samples], labels.device)
+        boxes = torch.cat([i.bboxes / scale for i, scale in zip(instances, scales, strict=True)])
+
+        denoised = [self._select(len(of_image)) for of_image in instances]
+        counts = [len(of_image) for of_image in denoised]
         num_groups = self.get_num_groups(max(counts))
-        content = self.generate_dn_label_query(torch.cat(labels), num_groups)
-        noisy = self.generate_dn_bbox_query(torch.cat(boxes), num_groups)
-        content, noisy = (self._lay_out(rows, counts, num_groups) for rows in (content, noisy))
+        first = torch.tensor([0, *(len(of_image) for of_image in instances[:-1])]).cumsum(0)
+        chosen = torch.cat([index + i for index, i in zip(denoised, first, strict=True)])
+        places = _places(counts, num_groups)
+        chosen, places = to_device(labels.device, chosen, places)
+        if len(chosen) < len(labels):
+            boxes, labels = boxes[chosen], labels[chosen]
+
+        content = self.generate_dn_label_query(labels, num_groups)
+        noisy = self.generate_dn_bbox_query(boxes, num_groups)
+        num_denoising = 2 * max(counts) * num_groups
+        content, noisy = (
+            rows.new_zeros(len(counts) * num_denoising, rows.shape[-1])
+            .index_copy(0, places, rows)
+            .unflatten(0, (len(counts), -1))
+            for rows in (content, noisy)
+        )
         mask = self.generate_dn_mask(max(counts), num_groups, device=content.device)
         layout = dict(
-            num_denoising_queries=2 * max(counts) * num_groups,
+            num_denoising_queries=num_denoising,
             num_denoising_groups=num_groups,
             denoised=denoised,
         )
@@ -83,15 +93,38 @@ class DenoisingQueries(CdnQueryGenerator):
         others = torch.randint_like(labels, self.num_classes)
         return self.label_embedding(torch.where(replaced, others, labels))
 
-    @staticmethod
-    def _lay_out(rows: Tensor, counts: Sequence[int], num_groups: int) -> Tensor:
-        """(2 * num_groups * all_gts, c), copy after copy -> (bs, num_denoising, c), zero-padded."""
-        bs, most = len(counts), max(counts)
-        per_image = torch.tensor(counts)
-        image = torch.arange(bs).repeat_interleave(per_image)  # (all_gts,)
-        slot = torch.arange(len(image)) - (per_image.cumsum(0) - per_image)[image]
-        slot = slot + most * torch.arange(2 * num_groups)[:, None]  # (2 * num_groups, all_gts)
-        where = (image.repeat(2 * num_groups).to(rows.device), slot.flatten().to(rows.device))
-        laid_out = rows.new_zeros(bs, 2 * most * num_groups, rows.shape[-1])
-        laid_out[where] = rows
-        return laid_out
+    def generate_dn_mask(
+        self, max_num_target: int, num_groups: int, device: torch.device
+    ) -> Tensor:
+        """The parent's, which writes to it group by group, at once.
+
+        Args:
+            max_num_target: most_gts.
+            num_groups: of denoising queries.
+            device: where the mask is wanted.
+
+        Returns:
+            (num_denoising + num_queries, the same) bool: no query sees a denoising query of
+            another group; those that are matched, which come last, are the last group.
+        """
+        in_group = 2 * max_num_target
+        query = torch.arange(in_group * num_groups + self.num_matching_queries, device=device)
+        group = (query // max(in_group, 1)).clamp(max=num_groups if in_group else 0)
+        return (group[:, None] != group) & (query < in_group * num_groups)
+
+
+def _places(counts: Sequence[int], num_groups: int) -> Tensor:
+    """Where each denoising query stands in (bs * num_denoising), flat.
+
+    Args:
+        counts: boxes of each image that are denoised.
+        num_groups: of denoising queries.
+
+    Returns:
+        (2 * num_groups * all_gts,) long, copy after copy of the batch's boxes; on the CPU.
+    """
+    per_image, most = torch.tensor(counts), max(counts)
+    image = torch.arange(len(counts)).repeat_interleave(per_image)  # (all_gts,)
+    slot = torch.arange(len(image)) - (per_image.cumsum(0) - per_image)[image]
+    copies = torch.arange(2 * num_groups)[:, None]
+    return (2 * num_groups * most * image + slot + most * copies).flatten()

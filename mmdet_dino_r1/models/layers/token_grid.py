@@ -1,9 +1,10 @@
-"""Where the image tokens lie: constants of the feature maps' sizes, made once for each size.
+"""Where the image tokens lie: constants of sizes, made once for each.
 
 Shapes: bs, num_levels, num_points (sum of H*W over levels).
 
-Equal to mmdet's ``get_encoder_reference_points`` and ``gen_encoder_output_proposals``, which make
-them anew in every step and, on CUDA, wait for the device at each level.
+Equal to mmdet's ``get_encoder_reference_points``, ``gen_encoder_output_proposals`` and what its
+``pre_transformer`` makes of the images' sizes. mmdet makes them anew in every step and, on CUDA,
+waits for the device at each level.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from ...structures.device_copy import to_device
 
 
 class TokenGrid(NamedTuple):
@@ -24,12 +28,14 @@ class TokenGrid(NamedTuple):
         level: (num_points,) long, the token's level.
         sizes: (num_levels, 2) float (w, h) of each level.
         shapes: (num_levels, 2) long (h, w), as mmcv's CUDA operator wants them.
+        starts: (num_levels,) long, first token of each level, likewise.
     """
 
     cells: Tensor
     level: Tensor
     sizes: Tensor
     shapes: Tensor
+    starts: Tensor
 
 
 def token_grid(spatial_shapes: Sequence[tuple[int, int]], device: torch.device) -> TokenGrid:
@@ -53,8 +59,76 @@ def _token_grid(shapes: tuple[tuple[int, int], ...], device: torch.device) -> To
         cells.append(torch.stack([x.flatten(), y.flatten()], dim=1) + 0.5)
         level.append(torch.full((height * width,), index))
     sizes = torch.tensor(shapes)
-    grid = (torch.cat(cells), torch.cat(level), sizes.flip(1).float(), sizes)
-    return TokenGrid(*(part.to(device) for part in grid))
+    tokens = sizes.prod(dim=1)
+    grid = (
+        torch.cat(cells),
+        torch.cat(level),
+        sizes.flip(1).float(),
+        sizes,
+        tokens.cumsum(0) - tokens,
+    )
+    return TokenGrid(*to_device(device, *grid))
+
+
+class ImagePadding(NamedTuple):
+    """Which part of each level is image, in a batch of images padded to one size.
+
+    Attributes:
+        masks: (bs, h, w) bool of each level, True at padding; None for each without any.
+        valid_ratios: (bs, num_levels, 2) float, valid share of (w, h).
+    """
+
+    masks: tuple[Tensor | None, ...]
+    valid_ratios: Tensor
+
+
+def image_padding(
+    img_shapes: Sequence[Sequence[int]],
+    input_shape: Sequence[int],
+    spatial_shapes: Sequence[tuple[int, int]],
+    device: torch.device,
+) -> ImagePadding:
+    """The padding of a batch; remembered, so not to be written to.
+
+    Args:
+        img_shapes: (h, w) of each image.
+        input_shape: (h, w) that they are padded to.
+        spatial_shapes: (h, w) of each level.
+        device: where it is wanted.
+    """
+    images = tuple((height, width) for height, width, *_ in img_shapes)
+    return _image_padding(images, tuple(input_shape), tuple(spatial_shapes), device)
+
+
+# a step and its reference model ask for the same; masks are larger than grids, so few are kept
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _image_padding(
+    images: tuple, input_shape: tuple, shapes: tuple, device: torch.device
+) -> ImagePadding:
+    rows, columns = (
+        [_hidden(of_images, padded_to, length) for length in lengths]
+        for of_images, padded_to, lengths in zip(
+            zip(*images, strict=True), input_shape, zip(*shapes, strict=True), strict=True
+        )
+    )
+    valid = [
+        torch.stack([(~of_level).sum(dim=1) / of_level.shape[1] for of_level in pair], dim=1)
+        for pair in zip(columns, rows, strict=True)
+    ]
+    valid_ratios = torch.stack(valid, dim=1)
+    if all(image == input_shape for image in images):
+        return ImagePadding((None,) * len(shapes), *to_device(device, valid_ratios))
+    valid_ratios, *hidden = to_device(device, valid_ratios, *rows, *columns)
+    pairs = zip(hidden[: len(shapes)], hidden[len(shapes) :], strict=True)
+    masks = (of_rows[:, :, None] | of_columns[:, None] for of_rows, of_columns in pairs)
+    return ImagePadding(tuple(masks), valid_ratios)
+
+
+def _hidden(of_images: Sequence[int], padded_to: int, length: int) -> Tensor:
+    """(bs, length) bool: which rows (or columns) of a level are padding, as mmdet rounds it."""
+    padding = torch.arange(padded_to) >= torch.tensor(of_images)[:, None]
+    return F.interpolate(padding[:, None].float(), size=length)[:, 0].bool()
 
 
 def reference_points(grid: TokenGrid, valid_ratios: Tensor) -> Tensor:

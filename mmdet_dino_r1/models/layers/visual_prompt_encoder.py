@@ -15,6 +15,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ...structures.device_copy import to_device
 from .attention import attend_to_self_only
 from .deformable_attention import LevelwiseDeformableAttention
 
@@ -130,7 +131,7 @@ class VisualPromptEncoder(BaseModule):
         # lay the boxes out as (bs, most boxes of an image): slot = rank within its image
         in_image = image_index[:, None] == torch.arange(bs)
         slot = in_image.long().cumsum(0).gather(1, image_index[:, None])[:, 0] - 1
-        where = (image_index.to(feat.device), slot.to(feat.device))
+        where = tuple(to_device(feat.device, image_index, slot))
         grid = boxes.new_full((bs, int(slot.max()) + 1, 4), 0.5)
         grid[where] = boxes
 

@@ -1,6 +1,7 @@
 """Losses that mmdet does not have."""
 
 from .finite import StepReport, check_finite
+from .giou_loss import PromptGIoULoss
 from .grqo_loss import GRQOLoss, group_advantage, mute_last, objectness_kl
 from .prompt_text_loss import (
     FrozenProjection,
@@ -12,6 +13,7 @@ from .prompt_text_loss import (
 __all__ = [
     'FrozenProjection',
     'GRQOLoss',
+    'PromptGIoULoss',
     'PromptTextContrastiveLoss',
     'StepReport',
     'check_finite',

@@ -37,8 +37,8 @@ def check_finite(losses: dict[str, Tensor], batch_data_samples: SampleList) -> N
     """
     optimised = {name: value.detach() for name, value in losses.items() if 'loss' in name}
     boxes = torch.cat([sample.gt_instances.bboxes for sample in batch_data_samples])
-    flags = [~value.isfinite().all() for value in optimised.values()]
-    *flags, inverted = torch.stack([*flags, _broken(boxes).any()]).tolist()
+    inverted = torch.where(_broken(boxes).any(), torch.nan, 0.0)
+    *flags, inverted = (~torch.stack([*optimised.values(), inverted]).isfinite()).tolist()
     bad = [name for name, is_bad in zip(optimised, flags, strict=True) if is_bad]
     if bad:
         raise FloatingPointError(f'Not finite: {_some(bad)}.')

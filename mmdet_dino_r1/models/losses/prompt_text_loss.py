@@ -17,6 +17,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ...structures import load_text_embeddings
+from ...structures.device_copy import to_device
 
 
 def mean_per_class(prompts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,7 +31,8 @@ def mean_per_class(prompts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         (num_classes, dim) means and (num_classes,) labels, ascending, on the CPU.
     """
     classes = labels[labels >= 0].unique()
-    member = (labels == classes[:, None]).to(prompts)  # (num_classes, num_boxes)
+    (member,) = to_device(prompts.device, labels == classes[:, None])  # (num_classes, num_boxes)
+    member = member.to(prompts.dtype)
     return member @ prompts / member.sum(dim=1, keepdim=True), classes
 
 
@@ -175,7 +177,7 @@ class PromptTextContrastiveLoss(nn.Module):
                 loss, accuracy = (prompts.float().sum() + scale) * 0, scale.new_ones(())
             else:
                 with torch.no_grad():
-                    texts = projection(self._texts[classes].to(means.device))
+                    texts = projection(*to_device(means.device, self._texts[classes]))
                 loss = prompt_text_contrast(means, texts, scale)
                 accuracy = _share_nearest_to_own(means.detach(), texts)
         return dict(

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from mmdet.models.task_modules.assigners import BinaryFocalLossCost, HungarianAssigner
+from mmdet.models.task_modules.assigners import HungarianAssigner
 from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from ...structures.device_copy import box_scales
 
 
 class Matches(NamedTuple):
@@ -33,27 +35,6 @@ class Matches(NamedTuple):
     image: Tensor
     query: Tensor
     gt: Tensor
-
-
-@TASK_UTILS.register_module()
-class PromptFocalLossCost(BinaryFocalLossCost):
-    """mmdet's ``BinaryFocalLossCost`` where no prompt is padding.
-
-    The parent finds the tokens that count with ``nonzero``, a wait for the device for each
-    image. In training all images share all prompts, so all count.
-    """
-
-    def __call__(
-        self, pred_instances: InstanceData, gt_instances: InstanceData, **kwargs
-    ) -> Tensor:
-        """(num_preds, num_gts) cost from ``scores`` (logits) and ``positive_maps``.
-
-        Args:
-            pred_instances: ``scores`` (num_preds, num_prompts).
-            gt_instances: ``positive_maps`` (num_gts, num_prompts).
-            **kwargs: the parent's, without effect.
-        """
-        return self._focal_loss_cost(pred_instances.scores, gt_instances.positive_maps)
 
 
 @TASK_UTILS.register_module()
@@ -88,13 +69,15 @@ class BatchedHungarianAssigner(HungarianAssigner):
         """
         num_layers, _, num_queries, _ = logits.shape
         costs = []
-        for image, (gts, (height, width)) in enumerate(zip(gt_instances, img_shapes, strict=True)):
-            scale = boxes.new_tensor([width, height, width, height])
+        scales = box_scales(img_shapes, boxes.device)
+        for image, (gts, img_shape, scale) in enumerate(
+            zip(gt_instances, img_shapes, scales, strict=True)
+        ):
             predictions = InstanceData(
                 scores=logits[:, image].flatten(0, 1),
                 bboxes=bbox_cxcywh_to_xyxy(boxes[:, image].flatten(0, 1)) * scale,
             )
-            meta = dict(img_shape=(height, width))
+            meta = dict(img_shape=tuple(img_shape), scale=scale)
             # an image without boxes has an empty cost; not every match cost of mmdet bears one
             cost = logits.new_zeros(num_layers * num_queries, len(gts))
             for match_cost in self.match_costs if len(gts) else ():

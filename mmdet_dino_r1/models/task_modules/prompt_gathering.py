@@ -90,7 +90,7 @@ def gather_embeddings(embeddings: Tensor, choice: ExemplarChoice) -> Tensor:
     # without exemplars of its own the rank's one row is cut off, and still gets a gradient, of 0
     own_rows = embeddings[: len(choice.own)]
     rows = embeddings.new_zeros(len(choice), embeddings.shape[-1])
-    rows = rows.index_copy(0, choice.own.to(rows.device), own_rows)
+    rows = rows.index_copy(0, choice.on_device.own, own_rows)
     return SumOverRanks.apply(rows)
 
 

@@ -1,6 +1,7 @@
 """The only place that draws exemplars in training.
 
-Shapes: num_boxes (ground truth of the batch), num_exemplars, bs.
+Shapes: num_boxes (of all images of the batch), num_exemplars, bs.
+Boxes of a choice are normalised (cx, cy, w, h).
 """
 
 from __future__ import annotations
@@ -14,7 +15,40 @@ from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from torch import Tensor
 
 from ...structures import ExemplarChoice
+from ...structures.device_copy import box_scales, to_device
 from .prompt_gathering import Candidates, gather_candidates
+
+
+class BatchBoxes(NamedTuple):
+    """The boxes of a batch, image by image, and what the CPU must know of them.
+
+    Attributes:
+        boxes: (num_boxes, 4) normalised (cx, cy, w, h), on the samples' device.
+        candidates: their labels and images.
+    """
+
+    boxes: Tensor
+    candidates: Candidates
+
+    @classmethod
+    def read(cls, batch_data_samples: SampleList, instances: str = 'gt_instances') -> BatchBoxes:
+        """Ask the device for the labels: the only wait in what a step sets up.
+
+        Args:
+            batch_data_samples: with ``bboxes`` (x1, y1, x2, y2) in pixels of the network input
+                and ``labels``.
+            instances: name of the instances that carry them.
+        """
+        labels = [getattr(sample, instances).labels for sample in batch_data_samples]
+        image_index = [torch.full((len(of_image),), i) for i, of_image in enumerate(labels)]
+        candidates = Candidates(torch.cat(labels).cpu(), torch.cat(image_index), len(labels))
+        return cls(normalised_boxes(batch_data_samples, instances), candidates)
+
+    def all_chosen(self) -> ExemplarChoice:
+        """Every box as an exemplar, the placeholder where there is none."""
+        if len(self.boxes) == 0:
+            return ExemplarChoice.placeholder(self.boxes)
+        return ExemplarChoice(self.candidates.image_index, self.boxes, self.candidates.labels)
 
 
 class Draw(NamedTuple):
@@ -72,40 +106,39 @@ class InBatchPromptSampler:
         self.prefer_other_image = prefer_other_image
         self.max_prompts = max_prompts
 
-    def __call__(self, batch_data_samples: SampleList) -> ExemplarChoice:
+    def __call__(self, batch_boxes: BatchBoxes) -> ExemplarChoice:
         """Draw, with PyTorch's global CPU generator.
 
         Args:
-            batch_data_samples: with ``gt_instances.bboxes`` (x1, y1, x2, y2) in pixels of the
-                network input and ``gt_instances.labels``.
+            batch_boxes: the ground truth.
 
         Returns:
             The exemplars of each class, or the placeholder where the batch has no box.
         """
-        boxes, candidates = _candidates_of(batch_data_samples)
+        boxes, candidates = batch_boxes
         if len(boxes) == 0:
             return ExemplarChoice.placeholder(boxes)
         drawn = self.draw(candidates)
         return ExemplarChoice(
             image_index=candidates.image_index[drawn.index],
-            boxes=boxes[drawn.index.to(boxes.device)],
+            boxes=_at(boxes, drawn.index),
             labels=candidates.labels[drawn.index],
             serves=drawn.serves,
             drops_classes=drawn.drops_classes,
         )
 
-    def across_ranks(self, batch_data_samples: SampleList) -> ExemplarChoice:
+    def across_ranks(self, batch_boxes: BatchBoxes) -> ExemplarChoice:
         """Draw from the batches of all ranks as if they were one, the same on every rank.
 
         Every box of a class is equally likely, whatever its rank. All ranks must call it.
 
         Args:
-            batch_data_samples: this rank's, as in :meth:`__call__`.
+            batch_boxes: this rank's ground truth.
 
         Returns:
             The exemplars of all ranks, or the placeholder where no rank has a box.
         """
-        boxes, candidates = _candidates_of(batch_data_samples)
+        boxes, candidates = batch_boxes
         joint = gather_candidates(candidates)
         everything = joint.candidates
         if len(everything.labels) == 0:
@@ -115,7 +148,7 @@ class InBatchPromptSampler:
         own = ((index >= 0) & (index < len(boxes))).nonzero()[:, 0]
         if len(own) > 0:
             image_index = candidates.image_index[index[own]]
-            own_boxes = boxes[index[own].to(boxes.device)]
+            own_boxes = _at(boxes, index[own])
         else:
             nothing = ExemplarChoice.placeholder(boxes)
             image_index, own_boxes = nothing.image_index, nothing.boxes
@@ -166,11 +199,14 @@ class InBatchPromptSampler:
         return Draw(order[used], serves[used], drops_classes)
 
 
-def prompted_boxes_only(batch_data_samples: SampleList, choice: ExemplarChoice) -> SampleList:
+def prompted_boxes_only(
+    batch_data_samples: SampleList, batch_boxes: BatchBoxes, choice: ExemplarChoice
+) -> SampleList:
     """The ground truth that matching and denoising may use: boxes whose class has a prompt.
 
     Args:
         batch_data_samples: left as they are.
+        batch_boxes: their ground truth.
         choice: the step's exemplars.
 
     Returns:
@@ -178,31 +214,34 @@ def prompted_boxes_only(batch_data_samples: SampleList, choice: ExemplarChoice) 
     """
     if not choice.drops_classes:
         return batch_data_samples
-    kept = []
-    for sample in batch_data_samples:
-        instances = sample.gt_instances
-        has_prompt = torch.isin(instances.labels, choice.labels.to(instances.labels.device))
-        kept.append(sample.new())
-        kept[-1].gt_instances = instances[has_prompt]
-    return kept
+    labels, image_index, _ = batch_boxes.candidates
+    has_prompt = torch.isin(labels, choice.labels)
+    kept = [
+        has_prompt[image_index == image].nonzero()[:, 0] for image in range(len(batch_data_samples))
+    ]
+    samples = []
+    for sample, of_image in zip(
+        batch_data_samples, to_device(batch_boxes.boxes.device, *kept), strict=True
+    ):
+        samples.append(sample.new())
+        samples[-1].gt_instances = sample.gt_instances[of_image]
+    return samples
 
 
-def normalised_boxes(sample, instances: str = 'gt_instances') -> Tensor:
-    """(n, 4) pixel (x1, y1, x2, y2) of a data sample -> normalised (cx, cy, w, h).
+def normalised_boxes(batch_data_samples: SampleList, instances: str = 'gt_instances') -> Tensor:
+    """(num_boxes, 4) pixel (x1, y1, x2, y2) of data samples -> normalised (cx, cy, w, h).
 
     Args:
-        sample: ``DetDataSample`` whose ``img_shape`` is the unpadded input's (h, w).
+        batch_data_samples: their ``img_shape`` is the unpadded input's (h, w).
         instances: name of the instances that carry ``bboxes``.
     """
-    boxes = getattr(sample, instances).bboxes
-    height, width = sample.img_shape[:2]
-    return bbox_xyxy_to_cxcywh(boxes / boxes.new_tensor([width, height, width, height]))
+    boxes = [getattr(sample, instances).bboxes for sample in batch_data_samples]
+    scales = box_scales([sample.img_shape for sample in batch_data_samples], boxes[0].device)
+    return bbox_xyxy_to_cxcywh(
+        torch.cat([of_image / scale for of_image, scale in zip(boxes, scales, strict=True)])
+    )
 
 
-def _candidates_of(batch_data_samples: SampleList) -> tuple[Tensor, Candidates]:
-    """All boxes of a batch, (num_boxes, 4) normalised, and what is drawn by."""
-    boxes = [normalised_boxes(sample) for sample in batch_data_samples]
-    # the one wait for the device in this step's set-up: which classes there are
-    labels = torch.cat([sample.gt_instances.labels for sample in batch_data_samples]).cpu()
-    image_index = torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)])
-    return torch.cat(boxes), Candidates(labels, image_index, len(boxes))
+def _at(boxes: Tensor, index: Tensor) -> Tensor:
+    """Some of the boxes, by positions on the CPU."""
+    return boxes[to_device(boxes.device, index)[0]]

@@ -49,6 +49,8 @@ def test_every_stage_agrees(published_width, num_prompts):
 
     their_feats = theirs.extract_feat(images)
     their_inputs, _ = theirs.pre_transformer(their_feats, samples)
+    for name in ('feat', 'feat_mask', 'feat_pos', 'level_start_index', 'valid_ratios'):
+        assert torch.equal(encoder_inputs[name], their_inputs[name]), name
     their_memory = theirs.forward_encoder(**their_inputs, text_dict=text)
     their_selection, _ = theirs.pre_decoder(**their_memory, batch_data_samples=samples)
     their_outputs = theirs.forward_transformer(their_feats, text, samples)
@@ -73,7 +75,7 @@ def test_every_stage_agrees(published_width, num_prompts):
         our_outputs['references'],
         our_outputs['memory_text'],
         our_outputs['text_token_mask'],
-        prompts.labels,
+        prompts,
         samples,
         rescale=False,
     )

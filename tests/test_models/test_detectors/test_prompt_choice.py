@@ -6,6 +6,8 @@ import pytest
 import torch
 from conftest import build_tiny, make_batch, without_dropout
 
+from mmdet_dino_r1.models.task_modules import BatchBoxes
+
 # class 1 on both images, class 2 on the first alone
 BATCH = [
     ([[4, 4, 24, 30], [30, 20, 60, 50], [10, 36, 26, 60]], [1, 2, 1]),
@@ -116,7 +118,7 @@ def test_boxes_of_dropped_classes_are_neither_matched_nor_denoised():
     """As if the data had no such boxes."""
     model = tiny(dict(kl_weight=0), max_prompts=1)
     images, samples = make_batch(BATCH)
-    draws = (model.prompt_sampler(samples) for _ in range(100))
+    draws = (model.prompt_sampler(BatchBoxes.read(samples)) for _ in range(100))
     choice = next(choice for choice in draws if choice.labels.tolist() == [1])
     assert choice.drops_classes
     model.prompt_sampler = lambda _: choice

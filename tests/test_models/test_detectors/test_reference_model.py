@@ -6,6 +6,8 @@ import pytest
 import torch
 from conftest import TWO_IMAGES, build_tiny, make_batch, without_dropout
 
+from mmdet_dino_r1.models.task_modules import BatchBoxes
+
 
 def test_equals_the_policy_right_after_refresh():
     model = build_tiny(dict()).eval()
@@ -59,7 +61,7 @@ def test_objectness_at_some_tokens_is_that_of_the_whole_path():
     model = build_tiny(dict()).eval()
     images, samples = make_batch(TWO_IMAGES)
     samples[1].set_metainfo(dict(img_shape=(64, 40)))  # with padding
-    choice = model.prompt_sampler(samples)
+    choice = model.prompt_sampler(BatchBoxes.read(samples))
     encoder_inputs, _ = model.pre_transformer(model.extract_feat(images), samples)
     prompts = model.training_prompts(encoder_inputs, choice).as_text_dict()
     encoded = model.forward_encoder(**encoder_inputs, text_dict=prompts)
@@ -82,7 +84,7 @@ def test_the_loss_may_keep_what_the_reference_returns():
     model = build_tiny(dict())
     model.reference_model.refresh(model)
     images, samples = make_batch(TWO_IMAGES)
-    choice = model.prompt_sampler(samples)
+    choice = model.prompt_sampler(BatchBoxes.read(samples))
     indices = torch.zeros(2, 3, dtype=torch.long)
     logits = model.reference_model.objectness_logits(images, samples, choice, indices)
     assert logits.shape == (2, 3) and not logits.is_inference() and not logits.requires_grad

@@ -2,6 +2,7 @@
 
 import torch
 from mmdet.models.task_modules.assigners import HungarianAssigner
+from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.structures import InstanceData
 
@@ -9,10 +10,14 @@ from mmdet_dino_r1.models.task_modules import BatchedHungarianAssigner, BestMatc
 
 COSTS = [
     dict(type='PromptFocalLossCost', weight=2.0),
+    dict(type='PromptBBoxL1Cost', weight=5.0, box_format='xywh'),
+    dict(type='PromptGIoUCost', weight=2.0),
+]
+MMDET_COSTS = [
+    dict(type='BinaryFocalLossCost', weight=2.0),
     dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
     dict(type='IoUCost', iou_mode='giou', weight=2.0),
 ]
-MMDET_COSTS = [dict(type='BinaryFocalLossCost', weight=2.0), *COSTS[1:]]
 SHAPES = [(64, 48), (50, 64), (64, 64)]
 
 
@@ -56,6 +61,27 @@ def test_same_matches_as_mmdet():
             ours = torch.zeros(8, dtype=torch.long)
             ours[matches.query[mine]] = matches.gt[mine] + 1
             assert torch.equal(ours, theirs)
+
+
+def test_costs_and_gradients_are_mmdets_to_the_digit():
+    """Boxes without area and boxes apart among them; our forms only copy less to the device."""
+    gts = ground_truth(6)
+    gts.bboxes[0, 2:] = gts.bboxes[0, :2]
+    boxes = torch.rand(9, 2) * 30
+    boxes = torch.cat([boxes, boxes + torch.rand(9, 2) * 30], dim=1)
+    boxes[0], boxes[1, 2:] = gts.bboxes[1], boxes[1, :2]
+    scores = torch.randn(9, 4)
+    meta = dict(img_shape=(64, 48), scale=torch.tensor([48.0, 64, 48, 64]))
+    for ours, theirs in zip(COSTS, MMDET_COSTS, strict=True):
+        results = []
+        for cfg in (ours, theirs):
+            inputs = dict(scores=scores, bboxes=boxes)
+            inputs = {name: value.clone().requires_grad_() for name, value in inputs.items()}
+            cost = TASK_UTILS.build(cfg)(InstanceData(**inputs), gts, img_meta=meta)
+            cost.square().sum().backward()
+            results.append([cost, *(value.grad for value in inputs.values())])
+        for mine, mmdets in zip(*results, strict=True):
+            assert (mine is None and mmdets is None) or torch.equal(mine, mmdets)
 
 
 def test_pairs_come_layer_by_layer_equally_many():

@@ -4,7 +4,11 @@ import pytest
 import torch
 from conftest import TWO_IMAGES, make_batch
 
-from mmdet_dino_r1.models.task_modules import InBatchPromptSampler, gather_embeddings
+from mmdet_dino_r1.models.task_modules import (
+    BatchBoxes,
+    InBatchPromptSampler,
+    gather_embeddings,
+)
 from mmdet_dino_r1.models.task_modules.prompt_gathering import (
     Candidates,
     SumOverRanks,
@@ -22,7 +26,7 @@ def ranks(monkeypatch):
     """A function that draws on several ranks, given their batches."""
 
     def draw(sampler, batches, seed):
-        batches = [make_batch(batch)[1] for batch in batches]
+        batches = [BatchBoxes.read(make_batch(batch)[1]) for batch in batches]
         given = []
 
         def everyone_gives(mine):

@@ -4,7 +4,11 @@ import pytest
 import torch
 from conftest import TWO_IMAGES, make_batch
 
-from mmdet_dino_r1.models.task_modules import InBatchPromptSampler, prompted_boxes_only
+from mmdet_dino_r1.models.task_modules import (
+    BatchBoxes,
+    InBatchPromptSampler,
+    prompted_boxes_only,
+)
 from mmdet_dino_r1.models.task_modules.prompt_gathering import Candidates
 
 
@@ -19,7 +23,7 @@ def candidates(*labels_of_images: list[int]) -> Candidates:
 
 def test_one_box_per_class_of_the_batch():
     _, samples = make_batch(TWO_IMAGES)
-    choice = InBatchPromptSampler()(samples)
+    choice = InBatchPromptSampler()(BatchBoxes.read(samples))
     assert choice.labels.tolist() == [2, 5, 7]
     assert choice.image_index.tolist() == [0, 0, 1]
     # (8, 8, 40, 40) of 64 x 64
@@ -30,7 +34,7 @@ def test_one_box_per_class_of_the_batch():
 def test_every_box_of_a_class_is_equally_likely():
     _, samples = make_batch([([[0, 0, 8, 8]] * 3, [1] * 3), ([[0, 0, 16, 16]], [1])])
     sampler = InBatchPromptSampler()
-    draws = torch.cat([sampler(samples).image_index for _ in range(800)])
+    draws = torch.cat([sampler(BatchBoxes.read(samples)).image_index for _ in range(800)])
     # a quarter from the second image; 4 standard deviations are 0.061
     assert abs(draws.float().mean().item() - 0.25) < 0.061
 
@@ -38,14 +42,14 @@ def test_every_box_of_a_class_is_equally_likely():
 def test_same_seed_same_choice():
     _, samples = make_batch(TWO_IMAGES)
     torch.manual_seed(3)
-    first = InBatchPromptSampler()(samples)
+    first = InBatchPromptSampler()(BatchBoxes.read(samples))
     torch.manual_seed(3)
-    assert torch.equal(first.boxes, InBatchPromptSampler()(samples).boxes)
+    assert torch.equal(first.boxes, InBatchPromptSampler()(BatchBoxes.read(samples)).boxes)
 
 
 def test_batch_without_boxes_gives_a_placeholder():
     _, samples = make_batch([([], []), ([], [])])
-    choice = InBatchPromptSampler()(samples)
+    choice = InBatchPromptSampler()(BatchBoxes.read(samples))
     assert choice.is_placeholder and len(choice) == 1
     assert choice.labels.tolist() == [-1]
     assert choice.boxes.tolist() == [[0.5, 0.5, 1.0, 1.0]]
@@ -81,7 +85,7 @@ def test_up_to_k_different_boxes_of_each_class():
 
 def test_choice_with_several_exemplars_has_their_boxes():
     _, samples = make_batch(TWO_IMAGES)
-    choice = InBatchPromptSampler(exemplars_per_class=2)(samples)
+    choice = InBatchPromptSampler(exemplars_per_class=2)(BatchBoxes.read(samples))
     assert choice.labels.tolist() == [2, 2, 5, 7] and choice.classes.tolist() == [2, 5, 7]
     assert choice.image_index.tolist() == [0, 0, 0, 1]
     # (4, 4, 24, 30) and (10, 36, 26, 60) of 64 x 64
@@ -153,15 +157,15 @@ def test_cap_keeps_random_classes_however_many_boxes_they_have():
 
 def test_cap_that_is_not_reached_drops_nothing():
     _, samples = make_batch(TWO_IMAGES)
-    choice = InBatchPromptSampler(max_prompts=3)(samples)
+    choice = InBatchPromptSampler(max_prompts=3)(BatchBoxes.read(samples))
     assert choice.labels.tolist() == [2, 5, 7] and not choice.drops_classes
-    assert prompted_boxes_only(samples, choice) is samples
+    assert prompted_boxes_only(samples, BatchBoxes.read(samples), choice) is samples
 
 
 def test_boxes_without_a_prompt_are_no_targets():
     _, samples = make_batch(TWO_IMAGES)
-    choice = InBatchPromptSampler(max_prompts=1)(samples)
-    kept = prompted_boxes_only(samples, choice)
+    choice = InBatchPromptSampler(max_prompts=1)(BatchBoxes.read(samples))
+    kept = prompted_boxes_only(samples, BatchBoxes.read(samples), choice)
     (label,) = choice.labels.tolist()
     expected = [[x for x in labels if x == label] for _, labels in TWO_IMAGES]
     assert [sample.gt_instances.labels.tolist() for sample in kept] == expected

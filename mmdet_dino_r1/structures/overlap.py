@@ -1,0 +1,36 @@
+"""Overlap of boxes, as mmdet computes it but without copies to the device.
+
+Shapes: n, m boxes; all are (x1, y1, x2, y2).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def generalised_iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
+    """GIoU of boxes that broadcast, (n, 4) or (n, 1, 4) with (m, 4).
+
+    mmdet's ``bbox_overlaps`` puts ``eps`` into a tensor of its own, which on CUDA waits for the
+    device in every call.
+
+    Args:
+        boxes: (..., 4).
+        others: (..., 4).
+        eps: lowest area that is divided by.
+
+    Returns:
+        (...) in (-1, 1].
+    """
+    areas = [(b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1]) for b in (boxes, others)]
+    low = torch.max(boxes[..., :2], others[..., :2])
+    high = torch.min(boxes[..., 2:], others[..., 2:])
+    sides = (high - low).clamp(min=0)
+    shared = sides[..., 0] * sides[..., 1]
+    union = (areas[0] + areas[1] - shared).clamp(min=eps)
+    low = torch.min(boxes[..., :2], others[..., :2])
+    high = torch.max(boxes[..., 2:], others[..., 2:])
+    sides = (high - low).clamp(min=0)
+    enclosing = (sides[..., 0] * sides[..., 1]).clamp(min=eps)
+    return shared / union - (enclosing - union) / enclosing
