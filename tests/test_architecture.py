@@ -11,7 +11,7 @@ NAME = PACKAGE.name
 # what each part may import of this package, itself aside
 MAY_IMPORT = {
     'structures': set(),
-    'models.backbones': set(),
+    'models.backbones': {'structures'},
     'models.layers': {'structures'},
     'models.losses': {'structures'},
     'models.task_modules': {'structures'},

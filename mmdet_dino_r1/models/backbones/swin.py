@@ -16,8 +16,10 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
-# mmdet's: low enough to hide, and finite
-HIDDEN = -100.0
+from ...structures.device_copy import to_device
+
+# Hides; mmdet's -100 leaves weights of e^-100, denormal numbers that slow a CPU down
+HIDDEN = -10_000.0
 
 
 @MODELS.register_module()
@@ -158,4 +160,4 @@ def shift_mask(rows: int, columns: int, size: int, shift: int, device: torch.dev
     part = strip(rows)[:, None, :, None] + 2 * strip(columns)[None, :, None, :]
     part = part.reshape(rows * columns, size * size)  # (num_windows, area), 0 to 3
     apart = part[:, :, None] != part[:, None]
-    return torch.where(apart, HIDDEN, 0.0).to(device)
+    return to_device(device, torch.where(apart, HIDDEN, 0.0))[0]
