@@ -155,17 +155,21 @@ def _gpu_tests(seconds: float, record: Record) -> str:
     except ImportError:
         return 'not run: pytest is not installed'
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(_GPU_TESTS)]
-    done = subprocess.run(
-        command,
-        cwd=_GPU_TESTS.parents[1],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=max(1.0, seconds - 2),
-    )
-    print(done.stdout, flush=True)
-    record.check(done.returncode == 0, 'the GPU tests failed')
-    return done.stdout.strip().rpartition('\n')[2]
+    log = record.path.with_name('pytest.log')
+    try:
+        with log.open('wb') as output:
+            status = subprocess.run(
+                command,
+                cwd=_GPU_TESTS.parents[1],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=max(1.0, seconds - 2),
+            ).returncode
+    finally:
+        told = log.read_text(errors='replace')
+        print(told, flush=True)
+    record.check(status == 0, 'the GPU tests failed')
+    return told.strip().rpartition('\n')[2]
 
 
 # ------------------------------------------------------------------------ steps

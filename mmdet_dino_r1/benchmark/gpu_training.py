@@ -27,7 +27,7 @@ from .stage_runner import Record
 CELLS = {'dino_r1': 'DINO-R1', 'vis_gdino': 'VIS-GDINO'}  # the first one's first run is killed
 SPLITS = ('base', 'novel')
 # What a run costs beside its steps: starting twice, drawing, checking, two tests, in seconds.
-OVERHEAD = 100.0
+OVERHEAD = 150.0
 CROWDED = 1.5  # how much slower a step may be while other runs use the card
 UNKNOWN_STEP = 0.6  # seconds, where no step was timed
 _TICK = 0.1

@@ -87,7 +87,7 @@ class Stage:
 
     Attributes:
         name: of the stage; its record is ``NAME.json``, its output ``NAME.log``.
-        command: gets ``--seconds S`` at its end, the time it has.
+        command: gets ``--until T`` at its end, in seconds of ``time.time()``.
         seconds: at most.
     """
 
@@ -130,7 +130,7 @@ def _run(
     record = folder / f'{stage.name}.json'
     with (folder / f'{stage.name}.log').open('wb') as log:
         process = subprocess.Popen(
-            [*stage.command, '--seconds', f'{limit:.0f}'],
+            [*stage.command, '--until', f'{time.time() + limit:.0f}'],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -32,7 +32,7 @@ def to_device(device: torch.device, *tensors: Tensor) -> list[Tensor]:
     if device.type == 'cpu' or not tensors:
         return list(tensors)
     packed = _pack(tensors)
-    if device.type in PINNED_FOR:
+    if device.type in PINNED_FOR and not torch.compiler.is_compiling():  # which knows no pinning
         packed = packed.pin_memory()
     return _unpack(packed.to(device, non_blocking=True), tensors)
 

@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     add('--tiny', action='store_true', help='the same with tiny models, also without a GPU')
     add('--stages', nargs='+', choices=STAGES, default=list(STAGES), help='default: all')
     add('--run', choices=STAGES, help=argparse.SUPPRESS)  # this stage alone, in this process
-    add('--seconds', type=float, help=argparse.SUPPRESS)  # that it has
+    add('--until', type=float, help=argparse.SUPPRESS)  # in seconds of time.time()
     return parser.parse_args(args)
 
 
@@ -50,7 +51,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
     if options.run:
-        run_stage(options.run, options.out, TINY if options.tiny else Sizes(), options.seconds)
+        sizes = TINY if options.tiny else Sizes()
+        # what it took to get here is gone
+        run_stage(options.run, options.out, sizes, options.until - time.time())
         return 0
     try:
         if not options.tiny and not torch.cuda.is_available():
