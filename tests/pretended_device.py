@@ -34,12 +34,18 @@ from mmengine.structures import BaseDataElement
 from pretended_tensor import DEVICE, TRAFFIC, Pretended, PretendMode, Traffic, host_of
 from torch import Tensor, nn
 
+from mmdet_dino_r1.models.backbones.swin import shift_mask
 from mmdet_dino_r1.structures import device_copy
 
 # by name: as attributes of their packages these are functions
 mmcv_attention = import_module('mmcv.ops.multi_scale_deform_attn')
 token_grids = import_module('mmdet_dino_r1.models.layers.token_grid')
-REMEMBERED = (token_grids._token_grid, token_grids._image_padding, device_copy.remembered_rows)
+REMEMBERED = (
+    token_grids._token_grid,
+    token_grids._image_padding,
+    device_copy.remembered_rows,
+    shift_mask,
+)
 
 __all__ = ['DEVICE', 'Pretended', 'Traffic', 'host_of', 'pretending', 'to_device']
 
