@@ -27,7 +27,7 @@ SIZE = (64, 96)
 TINY_SWIN = dict(
     backbone=dict(
         _delete_=True,
-        type='SwinTransformer',
+        type='FusedSwinTransformer',
         embed_dims=24,
         depths=[2, 2],  # the second of each shifts its windows
         num_heads=[2, 2],
@@ -222,6 +222,7 @@ def test_an_image_too_small_is_refused(tmp_path):
 def test_swin_under_onnxruntime(tmp_path):
     pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
+    torch.manual_seed(1)  # rounding moves boxes by 0.001 to 0.002 of a pixel, as the weights are
     model, bank = build_tiny(**deepcopy(TINY_SWIN)), make_bank()  # a config takes _delete_ out
     export_onnx(model, bank, tmp_path / 'm.onnx', SIZE)
     difference = check_onnx(tmp_path / 'm.onnx', model, bank, random_images(3))
