@@ -60,7 +60,8 @@ def test_config_for_own_data_as_printed(tiny_shapes, tmp_path):
     path = tmp_path / 'my_config.py'
     path.write_text(printed)
     cfg = Config.fromfile(path)
-    assert cfg.load_from.startswith('https://') and cfg.model.backbone.type == 'SwinTransformer'
+    assert cfg.load_from.startswith('https://')
+    assert cfg.model.backbone.type == 'FusedSwinTransformer'
 
     cfg.load_from = None
     cfg.model = tiny_model_cfg(dict())

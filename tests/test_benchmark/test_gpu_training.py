@@ -28,7 +28,7 @@ def test_the_grid_of_a_whole_run(tmp_path):
     configs = [training_config(grid, run, tmp_path / 'study') for run in runs[:2]]
     for cfg in configs:
         assert not misspelt_keys(cfg) and explain_unmeasured(cfg) is None
-        assert cfg.model.backbone.type == 'SwinTransformer'
+        assert cfg.model.backbone.type == 'FusedSwinTransformer'
         assert cfg.model.backbone.init_cfg is None and cfg.model.text_alignment is None
         assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
         assert cfg.optim_wrapper.dtype == 'bfloat16'

@@ -193,6 +193,7 @@ def test_two_processes_make_the_same_bank(tmp_path, tiny):
             env=os.environ
             | dict(
                 PYTHONPATH=str(ROOT),
+                OMP_NUM_THREADS='1',  # as here: sums over more threads round otherwise
                 RANK=str(rank),
                 LOCAL_RANK=str(rank),
                 WORLD_SIZE='2',

@@ -43,7 +43,7 @@ def test_mmdets_own_configs_have_none(name):
     ('place', 'taker', 'meant'),
     [
         ('model.num_querys', 'DINOR1', 'num_queries'),
-        ('model.backbone.drop_path_rte', 'SwinTransformer', 'drop_path_rate'),
+        ('model.backbone.drop_path_rte', 'FusedSwinTransformer', 'drop_path_rate'),
         ('model.encoder.num_cpp', 'model.encoder', 'num_cp'),
         ('model.test_cfg.max_per_image', 'model.test_cfg', 'max_per_img'),
         ('model.train_cfg.asigner', 'model.train_cfg', 'assigner'),
