@@ -7,8 +7,8 @@ Here all that is known at one time goes in a single copy that nobody waits for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +65,28 @@ def _unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
+def remembered(maxsize: int) -> Callable:
+    """Decorate what makes tensors that steps of the same sizes share; they are not written to.
+
+    Args:
+        maxsize: how many results are kept.
+    """
+
+    def decorate(make: Callable) -> Callable:
+        make = torch.inference_mode(False)(make)  # whoever asks first: training will read it, too
+        cached = lru_cache(maxsize)(make)
+
+        @wraps(make)
+        def get(*args):
+            # what is made while a graph is traced or exported belongs to that graph alone
+            return make(*args) if torch.compiler.is_compiling() else cached(*args)
+
+        get.cache_clear, get.cache_info = cached.cache_clear, cached.cache_info
+        return get
+
+    return decorate
+
+
 def box_scales(img_shapes: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """Pixels per normalised unit; remembered, so not to be written to.
 
@@ -78,8 +100,7 @@ def box_scales(img_shapes: Sequence[Sequence[int]], device: torch.device) -> Ten
     return remembered_rows(tuple((w, h, w, h) for h, w, *_ in img_shapes), device)
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # whoever asks first: training will read it, too
+@remembered(maxsize=256)
 def remembered_rows(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
     """(n, m) float from numbers; a step and its reference model ask for the same.
 

@@ -6,8 +6,6 @@ side), area (size * size), num_heads, head_dim.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from mmdet.models.backbones import SwinTransformer
@@ -16,7 +14,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ...structures.device_copy import to_device
+from ...structures.device_copy import remembered, to_device
 
 # Hides; mmdet's -100 leaves weights of e^-100, denormal numbers that slow a CPU down
 HIDDEN = -10_000.0
@@ -130,13 +128,11 @@ class FusedWindowAttention(BaseModule):
         bias = table[index].permute(2, 0, 1)[None]
         if self.shift_size == 0:
             return bias
-        # what is made while a graph is traced or exported belongs to that graph alone
-        make = shift_mask.__wrapped__ if torch.compiler.is_compiling() else shift_mask
-        return bias + make(rows, columns, self.window_size, self.shift_size, table.device)[:, None]
+        mask = shift_mask(rows, columns, self.window_size, self.shift_size, table.device)
+        return bias + mask[:, None]
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # whoever asks first: training will read it, too
+@remembered(maxsize=256)
 def shift_mask(rows: int, columns: int, size: int, shift: int, device: torch.device) -> Tensor:
     """Which tokens of a shifted image's windows lie apart in the image itself.
 

@@ -10,14 +10,13 @@ waits for the device at each level.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...structures.device_copy import to_device
+from ...structures.device_copy import remembered, to_device
 
 
 class TokenGrid(NamedTuple):
@@ -45,13 +44,10 @@ def token_grid(spatial_shapes: Sequence[tuple[int, int]], device: torch.device) 
         spatial_shapes: (h, w) of each level, numbers.
         device: where the grid is wanted.
     """
-    # what is made while a graph is traced or exported belongs to that graph alone
-    make = _token_grid.__wrapped__ if torch.compiler.is_compiling() else _token_grid
-    return make(tuple(spatial_shapes), device)
+    return _token_grid(tuple(spatial_shapes), device)
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)  # whoever asks first: training will read it, too
+@remembered(maxsize=256)
 def _token_grid(shapes: tuple[tuple[int, int], ...], device: torch.device) -> TokenGrid:
     cells, level = [], []
     for index, (height, width) in enumerate(shapes):
@@ -101,8 +97,7 @@ def image_padding(
 
 
 # a step and its reference model ask for the same; masks are larger than grids, so few are kept
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
+@remembered(maxsize=8)
 def _image_padding(
     images: tuple, input_shape: tuple, shapes: tuple, device: torch.device
 ) -> ImagePadding:
