@@ -17,7 +17,7 @@ ARGS   ?=
 # The environment of the other family, and what is tested in it: what mmengine, mmcv and mmdet do for
 # us (configs, training, resuming, checkpoints, mim), and the model beside mmdet's own.
 VENV_OPENMMLAB ?= .venv-openmmlab
-TESTS_OPENMMLAB = tests/test_compat.py tests/test_safe_files.py tests/test_registry.py \
+TESTS_OPENMMLAB = tests/test_utils tests/test_registry.py \
   tests/test_configs.py $(wildcard tests/test_engine/test_r*.py) \
   tests/test_engine/test_hooks/test_reference_model_hook.py tests/test_install/test_mim.py \
   tests/test_models/test_detectors/test_warm_start.py tests/test_tools/test_study.py \

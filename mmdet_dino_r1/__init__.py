@@ -4,16 +4,17 @@ The order matters: the checks speak first, in the user's words, before anything 
 operators; the registering subpackages come last.
 """
 
-from .compat import check_environment, name_package_to_mmengine
+from .utils.compat import check_environment, name_package_to_mmengine
 from .version import __version__
 
 check_environment()
 name_package_to_mmengine()
 
-from . import datasets, engine, evaluation, models, visualization  # noqa: E402
-from .safe_files import register_safe_loaders  # noqa: E402
-from .shipped import config_path  # noqa: E402
+from . import datasets, engine, evaluation, models  # noqa: E402
+from .config.shipped import config_path  # noqa: E402
+from .lab.query_view import hook  # noqa: E402, F401  registered with the rest
 from .structures import PromptBank, load_prompt_bank, save_prompt_bank  # noqa: E402
+from .utils.safe_files import register_safe_loaders  # noqa: E402
 
 register_safe_loaders()
 
@@ -40,5 +41,4 @@ __all__ = [
     'load_prompt_bank',
     'models',
     'save_prompt_bank',
-    'visualization',
 ]

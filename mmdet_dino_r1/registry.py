@@ -12,7 +12,7 @@ from mmengine.registry import Registry
 _LOCATIONS = [
     f'{package}.{part}'
     for package in ('mmdet', 'mmdet_dino_r1')
-    for part in ('datasets', 'engine', 'evaluation', 'models', 'visualization')
+    for part in ('datasets', 'engine', 'evaluation', 'models')
 ]
 
 REGISTRIES = {

@@ -18,7 +18,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 import mmdet_dino_r1  # noqa: F401  registers everything
-from mmdet_dino_r1.datasets import ShapesConfig, generate_shapes
+from mmdet_dino_r1.testing import ShapesConfig, generate_shapes
 
 # tiny models gain nothing from threads, and two busy processes lose a hundredfold by them
 torch.set_num_threads(1)

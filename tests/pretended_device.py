@@ -35,7 +35,7 @@ from pretended_tensor import DEVICE, TRAFFIC, Pretended, PretendMode, Traffic, h
 from torch import Tensor, nn
 
 from mmdet_dino_r1.models.backbones.swin import shift_mask
-from mmdet_dino_r1.structures import device_copy
+from mmdet_dino_r1.utils import device_copy
 
 # by name: as attributes of their packages these are functions
 mmcv_attention = import_module('mmcv.ops.multi_scale_deform_attn')

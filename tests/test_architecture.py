@@ -1,6 +1,7 @@
-"""Imports point one way, and files stay small."""
+"""Imports point one way, ring by ring (docs/architecture.md), and files stay small."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'mmdet_dino_r1'
 NAME = PACKAGE.name
 
-# what each part may import of this package, itself aside
-MAY_IMPORT = {
+GROUND = {'utils', 'config'}
+# what each part of the method may import, itself and the ground aside
+METHOD = {
     'structures': set(),
     'models.backbones': {'structures'},
     'models.layers': {'structures'},
@@ -26,22 +28,17 @@ MAY_IMPORT = {
     'engine': {'structures'},
     'datasets': {'structures'},
     'evaluation': {'structures'},
-    'visualization': {'structures'},
-    'apis': {'structures', 'models.losses', 'models.detectors', 'engine', 'datasets'},
-    'web': {'apis', 'structures', 'visualization'},
-    'benchmark': {
-        'structures',
-        'models.detectors',
-        'engine',
-        'apis',
-        'datasets',
-        'visualization',
-    },
-    'study': {'structures', 'engine', 'apis', 'datasets', 'visualization'},
 }
-# of the top level, which imports no part when it is imported itself
-LEAVES = {
-    f'{NAME}.{name}' for name in ('version', 'shipped', 'compat', 'safe_files', 'environment')
+PERSON = {'apis': set(), 'checks': set(), 'web': {'apis', 'checks'}}
+MAY_IMPORT = (
+    {'utils': set(), 'config': {'utils'}}
+    | {part: GROUND | others for part, others in METHOD.items()}
+    | {part: GROUND | set(METHOD) | others for part, others in PERSON.items()}
+    | {part: GROUND | set(METHOD) | set(PERSON) | {'testing'} for part in ('lab', 'testing')}
+)
+LABORATORY_TOOLS = {
+    *('benchmark', 'benchmark_table', 'demo_report', 'gpu_check', 'inspect_prompt_bank'),
+    *('plot_training', 'query_view', 'study'),
 }
 SOURCES = sorted(path for path in PACKAGE.rglob('*.py') if '.mim' not in path.parts)
 
@@ -52,52 +49,61 @@ def part_of(module: str) -> str | None:
     return next((part for part in MAY_IMPORT if f'{inner}.'.startswith(f'{part}.')), None)
 
 
-def imported(path: Path) -> set[str]:
-    """Absolute names of this package's modules that a file imports."""
+def imported(path: Path, strings: bool = True) -> set[str]:
+    """Absolute names of this package's modules that a file imports or, if so told, names."""
     module = '.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts)
-    package = (
-        module.removesuffix('.__init__') if path.stem == '__init__' else module.rpartition('.')[0]
-    )
+    package = module.removesuffix('.__init__') if path.stem == '__init__' else parent(module)
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = (
-                package.split('.')[: len(package.split('.')) - node.level + 1] if node.level else []
-            )
-            names.add('.'.join([*base, *([node.module] if node.module else [])]))
+            base = package.split('.')[: package.count('.') + 2 - node.level] if node.level else []
+            source = '.'.join([*base, *([node.module] if node.module else [])])
+            names |= {source, *(f'{source}.{alias.name}' for alias in node.names)}
+        elif strings and isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names |= {node.value} if re.fullmatch(rf'{NAME}(\.\w+)+', node.value) else set()
     return {name for name in names if name.split('.')[0] == NAME}
+
+
+def parent(module: str) -> str:
+    return module.rpartition('.')[0]
 
 
 @pytest.mark.parametrize('path', SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_one_way(path):
     here = part_of('.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts))
     if here is None:
-        return  # top level and tools may import anything
-    allowed = MAY_IMPORT[here] | {here}
-    wrong = {name for name in imported(path) if part_of(name) not in allowed} - LEAVES
-    assert not wrong, f'{path.relative_to(PACKAGE)} imports {sorted(wrong)}'
+        return  # the top level and the tools
+    parts = {part for name in imported(path) if (part := part_of(name))}
+    assert parts <= MAY_IMPORT[here] | {here}, path.relative_to(PACKAGE)
 
 
-def test_the_arrows_would_catch_a_wrong_import():
+@pytest.mark.parametrize('path', SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_a_launch_imports_a_tool_and_only_its_tools_the_laboratory(path):
+    inner = path.relative_to(PACKAGE)
+    names = {name.removeprefix(f'{NAME}.') for name in imported(path, strings=False)}
+    tools = {name for name in names if name.startswith('tools.')}
+    if str(inner) in ('tools/train.py', 'tools/test.py'):
+        assert {name.split('.')[1] for name in tools} == {'launch'}
+        return
+    assert not tools
+    laboratory = {name for name in names if name.split('.')[0] in ('lab', 'testing')}
+    if inner.parts[0] == 'tools' and laboratory:
+        assert inner.stem in LABORATORY_TOOLS or laboratory <= {
+            name for name in laboratory if name.startswith('testing')
+        }
+
+
+def test_the_arrows_would_catch_a_wrong_import(tmp_path, monkeypatch):
     layer = PACKAGE / 'models/layers/query_selector.py'
-    assert imported(layer) == {f'{NAME}.structures'}
+    assert {part_of(name) for name in imported(layer)} == {'structures'}
     assert part_of(f'{NAME}.models.detectors.dino_r1') not in MAY_IMPORT['models.layers']
-
-
-@pytest.mark.parametrize(
-    ('part', 'tools'),
-    [
-        ('web', {'tools/web_demo.py'}),
-        ('benchmark', {'tools/benchmark.py', 'tools/gpu_check.py'}),
-        ('study', {'tools/study.py'}),
-    ],
-)
-def test_only_its_tools_import_the(part, tools):
-    users = {path for path in SOURCES if any(part_of(name) == part for name in imported(path))}
-    outside = {str(path.relative_to(PACKAGE)) for path in users if path.parent.name != part}
-    assert outside == tools
+    upward = tmp_path / NAME / 'engine' / 'hook.py'
+    upward.parent.mkdir(parents=True)
+    upward.write_text("from .. import apis\nNAME = 'mmdet_dino_r1.lab.query_view.collect.view'\n")
+    monkeypatch.setattr(f'{__name__}.PACKAGE', tmp_path / NAME)
+    assert {part_of(name) for name in imported(upward)} == {'apis', 'lab', None}
 
 
 def test_files_stay_small():

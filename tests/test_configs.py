@@ -10,9 +10,9 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from mmdet_dino_r1.study.grid import Run, evaluation_config, load_grid, training_config
-from mmdet_dino_r1.study.run import explain_unmeasured
-from mmdet_dino_r1.tools.config_keys import misspelt_keys
+from mmdet_dino_r1.checks.config_keys import misspelt_keys
+from mmdet_dino_r1.lab.study.grid import Run, evaluation_config, load_grid, training_config
+from mmdet_dino_r1.lab.study.run import explain_unmeasured
 
 LEAVES = sorted(CONFIGS.glob('*.py'))
 GRIDS = sorted(CONFIGS.glob('studies/*.py'))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import TWO_IMAGES, build_tiny, make_batch, with_prompts
 
-from mmdet_dino_r1.benchmark.gpu_agreement import true_float32
+from mmdet_dino_r1.lab.benchmark.gpu_agreement import true_float32
 from mmdet_dino_r1.structures import PromptBank
 
 pytestmark = [

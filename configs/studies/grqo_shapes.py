@@ -1,8 +1,8 @@
 # Does GRQO help? Supervised training against GRQO on the hard shapes set, at equal steps and at
 # equal time; which of its settings matter.
 # `mim run mmdet_dino_r1 study studies/grqo_shapes.py --out DIR`; docs/study.md has the protocol and
-# the results. The keys are explained in mmdet_dino_r1/study/grid.py. A change of what is trained,
-# drawn or tested is a new name.
+# the results. The keys are explained in mmdet_dino_r1/lab/study/grid.py. A change of what is
+# trained, drawn or tested is a new name.
 name = 'grqo-shapes-1'
 
 shapes = {

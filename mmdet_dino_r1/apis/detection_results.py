@@ -12,7 +12,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ..structures.device_copy import to_cpu
+from ..utils.device_copy import to_cpu
 
 
 def fetch(samples: Sequence[DetDataSample]) -> None:

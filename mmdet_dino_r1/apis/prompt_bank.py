@@ -12,9 +12,9 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
+from ..config.shipped import config_path
+from ..config.tested_sets import exemplar_source, innermost_dataset
 from ..engine.bank_builder import encode_prompt_bank
-from ..engine.hooks.tested_sets import exemplar_source, innermost_dataset
-from ..shipped import config_path
 from ..structures import PromptBank, save_prompt_bank
 from .weights import load_weights
 

@@ -9,7 +9,7 @@ from mmdet.registry import DATA_SAMPLERS
 from mmengine.dist import get_rank
 from torch.utils.data import Dataset, Sampler
 
-from ..structures.randomness import derived_seed, seeded_on_cpu
+from ..utils.randomness import derived_seed, seeded_on_cpu
 
 
 @DATA_SAMPLERS.register_module()

@@ -1,6 +1,5 @@
 """Typed values that travel between the stages; no model code."""
 
-from .bank_statistics import BankStatistics, Outlier, bank_statistics
 from .exemplar_choice import ExemplarChoice
 from .prompt_bank import BankExemplars, PromptBank, protocol_summary
 from .prompt_bank_file import load_prompt_bank, save_prompt_bank
@@ -10,14 +9,11 @@ from .visual_prompts import VisualPrompts
 
 __all__ = [
     'BankExemplars',
-    'BankStatistics',
     'ExemplarChoice',
-    'Outlier',
     'PromptBank',
     'QuerySelection',
     'TextEmbeddings',
     'VisualPrompts',
-    'bank_statistics',
     'load_prompt_bank',
     'load_text_embeddings',
     'protocol_summary',

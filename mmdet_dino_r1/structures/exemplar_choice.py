@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .device_copy import remembered_rows, to_device
+from ..utils.device_copy import remembered_rows, to_device
 
 
 class OnDevice(NamedTuple):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..utils.tensor_file import TensorFile
 from .prompt_bank import BankExemplars, PromptBank
-from .tensor_file import TensorFile
 
 BANK_FILE = TensorFile(
     key='prompt_bank',

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..utils.tensor_file import TensorFile
 from .named_rows import names_not_finite, repeated_names, with_nearest
-from .tensor_file import TensorFile
 
 HOW_TO_MAKE = 'mim run mmdet_dino_r1 cache_text_embeddings CONFIG --bert NAME_OR_FOLDER --out FILE'
 TEXT_FILE = TensorFile(

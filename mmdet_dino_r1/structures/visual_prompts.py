@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .device_copy import to_device
+from ..utils.device_copy import to_device
 
 PADDING_LABEL = -1
 

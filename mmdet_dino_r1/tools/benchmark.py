@@ -18,12 +18,12 @@ import torch
 from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 
-from mmdet_dino_r1.benchmark.contenders import DINO_R1, MMDET, NAMES, VIS_GDINO
-from mmdet_dino_r1.benchmark.report import assess_all, to_markdown
-from mmdet_dino_r1.benchmark.scaling import FACTORS
-from mmdet_dino_r1.benchmark.suite import SECTIONS, Suite
-from mmdet_dino_r1.environment import describe_environment
-from mmdet_dino_r1.visualization.scaling_plot import ScalingPanel, draw_scaling
+from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, MMDET, NAMES, VIS_GDINO
+from mmdet_dino_r1.lab.benchmark.report import assess_all, to_markdown
+from mmdet_dino_r1.lab.benchmark.scaling import FACTORS
+from mmdet_dino_r1.lab.benchmark.scaling_plot import ScalingPanel, draw_scaling
+from mmdet_dino_r1.lab.benchmark.suite import SECTIONS, Suite
+from mmdet_dino_r1.utils.environment import describe_environment
 
 MODELS = {'vis_gdino': VIS_GDINO, 'dino_r1': DINO_R1, 'mmdet': MMDET}
 DTYPES = ('float32', 'bfloat16', 'float16')

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import cv2
 
-from mmdet_dino_r1.evaluation.paper_table import BENCHMARKS, MODELS, cell_of, paper_number
-from mmdet_dino_r1.visualization import BenchmarkPanel, draw_benchmarks
+from mmdet_dino_r1.lab.paper_plot import BenchmarkPanel, draw_benchmarks
+from mmdet_dino_r1.lab.paper_table import BENCHMARKS, MODELS, cell_of, paper_number
 
 NOTHING = '–'
 _PLACED = re.compile(r'(?P<model>\w+):(?P<benchmark>\w+)=(?P<folder>.+)')

@@ -26,8 +26,8 @@ from mmengine.config import Config, ConfigDict, DictAction
 from torch import Tensor, nn
 
 from mmdet_dino_r1.apis.weights import load_weights
+from mmdet_dino_r1.config.shipped import config_path
 from mmdet_dino_r1.datasets.coco_json import check_coco
-from mmdet_dino_r1.shipped import config_path
 from mmdet_dino_r1.structures import TextEmbeddings, save_text_embeddings
 from mmdet_dino_r1.version import __version__
 

@@ -19,8 +19,8 @@ from mmdet.datasets import CocoDataset, LVISV05Dataset, Objects365V1Dataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config, DictAction
 
-from mmdet_dino_r1.datasets.annotation_table import AnnotationTable
-from mmdet_dino_r1.datasets.class_check import (
+from mmdet_dino_r1.checks.annotation_table import AnnotationTable
+from mmdet_dino_r1.checks.class_check import (
     check_exemplars,
     check_labels,
     check_metric_file,
@@ -28,13 +28,9 @@ from mmdet_dino_r1.datasets.class_check import (
     check_same_classes,
     check_wanted,
 )
-from mmdet_dino_r1.datasets.coco_json import CocoJsonDataset
-from mmdet_dino_r1.datasets.data_check import check_file, check_images
-from mmdet_dino_r1.datasets.data_problem import Problem, number, some
-from mmdet_dino_r1.engine.hooks.tested_sets import exemplar_source
-from mmdet_dino_r1.shipped import config_path
-from mmdet_dino_r1.tools.preflight import explain_mistake, report_missing
-from mmdet_dino_r1.tools.preflight_paths import (
+from mmdet_dino_r1.checks.data_check import check_file, check_images
+from mmdet_dino_r1.checks.data_problem import Problem, number, some
+from mmdet_dino_r1.checks.paths import (
     Member,
     Needed,
     datasets,
@@ -45,6 +41,10 @@ from mmdet_dino_r1.tools.preflight_paths import (
     ready_bank,
     weights,
 )
+from mmdet_dino_r1.checks.preflight import explain_mistake, report_missing
+from mmdet_dino_r1.config.shipped import config_path
+from mmdet_dino_r1.config.tested_sets import exemplar_source
+from mmdet_dino_r1.datasets.coco_json import CocoJsonDataset
 
 SPLITS = dict(train=('train', 'val'), test=('test',), all=('train', 'val', 'test'))
 # A million boxes, some 190 MB, take 9 s; mmdet parses them again in every process.

@@ -25,14 +25,11 @@ import cv2
 import numpy as np
 from mmengine.config import Config
 
+from mmdet_dino_r1.config.tested_sets import exemplar_source, innermost_dataset
 from mmdet_dino_r1.datasets import ExemplarDataset
-from mmdet_dino_r1.engine.hooks.tested_sets import exemplar_source, innermost_dataset
-from mmdet_dino_r1.evaluation.chance_level import chance_ap50
-from mmdet_dino_r1.visualization import (
-    DetectionRow,
-    draw_curves,
-    draw_prompts_and_detections,
-)
+from mmdet_dino_r1.lab.chance_level import chance_ap50
+from mmdet_dino_r1.lab.detections_figure import DetectionRow, draw_prompts_and_detections
+from mmdet_dino_r1.lab.training.curves import draw_curves
 
 SPLITS = ('base', 'novel')
 CROPS = 4  # exemplars shown per class

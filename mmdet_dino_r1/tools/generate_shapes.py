@@ -1,6 +1,6 @@
 """Make the shapes set: ``mim run mmdet_dino_r1 generate_shapes data/shapes``.
 
-See ``mmdet_dino_r1/datasets/shapes.py`` for what the set is.
+See ``mmdet_dino_r1/testing/shapes.py`` for what the set is.
 """
 
 import argparse
@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmdet_dino_r1.datasets.shapes import SPLITS, ShapesConfig, generate_shapes
-from mmdet_dino_r1.datasets.shapes_drawing import DIFFICULTIES
+from mmdet_dino_r1.testing.shapes import SPLITS, ShapesConfig, generate_shapes
+from mmdet_dino_r1.testing.shapes_drawing import DIFFICULTIES
 
 # Command line name of each field of ShapesConfig, and what it says there.
 _NUMBERS = dict(

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
-from mmdet_dino_r1.benchmark.gpu_report import to_markdown
-from mmdet_dino_r1.benchmark.gpu_stages import STAGES, TINY, Sizes, run_stage
-from mmdet_dino_r1.benchmark.stage_runner import Stage, failures, run_stages
-from mmdet_dino_r1.structures.whole_file import write_whole
+from mmdet_dino_r1.lab.benchmark.gpu_report import to_markdown
+from mmdet_dino_r1.lab.benchmark.gpu_stages import STAGES, TINY, Sizes, run_stage
+from mmdet_dino_r1.lab.benchmark.stage_runner import Stage, failures, run_stages
+from mmdet_dino_r1.utils.atomic_write import write_whole
 
 MINUTES = 8.0
 # Of the time, what each stage may take at most; the last one gets what is left.

@@ -2,7 +2,7 @@
 
 Prints where the bank came from, which classes will be confused and which exemplars stand apart,
 and writes ``bank.png`` and ``contact_sheet.png``. What the numbers mean is said in
-``mmdet_dino_r1/structures/bank_statistics.py``.
+``mmdet_dino_r1/lab/prompt_banks/statistics.py``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmdet_dino_r1.structures import (
-    BankStatistics,
-    Outlier,
-    PromptBank,
-    bank_statistics,
-    load_prompt_bank,
-)
-from mmdet_dino_r1.visualization.bank_figures import contact_sheet, draw_bank
+from mmdet_dino_r1.lab.prompt_banks import statistics as bank_statistics
+from mmdet_dino_r1.lab.prompt_banks.figures import contact_sheet, draw_bank
+from mmdet_dino_r1.lab.prompt_banks.statistics import BankStatistics, Outlier
+from mmdet_dino_r1.structures import PromptBank, load_prompt_bank
 
 SHEET_AT_MOST = 40  # rows of the contact sheet
 

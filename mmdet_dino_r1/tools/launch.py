@@ -22,15 +22,15 @@ import mmengine.registry
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from ..compat import join_processes_without_gpu
+from ..checks.checkpoint import explain_checkpoint, explain_work_dir
+from ..checks.config_keys import misspelt_keys, report_misspelt
+from ..checks.preflight import explain_mistake, find_missing, report_missing
+from ..checks.run_failures import explain_failure
+from ..config.shipped import config_path, near_configs
 from ..engine.hooks.checkpoint_fit_hook import UnfitCheckpoint
 from ..engine.hooks.checkpoint_hook import CheckpointNotSaved
-from ..shipped import config_path, near_configs
+from ..utils.compat import join_processes_without_gpu
 from .check_data import find_problems, report_problems
-from .config_keys import misspelt_keys, report_misspelt
-from .preflight import explain_mistake, find_missing, report_missing
-from .preflight_checkpoint import explain_checkpoint, explain_work_dir
-from .run_failures import explain_failure
 
 _RANK_VARIABLES = {
     'pytorch': 'RANK',

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import cv2
 
-from mmdet_dino_r1.visualization.curves import draw_runs
-from mmdet_dino_r1.visualization.training_log import read_run
+from mmdet_dino_r1.lab.training.curves import draw_runs
+from mmdet_dino_r1.lab.training.log import read_run
 
 
 def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:

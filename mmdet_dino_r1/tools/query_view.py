@@ -4,7 +4,7 @@
 
     DIR/<image id>.png           where the queries are, what they prefer, their rewards
     DIR/rewards.png              rewards and advantages over all images
-    DIR/<label>/<image id>.npz   all numbers (structures/query_view.py)
+    DIR/<label>/<image id>.npz   all numbers (lab/query_view/view.py)
     DIR/summary.json             means per image and layer
 
 for images of the config's test set, under the protocol Visual-G: each checkpoint encodes its own
@@ -31,14 +31,14 @@ from mmengine.config import Config, DictAction
 from torch.utils.data import Dataset
 
 from mmdet_dino_r1.apis.prompt_bank import image_pipeline
-from mmdet_dino_r1.apis.query_view import view_dataset
 from mmdet_dino_r1.apis.weights import load_weights
+from mmdet_dino_r1.config.shipped import config_path
+from mmdet_dino_r1.config.tested_sets import exemplar_source
 from mmdet_dino_r1.engine.bank_builder import encode_prompt_bank, weights_fingerprint
-from mmdet_dino_r1.engine.hooks.tested_sets import exemplar_source
-from mmdet_dino_r1.shipped import config_path
+from mmdet_dino_r1.lab.query_view.collect import view_dataset
+from mmdet_dino_r1.lab.query_view.figure import draw_queries, draw_rewards
+from mmdet_dino_r1.lab.query_view.view import QueryView
 from mmdet_dino_r1.structures import PromptBank, load_prompt_bank, protocol_summary
-from mmdet_dino_r1.structures.query_view import QueryView
-from mmdet_dino_r1.visualization.query_figure import draw_queries, draw_rewards
 
 
 @dataclass

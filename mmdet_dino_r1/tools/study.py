@@ -23,15 +23,15 @@ from pathlib import Path
 import cv2
 import torch
 
-from mmdet_dino_r1.datasets.shapes import ShapesConfig, generate_shapes, shapes_checksums
-from mmdet_dino_r1.datasets.shapes_drawing import DIFFICULTIES
-from mmdet_dino_r1.study.figures import draw_report
-from mmdet_dino_r1.study.grid import Grid, Run, evaluation_config, load_grid, training_config
-from mmdet_dino_r1.study.report import build_report, to_json, to_markdown
-from mmdet_dino_r1.study.results import StudyResults, read_json, read_results
-from mmdet_dino_r1.study.run import claim, execute, explain_unmeasured, is_done, write_json
-from mmdet_dino_r1.tools.config_keys import misspelt_keys, report_misspelt
-from mmdet_dino_r1.tools.preflight import explain_mistake, find_missing, report_missing
+from mmdet_dino_r1.checks.config_keys import misspelt_keys, report_misspelt
+from mmdet_dino_r1.checks.preflight import explain_mistake, find_missing, report_missing
+from mmdet_dino_r1.lab.study.figures import draw_report
+from mmdet_dino_r1.lab.study.grid import Grid, Run, evaluation_config, load_grid, training_config
+from mmdet_dino_r1.lab.study.report import build_report, to_json, to_markdown
+from mmdet_dino_r1.lab.study.results import StudyResults, read_json, read_results
+from mmdet_dino_r1.lab.study.run import claim, execute, explain_unmeasured, is_done, write_json
+from mmdet_dino_r1.testing.shapes import ShapesConfig, generate_shapes, shapes_checksums
+from mmdet_dino_r1.testing.shapes_drawing import DIFFICULTIES
 
 _NOT_MINE = 3  # exit status of a process whose run is another's
 

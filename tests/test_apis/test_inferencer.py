@@ -25,11 +25,7 @@ from pycocotools.coco import COCO
 
 from mmdet_dino_r1 import build_prompt_bank, load_prompt_bank, save_prompt_bank
 from mmdet_dino_r1.apis import DINOR1Inferencer, Reference, to_coco
-from mmdet_dino_r1.apis.detection_results import (
-    drop_beaten_by_negatives,
-    keep_best,
-    spread_colours,
-)
+from mmdet_dino_r1.apis.detection_results import drop_beaten_by_negatives, keep_best, spread_colours
 from mmdet_dino_r1.apis.image_input import (
     ImageReader,
     PreparedImage,

@@ -7,14 +7,7 @@ import pytest
 from mmengine.fileio import load
 
 from .drawn import draw_set
-from .runs import (
-    REAL_DATA,
-    assert_same_detections,
-    datasets_in,
-    record_of,
-    run_here,
-    run_script,
-)
+from .runs import REAL_DATA, assert_same_detections, datasets_in, record_of, run_here, run_script
 
 ONLY = ['BCCD', 'Raccoons']
 FOLDERS = dict(BCCD='BCCD/BCCD.v3-raw.coco', Raccoons='Raccoon/Raccoon.v2-raw.coco')

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from mmdet_dino_r1.checks.annotation_table import AnnotationTable
+from mmdet_dino_r1.checks.data_check import check_file, check_images
 from mmdet_dino_r1.datasets import CocoJsonDataset, ExemplarDataset
-from mmdet_dino_r1.datasets.annotation_table import AnnotationTable
-from mmdet_dino_r1.datasets.data_check import check_file, check_images
 
 odd = st.sampled_from(
     [None, True, -1, 0, 3, 10**400, float('nan'), float('inf'), 1e300, '', '4', [], [1], {}]

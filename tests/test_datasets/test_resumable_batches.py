@@ -15,7 +15,7 @@ from mmengine.dataset import (
 from torch.utils.data import DataLoader
 
 from mmdet_dino_r1.datasets import ResumableBatchSampler
-from mmdet_dino_r1.structures.randomness import derived_seed, seeded_on_cpu
+from mmdet_dino_r1.utils.randomness import derived_seed, seeded_on_cpu
 
 
 class Draws(BaseDataset):

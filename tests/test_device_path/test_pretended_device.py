@@ -5,7 +5,7 @@ import torch
 from pretended_device import DEVICE, Pretended, host_of, to_device
 from torch import nn
 
-from mmdet_dino_r1.structures import device_copy
+from mmdet_dino_r1.utils import device_copy
 
 
 def on_device(*shape: int) -> Pretended:

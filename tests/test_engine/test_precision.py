@@ -12,8 +12,9 @@ from test_engine.test_runner import scalars, tiny_cfg
 from torch import nn
 
 from mmdet_dino_r1.engine.amp import MAX_OVERFLOWS, CheckedAmpOptimWrapper, CheckedOptimWrapper
-from mmdet_dino_r1.models.losses import GRQOLoss, StepReport
+from mmdet_dino_r1.models.losses import GRQOLoss
 from mmdet_dino_r1.tools.launch import launch
+from mmdet_dino_r1.utils.finite import StepReport
 
 HALVES = [torch.bfloat16, torch.float16]
 

@@ -9,7 +9,7 @@ from conftest import CONFIGS, tiny_model_cfg
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmdet_dino_r1.safe_files import load_torch_file
+from mmdet_dino_r1.utils.safe_files import load_torch_file
 
 
 def tiny_cfg(shapes: Path, work_dir: Path, name='dino_r1_r18_shapes.py', by_epoch=True) -> Config:

@@ -18,7 +18,7 @@ def step(rank: int, port: int, folder: str) -> None:
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import init_default_scope
 
-    from mmdet_dino_r1.models.losses import StepReport
+    from mmdet_dino_r1.utils.finite import StepReport
 
     dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
     init_default_scope('mmdet')

@@ -9,9 +9,9 @@ from conftest import CONFIGS, tiny_model_cfg
 from mmdet.models.layers.transformer import dino_layers
 from mmengine.config import Config
 
-from mmdet_dino_r1.benchmark import suite
-from mmdet_dino_r1.benchmark.contenders import DINO_R1, MMDET, NAMES, VIS_GDINO
-from mmdet_dino_r1.benchmark.scaling import FACTORS
+from mmdet_dino_r1.lab.benchmark import suite
+from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, MMDET, NAMES, VIS_GDINO
+from mmdet_dino_r1.lab.benchmark.scaling import FACTORS
 from mmdet_dino_r1.tools.benchmark import main, parse_args
 
 TINY = '--size 64x96 --batch-size 1 --boxes 3 --classes 5 --device cpu --rounds 1'.split()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmdet_dino_r1.datasets import ShapesConfig, generate_shapes
+from mmdet_dino_r1.testing import ShapesConfig, generate_shapes
 from mmdet_dino_r1.tools.demo_report import (
     main,
     make_rows,

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from mmdet_dino_r1.benchmark.contenders import DINO_R1, NAMES, VIS_GDINO
-from mmdet_dino_r1.benchmark.gpu_report import to_markdown
-from mmdet_dino_r1.benchmark.gpu_stages import STAGES
+from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, NAMES, VIS_GDINO
+from mmdet_dino_r1.lab.benchmark.gpu_report import to_markdown
+from mmdet_dino_r1.lab.benchmark.gpu_stages import STAGES
 from mmdet_dino_r1.tools.gpu_check import main, parse_args
 
 PAIRS = 'differences, DINO-R1 less VIS-GDINO, at equal steps'

@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet_dino_r1.structures import (
-    BankExemplars,
-    PromptBank,
-    bank_statistics,
-    load_prompt_bank,
-    save_prompt_bank,
-)
+from mmdet_dino_r1.lab.prompt_banks import statistics as bank_statistics
+from mmdet_dino_r1.structures import BankExemplars, PromptBank, load_prompt_bank, save_prompt_bank
 from mmdet_dino_r1.tools.inspect_prompt_bank import (
     format_outliers,
     format_table,

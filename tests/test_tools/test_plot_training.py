@@ -3,8 +3,8 @@ import json
 import cv2
 import pytest
 
+from mmdet_dino_r1.lab.training.log import read_run
 from mmdet_dino_r1.tools.plot_training import main, parse_args
-from mmdet_dino_r1.visualization.training_log import read_run
 
 
 def write_log(folder, rows) -> None:

@@ -9,8 +9,8 @@ import torch
 from conftest import CONFIGS, build_tiny, tiny_model_cfg
 from mmengine.config import Config
 
+from mmdet_dino_r1.lab.query_view.view import load_query_view
 from mmdet_dino_r1.structures import PromptBank, save_prompt_bank
-from mmdet_dino_r1.structures.query_view import load_query_view
 from mmdet_dino_r1.tools.query_view import main, parse_args
 
 

@@ -17,11 +17,11 @@ from conftest import TINY_SHAPES
 from mmengine.runner import Runner
 from test_engine.test_runner import tiny_cfg
 
-from mmdet_dino_r1.datasets import shapes_checksums
-from mmdet_dino_r1.safe_files import load_torch_file
-from mmdet_dino_r1.study.grid import Run, evaluation_config, load_grid, training_config
-from mmdet_dino_r1.study.run import claim
+from mmdet_dino_r1.lab.study.grid import Run, evaluation_config, load_grid, training_config
+from mmdet_dino_r1.lab.study.run import claim
+from mmdet_dino_r1.testing import shapes_checksums
 from mmdet_dino_r1.tools.study import draw_data, main, parse_args
+from mmdet_dino_r1.utils.safe_files import load_torch_file
 
 BANK = 'default_hooks.prompt_bank.bank'
 

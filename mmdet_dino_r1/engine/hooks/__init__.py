@@ -5,7 +5,6 @@ from .checkpoint_hook import SafeCheckpointHook
 from .gradient_share_hook import GradientShareHook
 from .group_visualization_hook import GroupVisualizationHook
 from .prompt_bank_hook import PromptBankHook
-from .query_view_hook import QueryViewHook
 from .reference_model_hook import ReferenceModelHook
 from .resume_hook import ResumeHook
 from .text_alignment_hook import TextAlignmentHook
@@ -15,7 +14,6 @@ __all__ = [
     'GradientShareHook',
     'GroupVisualizationHook',
     'PromptBankHook',
-    'QueryViewHook',
     'ReferenceModelHook',
     'ResumeHook',
     'SafeCheckpointHook',

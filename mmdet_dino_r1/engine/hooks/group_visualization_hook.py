@@ -11,7 +11,7 @@ from mmdet.structures import DetDataSample
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from .tested_sets import members_of
+from ...config.tested_sets import members_of
 
 
 @HOOKS.register_module()

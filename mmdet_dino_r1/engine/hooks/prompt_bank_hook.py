@@ -16,6 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from ...config.tested_sets import SPLIT_KEYS, exemplar_source, members_of, position_name
 from ...structures import (
     PromptBank,
     TextEmbeddings,
@@ -30,7 +31,6 @@ from ..sharding import unwrapped, whole_weights
 from ..text_bank import text_prompt_bank
 from .evaluation_record import protocol_record, write_record
 from .sample_lookup import SampleLookup, interactive_prompts
-from .tested_sets import SPLIT_KEYS, exemplar_source, members_of, position_name
 
 PROTOCOLS = ('visual_g', 'visual_i', 'text')
 TITLES = dict(visual_g='Visual-G prompts', text='Prompts from text')

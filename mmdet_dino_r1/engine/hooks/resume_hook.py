@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from ...structures.randomness import derived_seed, seed_generators
+from ...utils.randomness import derived_seed, seed_generators
 
 
 @HOOKS.register_module()

@@ -14,7 +14,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ...structures.device_copy import remembered, to_device
+from ...utils.device_copy import remembered, to_device
 
 # Hides; mmdet's -100 leaves weights of e^-100, denormal numbers that slow a CPU down
 HIDDEN = -10_000.0

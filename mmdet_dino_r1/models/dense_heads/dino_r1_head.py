@@ -18,7 +18,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ...structures import ExemplarChoice, QuerySelection, VisualPrompts
-from ...structures.device_copy import box_scales, remembered_rows, to_device
+from ...utils.device_copy import box_scales, remembered_rows, to_device
 from ..layers import PromptContrastiveEmbed
 from ..task_modules import BatchedHungarianAssigner
 from .training_targets import TrainingTargets

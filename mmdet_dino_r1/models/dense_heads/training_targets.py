@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ...structures import ExemplarChoice
-from ...structures.device_copy import box_scales
+from ...utils.device_copy import box_scales
 from ..task_modules import Matches, normalised_boxes
 
 

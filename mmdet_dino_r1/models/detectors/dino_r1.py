@@ -24,6 +24,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ...structures import ExemplarChoice, PromptBank, VisualPrompts
+from ...utils.finite import StepReport, check_finite
 from ..layers import (
     DenoisingQueries,
     PromptDecoder,
@@ -32,7 +33,7 @@ from ..layers import (
     proposals,
     token_grid,
 )
-from ..losses import FrozenProjection, StepReport, check_finite
+from ..losses import FrozenProjection
 from ..task_modules import BatchBoxes, gather_embeddings, prompted_boxes_only
 from .prompt_source import PromptSource
 from .reference_model import ReferenceModel

@@ -12,7 +12,7 @@ from mmdet.structures import SampleList
 from torch import Tensor
 
 from ...structures import PromptBank, VisualPrompts
-from ...structures.device_copy import to_device
+from ...utils.device_copy import to_device
 from ..task_modules import BatchBoxes
 
 

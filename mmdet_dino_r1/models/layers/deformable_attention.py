@@ -16,7 +16,7 @@ from mmcv.ops.multi_scale_deform_attn import (
 )
 from torch import Tensor
 
-from .pieces import piecewise
+from .chunking import piecewise
 from .token_grid import token_grid
 
 

@@ -13,7 +13,7 @@ from mmdet.models.layers import CdnQueryGenerator
 from mmdet.structures import SampleList
 from torch import Tensor
 
-from ...structures.device_copy import box_scales, to_device
+from ...utils.device_copy import box_scales, to_device
 
 
 class DenoisingQueries(CdnQueryGenerator):

@@ -29,8 +29,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ...structures import take_tokens
 from .attention import FusedBiAttention, FusedMultiheadAttention, attend_to_self_only
+from .chunking import piecewise
 from .deformable_attention import LevelwiseDeformableAttention
-from .pieces import piecewise
 from .token_grid import reference_points, token_grid
 
 

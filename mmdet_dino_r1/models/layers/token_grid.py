@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...structures.device_copy import remembered, to_device
+from ...utils.device_copy import remembered, to_device
 
 
 class TokenGrid(NamedTuple):

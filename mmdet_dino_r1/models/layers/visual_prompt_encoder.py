@@ -15,7 +15,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ...structures.device_copy import to_device
+from ...utils.device_copy import to_device
 from .attention import attend_to_self_only
 from .deformable_attention import LevelwiseDeformableAttention
 

@@ -1,6 +1,5 @@
 """Losses that mmdet does not have."""
 
-from .finite import StepReport, check_finite
 from .giou_loss import PromptGIoULoss
 from .grqo_loss import GRQOLoss, group_advantage, mute_last, objectness_kl
 from .prompt_text_loss import (
@@ -15,8 +14,6 @@ __all__ = [
     'GRQOLoss',
     'PromptGIoULoss',
     'PromptTextContrastiveLoss',
-    'StepReport',
-    'check_finite',
     'group_advantage',
     'mean_per_class',
     'mute_last',

@@ -7,7 +7,7 @@ from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from ...structures.overlap import generalised_iou
+from ...utils.overlap import generalised_iou
 
 
 @MODELS.register_module()

@@ -17,7 +17,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ...structures import load_text_embeddings
-from ...structures.device_copy import to_device
+from ...utils.device_copy import to_device
 
 
 def mean_per_class(prompts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

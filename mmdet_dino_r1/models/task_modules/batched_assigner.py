@@ -16,7 +16,7 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ...structures.device_copy import box_scales
+from ...utils.device_copy import box_scales
 
 
 class Matches(NamedTuple):

@@ -12,7 +12,7 @@ from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ...structures.overlap import generalised_iou
+from ...utils.overlap import generalised_iou
 
 
 @TASK_UTILS.register_module()

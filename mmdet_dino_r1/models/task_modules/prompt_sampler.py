@@ -15,7 +15,7 @@ from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from torch import Tensor
 
 from ...structures import ExemplarChoice
-from ...structures.device_copy import box_scales, to_device
+from ...utils.device_copy import box_scales, to_device
 from .prompt_gathering import Candidates, gather_candidates
 
 

@@ -6,7 +6,7 @@ from conftest import build_tiny, make_batch, tiny_model_cfg
 from mmdet.models.layers.transformer import dino_layers
 from mmdet.registry import MODELS
 
-from mmdet_dino_r1.benchmark.contenders import at_published_width, grounding_dino_cfg
+from mmdet_dino_r1.lab.benchmark.contenders import at_published_width, grounding_dino_cfg
 from mmdet_dino_r1.structures import VisualPrompts
 
 

@@ -7,7 +7,14 @@ from mmdet.models.detectors import DeformableDETR
 from mmdet.models.layers.transformer.deformable_detr_layers import DeformableDetrTransformerEncoder
 from torch import nn
 
-from mmdet_dino_r1.models.layers import deformable_attention, pieces, proposals, token_grid
+from mmdet_dino_r1.models.layers import (
+    chunking as pieces,
+)
+from mmdet_dino_r1.models.layers import (
+    deformable_attention,
+    proposals,
+    token_grid,
+)
 from mmdet_dino_r1.models.layers.deformable_attention import (
     LevelwiseDeformableAttention,
     by_level,

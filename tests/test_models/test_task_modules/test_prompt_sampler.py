@@ -4,11 +4,7 @@ import pytest
 import torch
 from conftest import TWO_IMAGES, make_batch
 
-from mmdet_dino_r1.models.task_modules import (
-    BatchBoxes,
-    InBatchPromptSampler,
-    prompted_boxes_only,
-)
+from mmdet_dino_r1.models.task_modules import BatchBoxes, InBatchPromptSampler, prompted_boxes_only
 from mmdet_dino_r1.models.task_modules.prompt_gathering import Candidates
 
 

@@ -1,0 +1,167 @@
+"""A parsed COCO or LVIS file as columns, and what can be counted in it.
+
+Millions of boxes are checked in seconds that way: the dicts of the file are walked through once,
+all else is numpy on columns.
+
+Shapes: n annotations; boxes are COCO's (x, y, width, height) in pixels of the image file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..datasets.coco_json import check_coco, image_file
+
+# keys of an annotation that somebody reads; see data_check.py
+_READ = ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd')
+
+
+class AnnotationTable:
+    """Columns of an annotation file.
+
+    Args:
+        coco: what was parsed.
+        path: the file's name in messages.
+
+    Attributes:
+        is_lvis: whether it is an LVIS file, whose annotations have no ``iscrowd``.
+        image_ids, files, sizes: id, path below the image folder ('' where it has none) and
+            (width, height) of each image, NaN where the file does not say.
+        categories: (id, name) in the file's order.
+        ann_ids: id of each annotation.
+        image, category: (n,) row of its image and of its category, -1 where the file has none.
+        boxes: (n, 4) float, NaN where there is no box of four numbers.
+        crowd: (n,) bool, crowds and ignored ones.
+        lacking: rows of the annotations without each of the keys that are read.
+
+    Raises:
+        ValueError: it is not a COCO file.
+    """
+
+    def __init__(self, coco: Any, path: str) -> None:
+        check_coco(coco, path, unique_names=False)
+        self.path = path
+        try:
+            self._read(coco)
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f'{path} is not a COCO annotation file: {error!r}') from error
+
+    def _read(self, coco: dict) -> None:
+        images, anns = coco['images'], coco['annotations']
+        self.is_lvis = bool(images) and 'neg_category_ids' in images[0]
+        self.image_ids = [image['id'] for image in images]
+        self.files = [
+            image_file(image) if 'file_name' in image or 'coco_url' in image else ''
+            for image in images
+        ]
+        sizes = [[image.get('width'), image.get('height')] for image in images]
+        self.sizes = _numbers(sizes, 2)
+        self.categories = [(category['id'], category['name']) for category in coco['categories']]
+
+        self.ann_ids = [ann.get('id') for ann in anns]
+        hash(tuple(self.ann_ids))  # a list as an id is an error here, not where ids are compared
+        self.lacking = {
+            key: np.array([row for row, ann in enumerate(anns) if key not in ann], dtype=int)
+            for key in _READ
+        }
+        self.image = _rows(self.image_ids, (ann.get('image_id') for ann in anns), len(anns))
+        ids = [id_ for id_, _ in self.categories]
+        self.category = _rows(ids, (ann.get('category_id') for ann in anns), len(anns))
+        self.boxes = _numbers([ann.get('bbox') for ann in anns], 4)
+        # a file without areas is one that only exemplars are taken from
+        self.areas = np.array([ann.get('area', np.inf) for ann in anns], dtype=float)
+        self.crowd = np.array(
+            [bool(ann.get('iscrowd') or ann.get('ignore')) for ann in anns], dtype=bool
+        )
+
+    def __len__(self) -> int:
+        return len(self.ann_ids)
+
+    @property
+    def names(self) -> list[str]:
+        """Category names in the file's order."""
+        return [name for _, name in self.categories]
+
+    @property
+    def inside(self) -> np.ndarray:
+        """(n, 2) width and height of what lies inside the image; not positive outside."""
+        with np.errstate(invalid='ignore'):  # infinite boxes
+            end = np.minimum(self.boxes[:, :2] + self.boxes[:, 2:], self.box_sizes)
+            return end - np.maximum(self.boxes[:, :2], 0)
+
+    @property
+    def box_sizes(self) -> np.ndarray:
+        """(n, 2) width and height of each annotation's image, NaN where it is not known."""
+        return np.vstack([self.sizes, [[np.nan, np.nan]]])[self.image]
+
+    @property
+    def is_read(self) -> np.ndarray:
+        """(n,) bool, True for what ``CocoDataset`` keeps as a box to train on or to find."""
+        big = (self.boxes[:, 2:] >= 1).all(1) & (self.inside > 0).all(1) & (self.areas > 0)
+        return big & (self.category >= 0) & ~self.crowd
+
+    @property
+    def is_exemplar(self) -> np.ndarray:
+        """(n,) bool, True for what may become an exemplar (``exemplar_selection.py``)."""
+        return (self.inside >= 1).all(1) & (self.category >= 0) & ~self.crowd
+
+    def count(self, wanted: np.ndarray) -> list[int]:
+        """How many of the annotations wanted, an (n,) mask, each category has."""
+        rows = self.category[wanted & (self.category >= 0)]
+        return np.bincount(rows, minlength=len(self.categories)).tolist()
+
+    def told(self, rows: Iterable[int], with_box: bool = False) -> tuple[str, ...]:
+        """Which annotations these rows are: 'annotation 7 of image 3', or also ``with_box``."""
+        said = []
+        for row in rows:
+            image = self.image_ids[self.image[row]] if self.image[row] >= 0 else None
+            of = '' if image is None else f' of image {image}'
+            box = f': {[round(float(x), 1) for x in self.boxes[row]]}' if with_box else ''
+            said.append(f'annotation {self.ann_ids[row]}{of}{box}')
+        return tuple(said)
+
+    def summary(self) -> dict[str, Any]:
+        """Images, boxes and classes in numbers; boxes of a class are those that are read."""
+        with_boxes = len(np.unique(self.image[self.image >= 0]))
+        counts = zip(self.names, self.count(self.is_read), strict=True)
+        return dict(
+            images=len(self.image_ids),
+            images_without_boxes=len(self.image_ids) - with_boxes,
+            boxes=len(self),
+            crowd_boxes=int(self.crowd.sum()),
+            classes=len(self.categories),
+            boxes_by_class=dict(sorted(counts, key=lambda item: item[1])),
+        )
+
+
+def repeated(values: Iterable[Hashable]) -> list:
+    """Values that occur more than once."""
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def _rows(ids: Sequence[Hashable], wanted: Iterable, count: int) -> np.ndarray:
+    """Position of each value wanted among the ids, -1 where it is none of them."""
+    position = {id_: row for row, id_ in enumerate(ids)}
+    return np.fromiter((position.get(value, -1) for value in wanted), np.int64, count)
+
+
+def _numbers(given: Sequence, count: int) -> np.ndarray:
+    """(n, count) float; NaN for what is no list of so many numbers."""
+    try:
+        rows = np.array(given)
+        if rows.dtype.kind in 'if' and rows.shape == (len(given), count):
+            return rows.astype(float)
+    except ValueError:  # lists of different lengths
+        pass
+    return np.array([_row(row, count) for row in given], dtype=float).reshape(-1, count)
+
+
+def _row(row: Any, count: int) -> Sequence[float]:
+    right = isinstance(row, list) and len(row) == count
+    return (
+        row if right and all(type(number) in (int, float) for number in row) else [np.nan] * count
+    )

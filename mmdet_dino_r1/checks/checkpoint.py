@@ -1,0 +1,118 @@
+"""The work directory of a run and the checkpoint that it starts from, tried before it starts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ..utils.safe_files import load_torch_file
+
+
+def work_dir_of(cfg: Config, args: argparse.Namespace) -> Path:
+    """The folder that mmdet's scripts choose: command line, config, name of the config.
+
+    Args:
+        cfg: the config, ``--cfg-options`` merged.
+        args: what mmdet's own parser made of the command line.
+    """
+    return Path(args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
+
+
+def explain_work_dir(cfg: Config, args: argparse.Namespace) -> str | None:
+    """Why the work directory cannot be used, with the remedy; None if it can.
+
+    It is made, as the run would do a moment later, and written to: permission bits do not tell
+    what a quota, a read-only disk or root may.
+
+    Args:
+        cfg: the config, ``--cfg-options`` merged.
+        args: what mmdet's own parser made of the command line.
+    """
+    folder = work_dir_of(cfg, args)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        place = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+        reason = f'{place} is a file' if place.is_file() else f'{error.strerror} ({place})'
+        return (
+            f'the work directory {folder} cannot be used: {reason}.\n'
+            'Remedy: --work-dir DIR, a folder that can be made and written to.'
+        )
+    return None
+
+
+def explain_checkpoint(cfg: Config, args: argparse.Namespace, stage: str) -> str | None:
+    """What is wrong with the local checkpoint that the run starts from; None if nothing is.
+
+    Args:
+        cfg: the config, ``--cfg-options`` merged.
+        args: what mmdet's own parser made of the command line.
+        stage: 'train' or 'test'.
+    """
+    if stage == 'test':
+        return _what_is_wrong(args.checkpoint, 'the checkpoint to test')
+    given = None if args.resume == 'auto' else args.resume or cfg.get('load_from')
+    if not (args.resume or cfg.get('resume')):
+        return _what_is_wrong(given, 'load_from') if given else None
+    path = given or _last_checkpoint(work_dir_of(cfg, args))
+    if path is None:
+        return None  # mmengine starts anew
+    wrong = _what_is_wrong(path, 'the checkpoint to continue from', of_a_run=True)
+    if wrong is None:
+        return None
+    older = _newest_whole(Path(path))
+    if older is None:
+        return f'{wrong}\nThere is no other one of this run beside it: start without --resume.'
+    return f'{wrong}\nThe newest one beside it that is whole: --resume {older}'
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """What ``last_checkpoint`` names, '' where a crash has emptied it."""
+    file = folder / 'last_checkpoint'
+    if not file.is_file():
+        return None
+    return file.read_text(encoding='utf-8').strip() or str(file)
+
+
+def _what_is_wrong(path: str, what: str, of_a_run: bool = False) -> str | None:
+    """One line on a file that cannot be loaded.
+
+    Args:
+        path: the file; what is no local path is left to the run.
+        what: its part in the run.
+        of_a_run: whether it must hold where a run stopped.
+    """
+    if '://' in path:
+        return None
+    if not os.path.isfile(path):
+        return f'{what} does not exist: {path}'
+    if not (size := os.path.getsize(path)):
+        return f'{what} is empty: {path}'
+    try:
+        content = load_torch_file(path)
+    except (ValueError, OSError) as error:
+        return f'{what} ({size / 1e6:.1f} MB) cannot be read: {error}'
+    if not isinstance(content, dict):
+        return f'{what} holds no weights: {path}'
+    if of_a_run and not {'epoch', 'iter'} <= (content.get('meta') or {}).keys():
+        return (
+            f'{what} holds weights but not where a run stopped: {path}. To start anew from them: '
+            f'--cfg-options load_from={path}, without --resume.'
+        )
+    return None
+
+
+def _newest_whole(wrong: Path) -> Path | None:
+    """The newest file in the folder of ``wrong`` that a run can be continued from."""
+    others = [path for path in wrong.parent.glob('*.pth') if path != wrong]
+    for path in sorted(others, key=os.path.getmtime, reverse=True):
+        is_best = path.name.startswith('best_')  # without the optimiser's state
+        if not is_best and _what_is_wrong(str(path), '', of_a_run=True) is None:
+            return path
+    return None

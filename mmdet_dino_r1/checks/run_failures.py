@@ -1,0 +1,111 @@
+"""Puts into words how a run has failed where its traceback does not say what to do."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import shutil
+from collections.abc import Iterator
+
+import torch
+from mmengine.config import Config
+
+from .checkpoint import work_dir_of
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# How torch's CPU allocator and its loader say that the memory of the machine was not enough.
+_NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", 'not enough memory: you tried')
+_WORKER_KILLED = 'is killed by signal'
+
+
+def explain_failure(
+    error: BaseException, cfg: Config, args: argparse.Namespace, stage: str
+) -> str | None:
+    """What to change, with the present values; None where the traceback has to do.
+
+    Args:
+        error: what ended the run.
+        cfg: the config, ``--cfg-options`` merged.
+        args: what mmdet's own parser made of the command line.
+        stage: 'train' or 'test'.
+    """
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        folder = work_dir_of(cfg, args)
+        free = shutil.disk_usage(folder).free / 1e6
+        again = 'the same command with --resume' if stage == 'train' else 'the same command'
+        return (
+            f'no room to write: {error.strerror}. Free in {folder}: {free:.1f} MB.\n'
+            f'Make room there, or use --work-dir DIR on another disk; then {again}.'
+        )
+    text = str(error)
+    if isinstance(error, RuntimeError) and _WORKER_KILLED in text:
+        loader = 'train_dataloader' if stage == 'train' else 'test_dataloader'
+        return (
+            'a process that loads data was killed, most often because the memory of the machine, '
+            'or the shared memory (/dev/shm) of a container, is used up.\nTo need less of it:\n'
+            + _lines(_settings(cfg, [f'{loader}.num_workers', f'{loader}.batch_size']))
+        )
+    is_cuda = isinstance(error, torch.OutOfMemoryError)
+    if not (is_cuda or isinstance(error, MemoryError) or any(said in text for said in _NO_MEMORY)):
+        return None
+    where = 'the GPU' if is_cuda else 'the machine'
+    return (
+        f'the memory of {where} is not enough. What makes a run need less, with its value now '
+        '(--cfg-options KEY=VALUE):\n' + _lines(_savings(cfg, args, stage))
+    )
+
+
+def _savings(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[tuple[str, str]]:
+    """Settings and what changing them does, those that cost least first."""
+    model = cfg.get('model') or {}
+    if stage == 'test':
+        yield from _settings(cfg, ['test_dataloader.batch_size'])
+        yield from _settings(cfg, ['model.test_cfg.chunk_size'], 'classes at a time; 0: all')
+    else:
+        if not args.amp:
+            yield '--amp', 'half precision'
+        recomputed = 'activations are computed again instead of kept'
+        yield from _settings(cfg, ['model.backbone.with_cp'], f'True: {recomputed}')
+        if isinstance(layers := (model.get('encoder') or {}).get('num_layers'), int):
+            yield from _settings(cfg, ['model.encoder.num_cp'], f'{layers}: {recomputed}')
+        count = cfg.get('optim_wrapper', {}).get('accumulative_counts', 1)
+        together = f'then optim_wrapper.accumulative_counts (now {count}) up, to keep the total'
+        yield from _settings(cfg, ['train_dataloader.batch_size'], together)
+        if model.get('prompt_sampler'):
+            yield from _settings(cfg, ['model.prompt_sampler.max_prompts'], 'classes of a batch')
+        else:
+            sampler = 'model.prompt_sampler.type=InBatchPromptSampler'
+            yield f'{sampler} model.prompt_sampler.max_prompts=N', 'now all classes of a batch'
+        yield from _settings(cfg, ['model.dn_cfg.group_cfg.num_dn_queries'])
+    yield from _settings(cfg, ['model.num_queries'])
+    loader = 'train_dataloader' if stage == 'train' else 'test_dataloader'
+    if scales := sorted(_scales(cfg.get(loader) or {}), key=max):
+        yield f'{loader}.dataset.pipeline', f'smaller images; scales up to {scales[-1]}'
+
+
+def _settings(cfg: Config, keys: list[str], meaning: str = '') -> Iterator[tuple[str, str]]:
+    """Those of the keys that have a parent in the config, with their value."""
+    for key in keys:
+        node = cfg
+        *parents, name = key.split('.')
+        for parent in parents:
+            node = (node or {}).get(parent)
+        if isinstance(node, dict):
+            value = node.get(name, 'not set')
+            yield f'{key}={value}', meaning
+
+
+def _lines(settings: Iterator[tuple[str, str]]) -> str:
+    return '\n'.join(f'  {key}' + (f'  ({said})' if said else '') for key, said in settings)
+
+
+def _scales(node: object) -> Iterator[tuple]:
+    """Every ``scale`` and ``scales`` of pairs below ``node``."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            pairs = value if name == 'scales' else [value] if name == 'scale' else []
+            yield from (tuple(p) for p in pairs or [] if isinstance(p, (list, tuple)))
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from _scales(child)

@@ -1,0 +1,1 @@
+"""Shipped configs, and what a config says of its tests and prompts."""

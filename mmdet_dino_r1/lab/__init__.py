@@ -1,0 +1,1 @@
+"""The laboratory: what measures the method or looks into it."""

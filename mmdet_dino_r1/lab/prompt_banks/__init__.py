@@ -1,0 +1,1 @@
+"""What a prompt bank holds: statistics and figures."""

@@ -1,0 +1,203 @@
+"""What the classes of a prompt bank have in common, and which exemplars stand apart.
+
+All distances are ``1 - cosine``, from 0 (same direction) to 2 (opposite), measured after the mean
+over the classes is subtracted: all embeddings of a model share a large part, which shifts the
+logits of all classes alike and so confuses nothing, but would bring every cosine near 1. Below
+three classes nothing is subtracted, since two centred vectors are always opposite. Similarities
+of unlike classes therefore scatter around ``-1 / (num_classes - 1)``.
+
+An exemplar is compared with the mean of the *other* exemplars of its class. Compared with a mean
+that contains it, a class of two would always look tight, and an outlier among few would hide.
+
+Names: num_classes, num_exemplars, most (exemplars of the largest class), dim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from ...structures.prompt_bank import BankExemplars, PromptBank
+
+# An exemplar is far when it is this many robust standard deviations (1.4826 * median absolute
+# deviation) beyond its class's median distance, …
+FAR_DEVIATIONS = 3.0
+# … by at least this much, which spares the classes whose exemplars are nearly equal, …
+FAR_AT_LEAST = 0.05
+# … in a class of at least this many: a median of fewer says nothing.
+FAR_MIN_EXEMPLARS = 4
+
+_MAD_TO_DEVIATION = 1.4826  # of a normal distribution
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """An exemplar that does not look like the rest of its class.
+
+    Attributes:
+        exemplar: its row in ``bank.exemplars``.
+        class_name: its class.
+        image_id: of its image.
+        file_name: of its image.
+        box: (x1, y1, x2, y2) in pixels of the image file.
+        distance: to the mean of the class's other exemplars.
+        usual: median of this distance over the class.
+        far: it is far beyond that median (see :func:`far_exemplars`).
+        nearer_class: another class whose mean is nearer than that of its own, or None.
+    """
+
+    exemplar: int
+    class_name: str
+    image_id: int | str
+    file_name: str
+    box: tuple[float, ...]
+    distance: float
+    usual: float
+    far: bool
+    nearer_class: str | None
+
+
+@dataclass(frozen=True)
+class BankStatistics:
+    """Statistics of a bank, class by class in the bank's order.
+
+    Attributes:
+        counts: (num_classes,) exemplars, or None where none are recorded.
+        spread: (num_classes,) mean distance of an exemplar to the mean of the others of its
+            class, NaN for a class of one; None where their embeddings were not kept.
+        similarity: (num_classes, num_classes) cosine between the classes' embeddings.
+        nearest: (num_classes,) row of the most similar other class, which is what a class will
+            be confused with; -1 in a bank of one class.
+        nearest_similarity: (num_classes,) its cosine, NaN in a bank of one class.
+        outliers: far ones first, the most distant of them first; None where the embeddings of
+            exemplars were not kept.
+    """
+
+    counts: Tensor | None
+    spread: Tensor | None
+    similarity: Tensor
+    nearest: Tensor
+    nearest_similarity: Tensor
+    outliers: tuple[Outlier, ...] | None
+
+    @property
+    def by_confusability(self) -> list[int]:
+        """Rows of the bank, those with the most similar other class first."""
+        return self.nearest_similarity.argsort(descending=True, stable=True).tolist()
+
+
+def bank_statistics(bank: PromptBank) -> BankStatistics:
+    """Counts, spread, similarities and outliers of a bank."""
+    means = bank.embeddings.float()
+    common = means.mean(dim=0) if len(means) > 2 else torch.zeros_like(means[0])
+    directions = F.normalize(means - common, dim=1)
+    similarity = directions @ directions.T  # (num_classes, num_classes)
+    nearest, nearest_similarity = nearest_other(similarity)
+    exemplars, counts, spread, outliers = bank.exemplars, None, None, None
+    if exemplars is not None:
+        counts = torch.bincount(exemplars.labels, minlength=len(bank))
+        if exemplars.embeddings is not None:
+            centred = exemplars.embeddings.float() - common
+            distances = distances_to_others(centred, exemplars.labels, counts)
+            spread = _by_class(distances, exemplars.labels, counts).nanmean(dim=1)
+            outliers = _find_outliers(bank.class_names, exemplars, centred, distances, directions)
+    return BankStatistics(counts, spread, similarity, nearest, nearest_similarity, outliers)
+
+
+def nearest_other(similarity: Tensor) -> tuple[Tensor, Tensor]:
+    """The most similar other row of each row, and how similar it is; -1 and NaN without others.
+
+    Args:
+        similarity: (n, n).
+    """
+    if len(similarity) < 2:
+        return torch.full((len(similarity),), -1), similarity.new_full(
+            (len(similarity),), torch.nan
+        )
+    others = similarity.clone().fill_diagonal_(-torch.inf)
+    values, rows = others.max(dim=1)
+    return rows, values
+
+
+def distances_to_others(embeddings: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """(num_exemplars,) distance to the mean of the others of the same class; NaN without others.
+
+    Args:
+        embeddings: (num_exemplars, dim), centred.
+        labels: (num_exemplars,) long.
+        counts: (num_classes,) how often each label occurs.
+    """
+    sums = embeddings.new_zeros(len(counts), embeddings.shape[1])
+    sums.index_add_(0, labels, embeddings)
+    others = sums[labels] - embeddings  # not divided: the length does not matter
+    distances = 1 - F.cosine_similarity(embeddings, others, dim=1)
+    return distances.masked_fill(counts[labels] < 2, torch.nan)
+
+
+def far_exemplars(distances: Tensor, labels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Which exemplars are far from their class, and the usual distance there.
+
+    Far is more than ``FAR_DEVIATIONS`` robust standard deviations, and more than
+    ``FAR_AT_LEAST``, beyond the median of a class of ``FAR_MIN_EXEMPLARS`` or more.
+
+    Args:
+        distances: (num_exemplars,) to the others of the class.
+        labels: (num_exemplars,) long.
+        counts: (num_classes,) how often each label occurs.
+
+    Returns:
+        (num_exemplars,) bool, and (num_exemplars,) median distance of the exemplar's class.
+    """
+    grouped = _by_class(distances, labels, counts)  # (num_classes, most)
+    medians = grouped.nanquantile(0.5, dim=1)
+    deviations = (grouped - medians[:, None]).abs().nanquantile(0.5, dim=1) * _MAD_TO_DEVIATION
+    beyond = (FAR_DEVIATIONS * deviations).clamp(min=FAR_AT_LEAST)
+    usual = medians[labels]
+    far = distances > usual + beyond[labels]
+    return far & (counts[labels] >= FAR_MIN_EXEMPLARS), usual
+
+
+def _by_class(values: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """(num_exemplars,) values as (num_classes, most), one row per class, filled up with NaN."""
+    order = labels.argsort(stable=True)
+    starts = counts.cumsum(0) - counts
+    place = torch.arange(len(labels)) - starts[labels[order]]
+    most = max(1, int(counts.max()))
+    grouped = values.new_full((len(counts), most), torch.nan)
+    grouped[labels[order], place] = values[order]
+    return grouped
+
+
+def _find_outliers(
+    class_names: tuple[str, ...],
+    exemplars: BankExemplars,
+    centred: Tensor,
+    distances: Tensor,
+    directions: Tensor,
+) -> tuple[Outlier, ...]:
+    """Exemplars that are far, or nearer to another class than to their own."""
+    labels = exemplars.labels
+    far, usual = far_exemplars(distances, labels, torch.bincount(labels, minlength=len(directions)))
+    to_classes = 1 - F.normalize(centred, dim=1) @ directions.T  # (num_exemplars, num_classes)
+    to_classes.scatter_(1, labels[:, None], torch.inf)
+    least, nearest = to_classes.min(dim=1)
+    nearer = least < distances  # False where the distance is NaN
+    rows = (far | nearer).nonzero().flatten().tolist()
+    found = [
+        Outlier(
+            exemplar=row,
+            class_name=class_names[labels[row]],
+            image_id=exemplars.image_ids[row],
+            file_name=exemplars.file_names[row],
+            box=tuple(exemplars.boxes[row].tolist()),
+            distance=distances[row].item(),
+            usual=usual[row].item(),
+            far=bool(far[row]),
+            nearer_class=class_names[nearest[row]] if nearer[row] else None,
+        )
+        for row in rows
+    ]
+    return tuple(sorted(found, key=lambda outlier: (not outlier.far, -outlier.distance)))

@@ -1,0 +1,95 @@
+"""Pictures of the queries of a few images, at every validation of a training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import mmcv
+from mmdet.registry import HOOKS
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from ...engine.sharding import unwrapped
+
+
+@HOOKS.register_module()
+class QueryViewHook(Hook):
+    """Shows how training moves the queries: a picture of each of some fixed images.
+
+    After a validation the model runs once more on these images, with the weights (those of the
+    EMA, where there is one) and the prompt bank of the validation. Each picture goes to all
+    backends of the run's visualiser, as ``queries_<image id>``, and to
+    ``<log dir>/query_views/iter_<N>/<image id>.png``. The validation set must be a single dataset;
+    under Visual-I, which has no bank, nothing is drawn.
+
+    Args:
+        interval: validations from one picture to the next.
+        num_images: this many images, evenly spread over the validation set.
+        image_ids: these images instead.
+
+    Raises:
+        ValueError: ``interval`` is not positive, or, in training, the validation set is a group.
+    """
+
+    # before EMAHook (NORMAL) puts the training's own weights back
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(
+        self,
+        interval: int = 1,
+        num_images: int = 2,
+        image_ids: Sequence[int | str] | None = None,
+    ) -> None:
+        if interval < 1:
+            raise ValueError(f'QueryViewHook.interval must be at least 1, got {interval}')
+        self.interval = interval
+        self.num_images = num_images
+        self.image_ids = image_ids
+        self._validations = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse what could not be drawn, before hours of training.
+
+        Raises:
+            ValueError: the validation set is a group.
+        """
+        loop = runner.val_loop
+        if loop is not None and hasattr(loop.dataloader.dataset, 'datasets'):
+            raise ValueError(
+                'QueryViewHook needs a validation set that is a single dataset; remove the hook, '
+                'or look at one member with: mim run mmdet_dino_r1 query_view'
+            )
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Draw, on the main process."""
+        self._validations += 1
+        if self._validations % self.interval or not is_main_process():
+            return
+        model = unwrapped(runner.model)
+        if not model.prompt_banks:
+            print_log(
+                'QueryViewHook drew nothing: the validation had no prompt bank.',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return
+        # here, so that importing the package needs no matplotlib
+        from .collect import view_dataset
+        from .figure import draw_queries
+
+        dataset = runner.val_dataloader.dataset
+        folder = Path(runner.log_dir) / 'query_views' / f'iter_{runner.iter}'
+        folder.mkdir(parents=True, exist_ok=True)
+        for view in view_dataset(model, dataset, self.num_images, self.image_ids):
+            image = mmcv.imread(view.image_path, channel_order='rgb')
+            figure = draw_queries(image, {f'iteration {runner.iter}': view})
+            name = str(view.image_id).replace('/', '_')
+            cv2.imwrite(str(folder / f'{name}.png'), figure[..., ::-1])
+            # no slash: mmengine's local backend makes no folders, and says nothing
+            runner.visualizer.add_image(f'queries_{name}', figure, runner.iter)
+        print_log(f'Queries: {folder}', logger='current')

@@ -1,0 +1,170 @@
+"""What the queries of a trained model do: the figures in which SFT and GRQO could differ.
+
+The figures are ours. All but ``token_recall_50`` and the objectness are of the last decoder layer,
+whose boxes and scores the model gives out.
+
+Names: a query is *near* a ground-truth box where their IoU is at least 0.5 and no other box
+overlaps it more; *matched* where the one-to-one matching gives it a box. *SFT* trains with the
+detection losses alone, which teach unmatched queries to score low; *GRQO* adds a reward for each
+query's cheapest box, matched or not. What GRQO *should* do is what the paper's claim of denser
+supervision (arXiv 2505.24025) implies, to be compared with what is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
+from torch import nn
+from torch.utils.data import Dataset
+
+from ..query_view.collect import view_dataset
+from ..query_view.view import QueryView
+
+
+def measure_dynamics(model: nn.Module, dataset: Dataset, num_images: int) -> dict[str, float]:
+    """Figures of a model on images of a test set, all prompts at once.
+
+    Args:
+        model: a ``DINOR1`` with a prompt bank for this dataset's labels.
+        dataset: a single one, see :func:`view_dataset`.
+        num_images: this many, evenly spread over the dataset: the same for every model.
+
+    Returns:
+        See :func:`query_figures`.
+
+    Raises:
+        ValueError: the dataset is a group, or the model has no assigner.
+        RuntimeError: the model has no prompts.
+    """
+    return query_figures(view_dataset(model, dataset, num_images))
+
+
+def query_figures(views: Sequence[QueryView]) -> dict[str, float]:
+    """Means over images of what each image's queries do.
+
+    Each figure is the mean within an image, then over the images in which it is defined; one that
+    is defined in none is left out. Images without boxes count nowhere.
+
+    - ``num_images``, ``num_boxes``: with boxes; boxes of classes that have a prompt.
+    - ``reward_mean``, ``reward_std``: mean and (unbiased) standard deviation of the reward within
+      the group; a reward is minus a match cost, so higher is better. GRQO should raise the mean.
+    - ``reward_kept``, ``reward_muted``: mean over the queries that GRQO keeps and mutes. GRQO
+      raises the first against the second. Where a config changes ``mute_share``, other queries
+      are meant than in a model of another share.
+    - ``reward_matched``, ``reward_unmatched``: mean over the matched and the other queries. SFT
+      teaches the first alone, GRQO both.
+    - ``reward_overlap``: probability that an unmatched query has a higher reward than a matched
+      one, ties half. 0: matched queries stand out, as SFT wants; GRQO should raise it.
+    - ``objectness_matched``, ``objectness_unmatched``: mean objectness, in [0, 1], at the token
+      where such a query started. GRQO's KL term holds both near the reference model.
+    - ``objectness_auc``: probability that a near query started from a higher objectness than one
+      that is not near, ties half; 0.5 is chance. It tells whether GRQO helps the selection.
+    - ``token_recall_50``: share of boxes that a selected token's own box covers with IoU >= 0.5.
+    - ``query_recall_50``, ``query_recall_75``: the same of the last layer's boxes and IoU >= 0.5
+      and 0.75, whatever class they prefer. Less ``token_recall_50``: what the decoder adds.
+    - ``queries_per_box_50``: per box, the number of near queries that prefer its class.
+    - ``duplicates``: the same minus 1, over the boxes that have one. GRQO should raise it.
+    - ``score_gap``: best minus second-best score of these queries, in [0, 1], over the boxes that
+      have two or more. SFT leaves one object to one query; GRQO should lower it.
+    - ``right_class``: share of the near queries that prefer their box's class.
+    - ``near_unmatched``: share of the unmatched queries that are near a box: queries that a dense
+      supervision has brought to an object. GRQO should raise it.
+    - ``effective_boxes``: exp(entropy) of the near queries' distribution over the boxes, by the
+      number of boxes: 1 where all boxes get as many. Lower where queries crowd on easy objects.
+
+    ``duplicates``, ``score_gap``, ``right_class`` and ``effective_boxes`` are over what a model
+    has found, more for one than for another: read them beside the recall.
+
+    Args:
+        views: with ground truth.
+
+    Raises:
+        ValueError: a view has no ground truth.
+    """
+    if unknown := [str(view.image_id) for view in views if view.truth is None]:
+        raise ValueError(f'Image {", ".join(unknown)} was viewed without ground truth.')
+    found = [view for view in views if len(view.truth.gt_boxes)]
+    of_images = [_of_rewards(view) | _of_boxes(view) for view in found]
+    figures = dict(num_images=len(found), num_boxes=sum(len(view.truth.gt_boxes) for view in found))
+    for name in of_images[0] if of_images else ():
+        known = [figure[name] for figure in of_images if figure[name] is not None]
+        if known:
+            figures[name] = float(np.mean(known))
+    return figures
+
+
+def _of_rewards(view: QueryView) -> dict[str, float | None]:
+    """What follows from rewards and matches; None: not defined in this image."""
+    last = view.summary()[-1]
+    reward, matched = view.truth.rewards[-1], view.truth.matched[-1]
+    return dict(
+        reward_mean=last['reward'],
+        reward_std=last['reward_std'],
+        reward_kept=last['reward_kept'],
+        reward_muted=last['reward_muted'],
+        reward_matched=last['reward_matched'],
+        reward_unmatched=_mean(reward[~matched]),
+        reward_overlap=_chance_above(reward[~matched], reward[matched]),
+        objectness_matched=_mean(view.objectness[matched]),
+        objectness_unmatched=_mean(view.objectness[~matched]),
+    )
+
+
+def _of_boxes(view: QueryView) -> dict[str, float | None]:
+    """What follows from overlaps and preferred prompts; None: not defined in this image."""
+    truth = view.truth
+    token_iou = _overlaps(view.boxes[0], truth.gt_boxes)
+    iou = _overlaps(view.boxes[-1], truth.gt_boxes)
+    near, box = iou.max(axis=1) >= 0.5, iou.argmax(axis=1)  # (num_queries,) each
+    right = near & (view.preferred[-1] == truth.gt_prompts[box])
+    # of each box the scores of its right queries, best first
+    num_gts = len(truth.gt_boxes)
+    scores = [np.sort(view.best_scores[-1][right & (box == gt)])[::-1] for gt in range(num_gts)]
+    counts = np.array([len(of_box) for of_box in scores])
+    gaps = np.array([of_box[0] - of_box[1] for of_box in scores if len(of_box) > 1])
+    return dict(
+        objectness_auc=_chance_above(view.objectness[near], view.objectness[~near]),
+        token_recall_50=_mean(token_iou.max(axis=0) >= 0.5),
+        query_recall_50=_mean(iou.max(axis=0) >= 0.5),
+        query_recall_75=_mean(iou.max(axis=0) >= 0.75),
+        queries_per_box_50=_mean(counts),
+        duplicates=_mean(counts[counts > 0] - 1),
+        score_gap=_mean(gaps),
+        right_class=_mean(right[near]),
+        near_unmatched=_mean(near[~truth.matched[-1]]),
+        effective_boxes=_effective_share(box[near], num_gts),
+    )
+
+
+def _overlaps(boxes: np.ndarray, gt_boxes: np.ndarray) -> np.ndarray:
+    """(num_queries, num_gts) IoU of boxes clipped to the image, as those given out are.
+
+    Scaling an axis changes no IoU, so normalised boxes need not be turned into pixels. In
+    thousandths of the image no box is so small that it would feel mmdet's eps.
+    """
+    corners = [
+        bbox_cxcywh_to_xyxy(torch.as_tensor(part, dtype=torch.float64)).clamp(0, 1) * 1000
+        for part in (boxes, gt_boxes)
+    ]
+    return bbox_overlaps(*corners).numpy()
+
+
+def _chance_above(these: np.ndarray, others: np.ndarray) -> float | None:
+    """Probability that one of these is higher than one of the others, ties half."""
+    signs = _mean(np.sign(these[:, None] - others))
+    return None if signs is None else (1 + signs) / 2
+
+
+def _effective_share(boxes: np.ndarray, num_gts: int) -> float | None:
+    """exp(entropy) of box indices, by the number of boxes."""
+    if not len(boxes):
+        return None
+    share = np.unique(boxes, return_counts=True)[1] / len(boxes)
+    return float(np.exp(-(share * np.log(share)).sum()) / num_gts)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if values.size else None

@@ -1,0 +1,274 @@
+"""One run of a study: train, test in every way the grid asks for, write the figures down.
+
+``OUT/<cell>/seed_<n>/`` holds ``result.json`` (metrics), ``dynamics.json`` (what the queries do),
+``weights.pth``, ``fingerprint`` (of the settings, from the first step on), mmengine's logs and the
+configs of the tests. What is there already is not done again; a training that was stopped goes on
+from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import statistics
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import mmdet
+import torch
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import METRICS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+from ...utils.atomic_write import write_whole
+from ...utils.environment import cpu_model
+from ...version import __version__
+from ..training.log import read_run
+from .diagnostics import measure_dynamics
+from .grid import Grid, Run, evaluation_config, fingerprint, training_config
+from .results import DYNAMICS, RESULT, read_json, read_result
+
+WEIGHTS, FINGERPRINT, LOCK = 'weights.pth', 'fingerprint', 'lock'
+DYNAMICS_IMAGES = 50
+_METRICS = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50'}
+
+
+class AnotherRun(ValueError):
+    """The folder holds results of other settings under the same name."""
+
+
+def is_done(grid: Grid, run: Run, out: Path) -> bool:
+    """Whether nothing is left to do.
+
+    Args:
+        grid: the study.
+        run: cell and seed.
+        out: folder of the study.
+
+    Raises:
+        AnotherRun: what is there was made with other settings.
+        ValueError: a file of results is broken.
+    """
+    folder = run.folder(out)
+    result = read_result(folder / RESULT) if (folder / RESULT).exists() else None
+    # a training that was stopped has no result yet
+    begun = folder / FINGERPRINT
+    there = {begun.read_text()} if begun.exists() else set()
+    if result is not None:
+        there.add(result.fingerprint)
+    if there and there != {fingerprint(training_config(grid, run, out))}:
+        raise AnotherRun(
+            f'{folder} holds a run of the cell {run.cell.name!r} that was trained with other '
+            'settings. Delete the folder, or choose another --out.'
+        )
+    return (
+        result is not None
+        and set(grid.evaluations) <= result.metrics.keys()
+        and {split_of(name) for name in grid.dynamics} <= result.dynamics.keys()
+    )
+
+
+def execute(grid: Grid, run: Run, out: Path, data: Mapping) -> bool:
+    """Train and test, as far as that is not done.
+
+    Args:
+        grid: the study.
+        run: cell and seed.
+        out: folder of the study.
+        data: what to write down about the data.
+
+    Returns:
+        False where another process is at this very run.
+
+    Raises:
+        AnotherRun: the folder holds results of other settings.
+        FileNotFoundError: the weights of a finished training are gone.
+        ValueError: a file of results is broken, or a test gives no AP.
+    """
+    folder = run.folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with claim(folder) as is_mine:
+        if is_mine and not is_done(grid, run, out):
+            register_all_modules()
+            if not (folder / RESULT).exists():
+                _train(grid, run, out, data)
+            _remove_checkpoints(folder)
+            for name in grid.evaluations:
+                _evaluate(grid, run, out, name)
+    return is_mine
+
+
+def split_of(evaluation: str) -> str:
+    """'novel/g16' -> 'novel'."""
+    return evaluation.partition('/')[0]
+
+
+def explain_unmeasured(cfg: Config) -> str | None:
+    """Which figure a run would end without, and the remedy; None where it gets them all.
+
+    Args:
+        cfg: of the training, whose ``test_evaluator`` is looked at, too.
+    """
+    steps = (cfg.get('train_cfg') or {}).get('max_iters')
+    every = cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10)
+    if steps and every > steps:
+        return (
+            f'it trains {steps} steps and logs every {every}th, so nothing would tell how long a '
+            f'step takes. Set default_hooks.logger.interval to {steps} or less.'
+        )
+    evaluators = cfg.get('test_evaluator') or []
+    if not any(map(_gives_ap, evaluators if isinstance(evaluators, list) else [evaluators])):
+        return (
+            f'its test_evaluator gives no {_METRICS["AP"]}, and a study compares that. Set '
+            "test_evaluator.type to CocoMetric, its metric to 'bbox'."
+        )
+    return None
+
+
+def _gives_ap(evaluator: Mapping) -> bool:
+    kind = evaluator.get('type')
+    kind = METRICS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(kind, type) and issubclass(kind, CocoMetric)):
+        return False
+    prefix = evaluator.get('prefix') or kind.default_prefix  # LVISMetric has its own
+    return prefix == 'coco' and 'bbox' in evaluator.get('metric', 'bbox')
+
+
+# ------------------------------------------------------------------ training
+def _train(grid: Grid, run: Run, out: Path, data: Mapping) -> None:
+    """Train, keep the weights alone, and begin the result."""
+    folder = run.folder(out)
+    cfg = training_config(grid, run, out)
+    result = dict(cell=run.cell.name, seed=run.seed, title=run.cell.title)
+    result['fingerprint'] = fingerprint(cfg)
+    (folder / DYNAMICS).unlink(missing_ok=True)  # of weights that are not there any more
+    write_whole(folder / FINGERPRINT, result['fingerprint'].encode())
+    _name_run(cfg, f'{grid.name}-{run.cell.name}-{run.seed}')
+    if (last := _last_checkpoint(folder)) is not None:
+        cfg.resume, cfg.load_from = True, str(last)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+
+    rows = read_log(folder)
+    per_step = statistics.median(row['time'] for row in rows)
+    result |= dict(
+        steps=runner.iter,
+        seconds_per_step=per_step,
+        train_seconds=per_step * runner.iter,
+        training=grqo_figures(rows),
+        versions=dict(mmdet_dino_r1=__version__, torch=torch.__version__, mmdet=mmdet.__version__),
+        device=_device_of(runner.model),
+        data=dict(data),
+        metrics={},
+    )
+    checkpoint = CheckpointLoader.load_checkpoint(str(_last_checkpoint(folder)), map_location='cpu')
+    torch.save(dict(meta={}, state_dict=checkpoint['state_dict']), folder / WEIGHTS)
+    write_json(folder / RESULT, result)
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest one; mmengine notes its path as it was, and the study may have been moved."""
+    noted = find_latest_checkpoint(str(folder))
+    path = folder / Path(noted).name if noted else None
+    return path if path and path.exists() else None
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    """All but the weights, which are enough from now on."""
+    for path in [*folder.glob('*.pth*'), folder / 'last_checkpoint']:
+        if path.name != WEIGHTS:
+            path.unlink(missing_ok=True)
+
+
+def _name_run(cfg: Config, name: str) -> None:
+    """Loggers and visualisers are kept by name: one process may have several runs."""
+    cfg.experiment_name = name
+    if cfg.get('visualizer'):
+        cfg.visualizer.name = name
+
+
+def read_log(folder: Path) -> list[dict]:
+    """The steps that mmengine logged below a folder, over all starts, in their order."""
+    return [row for row in read_run(folder) if 'loss' in row]
+
+
+def grqo_figures(rows: list[dict]) -> dict[str, float]:
+    """Mean over the log of each figure that GRQO logs; empty for a supervised run."""
+    names = {name for row in rows for name in row if 'grqo' in name}
+    return {
+        name: statistics.fmean(row[name] for row in rows if name in row) for name in sorted(names)
+    }
+
+
+def _device_of(model: nn.Module) -> str:
+    device = next(model.parameters()).device
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    return f'{cpu_model()}, threads: {torch.get_num_threads()}'
+
+
+# ------------------------------------------------------------------- testing
+def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
+    """One test, and a look at the queries where the grid asks for it."""
+    folder = run.folder(out)
+    result, dynamics = read_json(folder / RESULT), read_json(folder / DYNAMICS)
+    looks = name in grid.dynamics and split_of(name) not in dynamics
+    if name in result['metrics'] and not looks:
+        return
+    if not (folder / WEIGHTS).exists():
+        raise FileNotFoundError(
+            f'{folder / WEIGHTS} is gone, and {folder / RESULT} lacks the test {name}. Delete the '
+            'folder to train again.'
+        )
+    cfg = evaluation_config(training_config(grid, run, out), grid, name, run.seed)
+    _name_run(cfg, f'{grid.name}-{run.cell.name}-{run.seed}-{name.replace("/", "-")}')
+    cfg.load_from = str(folder / WEIGHTS)
+    runner = Runner.from_cfg(cfg)
+    metrics = runner.test()
+    if lacking := [long for long in _METRICS.values() if long not in metrics]:
+        raise ValueError(
+            f'{run.cell.name}, seed {run.seed}: the test {name} gave '
+            f'{", ".join(metrics) or "no figure at all"}, not {" and ".join(lacking)}.'
+        )
+    if looks:
+        model, dataset = runner.model, runner.test_dataloader.dataset
+        dynamics[split_of(name)] = measure_dynamics(model, dataset, DYNAMICS_IMAGES)
+        write_json(folder / DYNAMICS, dynamics)
+    result['metrics'][name] = {short: metrics[long] for short, long in _METRICS.items()}
+    write_json(folder / RESULT, result)
+
+
+# --------------------------------------------------------------------- files
+def write_json(path: Path, content: Mapping) -> None:
+    """Write a file that is whole whenever it is there.
+
+    Args:
+        path: of the file.
+        content: a JSON object.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_whole(path, (json.dumps(content, indent=1) + '\n').encode())
+
+
+@contextmanager
+def claim(folder: Path, waits: bool = False) -> Iterator[bool]:
+    """Whether this process is the only one in a folder; the claim dies with the process.
+
+    Args:
+        folder: where a lock file is made.
+        waits: until it is.
+    """
+    with (folder / LOCK).open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True

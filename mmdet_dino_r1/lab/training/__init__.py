@@ -1,0 +1,1 @@
+"""What a training logged, and its curves."""

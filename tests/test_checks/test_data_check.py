@@ -1,0 +1,445 @@
+"""Every kind of problem, by a small file that has it, with its count and examples."""
+
+import copy
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from mmdet_dino_r1.checks import class_check, data_check
+from mmdet_dino_r1.checks.annotation_table import AnnotationTable
+from mmdet_dino_r1.checks.data_problem import near_names, number, some
+from mmdet_dino_r1.datasets.exemplar_selection import candidate_boxes
+
+ALL_USES = ('train', 'val', 'prompts', 'metric')
+
+
+def annotation(id_, image, category, box=(4, 4, 20, 10), **more):
+    whole = dict(id=id_, image_id=image, category_id=category, bbox=list(box), iscrowd=0)
+    return whole | dict(area=box[2] * box[3]) | more
+
+
+def clean():
+    """Two images of 40 x 30, three boxes, two classes; ids neither sorted nor dense."""
+    return dict(
+        images=[
+            dict(id=5, file_name='a.png', width=40, height=30),
+            dict(id=2, file_name='b.png', width=40, height=30),
+        ],
+        categories=[dict(id=7, name='zebra'), dict(id=3, name='apple')],
+        annotations=[annotation(1, 5, 7), annotation(2, 5, 3), annotation(3, 2, 3)],
+    )
+
+
+def table(coco=None, path='f.json'):
+    return AnnotationTable(coco or clean(), path)
+
+
+def found(problems):
+    """(level, kind): count and examples of each problem."""
+    return {(p.level, p.kind): (p.count, p.examples) for p in problems}
+
+
+def changed(**keys):
+    """Problems of the clean file with keys of its second annotation changed; None removes."""
+    coco = clean()
+    for key, value in keys.items():
+        if value is None:
+            coco['annotations'][1].pop(key)
+        else:
+            coco['annotations'][1][key] = value
+    return found(data_check.check_file(table(coco), ALL_USES))
+
+
+def test_a_clean_file_has_no_problem():
+    assert data_check.check_file(table(), ALL_USES) == []
+
+
+def test_summary():
+    coco = clean()
+    coco['images'].append(dict(id=9, file_name='c.png', width=40, height=30))
+    coco['annotations'].append(annotation(4, 2, 7, iscrowd=1))
+    assert table(coco).summary() == dict(
+        images=3,
+        images_without_boxes=1,
+        boxes=4,
+        crowd_boxes=1,
+        classes=2,
+        boxes_by_class=dict(zebra=1, apple=2),
+    )
+
+
+class TestForm:
+    @pytest.mark.parametrize(
+        'coco', [[], {}, dict(images=[], annotations=[]), dict(clean(), images=[1])]
+    )
+    def test_what_is_not_coco(self, coco):
+        with pytest.raises(ValueError, match='not a COCO annotation file'):
+            AnnotationTable(coco, 'f.json')
+
+    def test_categories_without_name(self):
+        coco = clean()
+        del coco['categories'][0]['name']
+        with pytest.raises(ValueError, match='name'):
+            AnnotationTable(coco, 'f.json')
+
+    @pytest.mark.parametrize('key', ['id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'])
+    def test_keys_of_annotations(self, key):
+        (level, kind), (count, examples) = next(iter(changed(**{key: None}).items()))
+        assert (level, kind, count) == ('error', f'{key}_missing', 1)
+        who = 'None' if key == 'id' else '2'
+        assert examples[0] == f'annotation {who}' + ('' if key == 'image_id' else ' of image 5')
+
+    def test_what_prompts_do_not_need(self):
+        coco = clean()
+        for ann in coco['annotations']:
+            for key in ('id', 'area', 'iscrowd'):
+                del ann[key]
+        assert data_check.check_file(table(coco), ['prompts']) == []
+        kinds = [p.kind for p in data_check.check_file(table(coco), ['train'])]
+        assert kinds == ['id_missing', 'area_missing']
+
+    def test_lvis_has_no_iscrowd_and_names_images_by_url(self):
+        coco = clean()
+        for image in coco['images']:
+            image['neg_category_ids'] = []
+            image['coco_url'] = f'http://host/train2017/{image.pop("file_name")}'
+        for ann in coco['annotations']:
+            del ann['iscrowd']
+        assert data_check.check_file(table(coco), ALL_USES) == []
+        assert table(coco).files == ['train2017/a.png', 'train2017/b.png']
+
+
+class TestImages:
+    def problems(self, **keys):
+        coco = clean()
+        for key, value in keys.items():
+            coco['images'][1].pop(key) if value is None else coco['images'][1].update({key: value})
+        return found(data_check.check_file(table(coco), ALL_USES))
+
+    def test_repeated_id(self):
+        problems = self.problems(id=5)
+        assert problems['error', 'image_id_repeated'] == (1, ('5',))
+        assert problems['error', 'image_unknown'][0] == 1
+
+    def test_repeated_file(self):
+        assert self.problems(file_name='a.png') == {
+            ('warning', 'image_file_repeated'): (1, ('a.png',))
+        }
+
+    def test_no_file(self):
+        assert self.problems(file_name=None) == {('error', 'image_file_missing'): (1, ('image 2',))}
+
+    @pytest.mark.parametrize('width', [None, 0])
+    def test_no_size(self, width):
+        assert self.problems(width=width)['error', 'image_size_missing'] == (1, ('image 2',))
+
+
+class TestCategories:
+    def problems(self, **keys):
+        coco = clean()
+        coco['categories'][1].update(keys)
+        return found(data_check.check_file(table(coco), ALL_USES))
+
+    def test_repeated_name(self):
+        assert self.problems(name='zebra') == {
+            ('error', 'category_name_repeated'): (1, ("'zebra'",))
+        }
+
+    def test_repeated_id(self):
+        assert self.problems(id=7)['error', 'category_id_repeated'] == (1, ('7',))
+
+    def test_without_a_box(self):
+        coco = clean()
+        coco['categories'] += [dict(id=8, name='quince')]
+        problem = data_check.check_file(table(coco), ALL_USES)[0]
+        assert (problem.kind, problem.count) == ('category_empty', 1)
+        assert problem.what == '1 category of 3 without a box'
+        assert problem.examples == ("'quince'",)
+
+
+class TestReferences:
+    def test_repeated_annotation_id(self):
+        assert changed(id=1) == {('error', 'annotation_id_repeated'): (1, ('1',))}
+
+    def test_unknown_image_matters_to_prompts(self):
+        assert changed(image_id=77) == {('error', 'image_unknown'): (1, ('annotation 2',))}
+        coco = clean()
+        coco['annotations'][1]['image_id'] = 77
+        problems = data_check.check_file(table(coco), ['train'])
+        assert [(p.level, p.kind) for p in problems] == [('warning', 'image_unknown')]
+
+    def test_unknown_category(self):
+        assert changed(category_id=77) == {
+            ('warning', 'category_unknown'): (1, ('annotation 2 of image 5',))
+        }
+
+
+class TestBoxes:
+    """The image is 40 x 30."""
+
+    @pytest.mark.parametrize(
+        ('box', 'kind', 'level'),
+        [
+            ([4, 4, float('nan'), 5], 'box_not_finite', 'error'),
+            ([float('inf'), 4, 5, 5], 'box_not_finite', 'error'),
+            ([4, 4, 5], 'box_not_finite', 'error'),
+            ('4 4 5 5', 'box_not_finite', 'error'),
+            ([4, 4, '5', 5], 'box_not_finite', 'error'),
+            ([4, 4, 0, 5], 'box_flat', 'warning'),
+            ([4, 4, 5, -5], 'box_flat', 'warning'),
+            ([41, 4, 5, 5], 'box_outside', 'warning'),
+            ([-9, 4, 9, 5], 'box_outside', 'warning'),
+            ([4, 4, 0.5, 5], 'box_tiny', 'warning'),
+            ([30, 4, 12, 5], 'box_beyond', 'warning'),
+            ([-2, 4, 12, 5], 'box_beyond', 'warning'),
+        ],
+    )
+    def test_kinds(self, box, kind, level):
+        assert [*changed(bbox=box)] == [(level, kind)]
+
+    def test_a_pixel_beyond_is_rounding(self):
+        assert changed(bbox=[30, 4, 11, 5]) == {}
+
+    def test_the_box_is_told(self):
+        problems = changed(bbox=[41, 4, 5, 5.25])
+        assert problems['warning', 'box_outside'] == (
+            1,
+            ('annotation 2 of image 5: [41.0, 4.0, 5.0, 5.2]',),
+        )
+
+    def test_area(self):
+        assert [*changed(area=0)] == [('warning', 'area_flat')]
+
+    def problems_of_all(self, box, **more):
+        coco = clean()
+        for ann in coco['annotations']:
+            ann.update(bbox=box, **more)
+        return {p.kind: p for p in data_check.check_file(table(coco), ALL_USES)}
+
+    def test_corners_instead_of_sizes_are_an_error(self):
+        problem = self.problems_of_all([20, 15, 39, 29])['box_beyond']
+        assert problem.level == 'error'
+        assert 'Corners [x1, y1, x2, y2]' in problem.remedy
+
+    def test_fractions_of_the_image_are_an_error(self):
+        problems = self.problems_of_all([0.1, 0.1, 0.5, 0.5])
+        assert {kind: p.level for kind, p in problems.items()} == dict(
+            box_tiny='error', no_box='error'
+        )
+        assert 'Fractions of the image look like this' in problems['box_tiny'].remedy
+        assert problems['no_box'].what == 'none of its 3 boxes can be used'
+
+    def test_areas_all_zero_are_an_error(self):
+        assert self.problems_of_all([4, 4, 20, 10], area=0)['area_flat'].level == 'error'
+
+    def test_no_boxes_at_all(self):
+        coco = dict(clean(), annotations=[])
+        assert found(data_check.check_file(table(coco), ALL_USES)) == {('error', 'no_box'): (0, ())}
+
+    def test_what_counts_as_an_exemplar_is_what_may_become_one(self):
+        generator = np.random.default_rng(0)
+        coco = clean()
+        coco['annotations'] = [
+            annotation(i, [5, 2][i % 2], [7, 3][i % 3 % 2], box, iscrowd=int(i % 7 == 0))
+            for i, box in enumerate(generator.uniform(-10, 45, (300, 4)).tolist())
+        ]
+        candidates = candidate_boxes(coco, {7: 'zebra', 3: 'apple'}, 'f.json')
+        counted = table(coco).count(table(coco).is_exemplar)
+        assert counted == [len(candidates['zebra']), len(candidates['apple'])]
+        assert min(counted) > 10
+
+
+class TestLabels:
+    """mmdet's CocoDataset: the file's order, and silence about what does not match."""
+
+    def check(self, wanted, by_id=False):
+        return class_check.check_labels(table(), wanted, 'KEY (CocoDataset)', by_id)
+
+    def test_as_in_the_file(self):
+        assert self.check(['zebra', 'apple']) == []
+        assert self.check(['apple', 'zebra'], by_id=True) == []
+
+    def test_cocos_classes_against_a_file_of_other_names(self):
+        (problem,) = self.check([f'coco {n}' for n in range(80)])
+        assert (problem.level, problem.kind) == ('error', 'classes_all_unknown')
+        assert problem.what == (
+            'none of the 80 classes of KEY (CocoDataset) is a category of the file, which has '
+            "'zebra', 'apple': every box is dropped, and AP will be 0"
+        )
+        assert problem.remedy == (
+            "Set type='CocoJsonDataset' without metainfo, which takes the classes from the file, "
+            "or metainfo=dict(classes=('zebra', 'apple',))."
+        )
+
+    def test_another_order(self):
+        (problem,) = self.check(['apple', 'zebra'])
+        assert (problem.level, problem.kind) == ('error', 'classes_order')
+        assert problem.examples == (
+            "label 0: 'zebra', not 'apple'",
+            "label 1: 'apple', not 'zebra'",
+        )
+
+    def test_a_misspelt_class(self):
+        assert found(self.check(['Zebra', 'apple'])) == {
+            ('warning', 'categories_dropped'): (1, ("'zebra' (there is 'Zebra')",)),
+            ('error', 'classes_unknown'): (1, ("'Zebra' (there is 'zebra')",)),
+        }
+
+    def test_a_subset(self):
+        (problem,) = self.check(['apple'])
+        assert (
+            problem.what == '1 category not among the classes of KEY (CocoDataset): 1 box dropped'
+        )
+        assert problem.level == 'warning'
+
+    def test_coco_json_dataset_minds_names_alone(self):
+        assert class_check.check_wanted(table(), ['apple', 'zebra'], 'KEY') == []
+        assert found(class_check.check_wanted(table(), ['aple', 'zebra'], 'KEY')) == {
+            ('error', 'classes_unknown'): (1, ("'aple' (there is 'apple')",))
+        }
+
+    def test_num_classes(self):
+        assert class_check.check_num_classes(table(), 2, 2) == []
+        (problem,) = class_check.check_num_classes(table(), 365, 80)
+        assert problem.what == '365 classes to train on, but model.bbox_head.num_classes is 80'
+        assert 'model.bbox_head.num_classes=365' in problem.remedy
+
+
+class TestBetweenFiles:
+    def other(self, **names):
+        """A file with other ids or names of categories: id7='zebra'."""
+        coco = clean()
+        coco['categories'] = [dict(id=int(key[2:]), name=name) for key, name in names.items()]
+        return table(coco, 'g.json')
+
+    def test_same_classes(self):
+        assert class_check.check_same_classes(table(), table()) == []
+
+    def test_names_that_differ(self):
+        assert found(
+            class_check.check_same_classes(table(), self.other(id7='Zebra', id3='kiwi'))
+        ) == {
+            ('warning', 'classes_not_trained'): (2, ("'Zebra' (there is 'zebra')", "'kiwi'")),
+            ('warning', 'classes_not_evaluated'): (2, ("'zebra' (there is 'Zebra')", "'apple'")),
+        }
+
+    def test_ids_that_differ(self):
+        problems = class_check.check_same_classes(table(), self.other(id7='apple', id3='zebra'))
+        assert found(problems) == {
+            ('note', 'class_ids_differ'): (2, ("'apple': 7, there 3", "'zebra': 3, there 7"))
+        }
+
+    def exemplars(self, prompts, **more):
+        tested = table()
+        return found(class_check.check_exemplars(prompts, tested, tested.names, **more))
+
+    def test_every_class_has_an_exemplar(self):
+        assert self.exemplars(table()) == {}
+        assert self.exemplars(self.other(id7='apple', id3='zebra')) == {}
+        assert self.exemplars(self.other(id7='new name', id3='apple'), match='id') == {}
+
+    def test_a_class_without(self):
+        coco = clean()
+        coco['annotations'][0]['iscrowd'] = 1
+        without = {('error', 'classes_without_prompt'): (1, ("'zebra' (there is 'zebra')",))}
+        assert self.exemplars(table(coco)) == without
+        assert [*self.exemplars(table(coco), skip_missing=True)] == [
+            ('warning', 'classes_without_prompt')
+        ]
+        assert self.exemplars(self.other(id7='Zebra', id3='apple'))[
+            'error', 'classes_without_prompt'
+        ] == (1, ("'zebra' (there is 'Zebra')",))
+
+    def test_ids_that_mean_another_class(self):
+        swapped = self.other(id7='apple', id3='zebra')
+        assert self.exemplars(swapped, match='id') == {
+            ('error', 'prompts_swapped'): (
+                2,
+                ("id 7: 'apple', there 'zebra'", "id 3: 'zebra', there 'apple'"),
+            )
+        }
+
+    def test_an_evaluator_of_other_images(self):
+        assert class_check.check_metric_file(table(), table(), 'val_evaluator.ann_file') == []
+        coco = clean()
+        coco['images'][0]['id'] = 50
+        (problem,) = class_check.check_metric_file(table(), table(coco, 'g.json'), 'KEY')
+        assert (problem.count, problem.examples) == (1, ('image 5',))
+        assert problem.remedy == 'Set KEY=f.json'
+
+
+class TestImageFiles:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for name in ('a.png', 'b.png'):
+            cv2.imwrite(str(tmp_path / name), np.zeros((30, 40, 3), np.uint8))
+        return tmp_path
+
+    def test_all_there(self, folder):
+        assert data_check.check_images(table(), str(folder)) == []
+        assert data_check.check_images(table(), str(folder), each=True) == []
+
+    def test_missing(self, folder):
+        (folder / 'b.png').unlink()
+        (problem,) = data_check.check_images(table(), str(folder))
+        assert problem.what == '1 image file of the first 2 missing'
+        assert problem.examples == (f'{folder}/b.png',)
+        (problem,) = data_check.check_images(table(), str(folder), each=True)
+        assert problem.what == '1 image file of 2 missing'
+
+    def test_only_the_first_are_looked_for(self, tmp_path):
+        coco = clean()
+        coco['images'] = [dict(id=i, file_name=f'{i}.png', width=4, height=3) for i in range(100)]
+        assert data_check.check_images(table(coco), str(tmp_path))[0].count == 20
+        assert data_check.check_images(table(coco), str(tmp_path), each=True)[0].count == 100
+
+    def test_broken_and_of_another_size(self, folder):
+        (folder / 'a.png').write_bytes(b'no image')
+        cv2.imwrite(str(folder / 'b.png'), np.zeros((40, 30, 3), np.uint8))
+        assert data_check.check_images(table(), str(folder)) == []
+        assert found(data_check.check_images(table(), str(folder), each=True)) == {
+            ('error', 'image_broken'): (1, (f'{folder}/a.png',)),
+            ('error', 'image_size_differs'): (1, (f'{folder}/b.png: 30x40, not 40x30',)),
+        }
+
+
+@pytest.mark.parametrize('name', ['a.jpg', 'a.png'])
+def test_an_image_cut_off_in_the_middle(tmp_path, name):
+    """Its size can be read all the same."""
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / name), pixels)
+    coco = clean()
+    coco['images'] = [dict(id=5, file_name=name, width=400, height=300)]
+    assert data_check.check_images(table(coco), str(tmp_path), each=True) == []
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    assert found(data_check.check_images(table(coco), str(tmp_path), each=True)) == {
+        ('error', 'image_broken'): (1, (f'{tmp_path}/{name}',))
+    }
+
+
+def test_a_photograph_turned_by_its_camera(tmp_path):
+    image = Image.new('RGB', (30, 40))
+    exif = image.getexif()
+    exif[ExifTags.Base.Orientation] = 6
+    image.save(tmp_path / 'a.jpg', exif=exif)
+    coco = clean()
+    coco['images'] = [dict(id=5, file_name='a.jpg', width=40, height=30)]
+    assert data_check.check_images(table(coco), str(tmp_path), each=True) == []
+
+
+def test_words():
+    assert number(1, 'box', 'boxes') == '1 box'
+    assert number([1, 2], 'image') == '2 images'
+    assert some(['a', 'b', 'c'], 2) == "'a', 'b', …"
+    assert near_names(['x'] * 5, []) == ["'x'"] * 5
+
+
+def test_nothing_is_changed():
+    coco = clean()
+    before = copy.deepcopy(coco)
+    data_check.check_file(table(coco), ALL_USES)
+    assert json.dumps(coco) == json.dumps(before)

@@ -1,0 +1,173 @@
+"""What a grid file says, and what is said of a wrong one."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mmdet_dino_r1.lab.study.grid import (
+    Run,
+    evaluation_config,
+    fingerprint,
+    load_grid,
+    training_config,
+)
+
+BANK = 'default_hooks.prompt_bank.bank'
+GRID = dict(
+    name='test-1',
+    common={'train_cfg.max_iters': 7, 'randomness.seed': 99},
+    cells=dict(
+        sft=dict(config='vis_gdino_r18_shapes.py', title='supervised'),
+        grqo=dict(
+            config='dino_r1_r18_shapes.py',
+            options={'model.bbox_head.loss_grqo.kl_weight': 0.5, 'param_scheduler.1.end': 7},
+        ),
+        third=dict(config='vis_gdino_r18_shapes.py'),
+    ),
+    questions=[
+        dict(title='1', baseline='sft', cells=['grqo'], seeds=2),
+        dict(
+            title='2',
+            baseline='sft',
+            cells=['grqo', 'third'],
+            seeds=3,
+            axis=dict(label='x', values=dict(sft=0, grqo=1), log=True),
+        ),
+    ],
+    evaluations={'base/g4': {f'{BANK}.shots': 4}, 'base/i': {}},
+    primary=['base/g4'],
+    dynamics=['base/i'],
+    shapes={'data/tiny': dict(image_size=64, difficulty='hard', checksums=dict(pixels='ab'))},
+)
+
+
+def write(folder, **changes) -> Path:
+    """A grid file; a key that is set to None is left out."""
+    content = {key: value for key, value in {**GRID, **changes}.items() if value is not None}
+    path = folder / 'grid.py'
+    path.write_text('\n'.join(f'{key} = {value!r}' for key, value in content.items()))
+    return path
+
+
+@pytest.fixture
+def grid(tmp_path):
+    return load_grid(write(tmp_path))
+
+
+def test_every_run_once_first_things_first(grid):
+    def names(**chosen):
+        return [f'{run.cell.name} {run.seed}' for run in grid.runs(**chosen)]
+
+    first = ['sft 0', 'grqo 0', 'sft 1', 'grqo 1']
+    assert names() == [*first, 'third 0', 'third 1', 'sft 2', 'grqo 2', 'third 2']
+    assert names(seeds=1) == ['sft 0', 'grqo 0', 'third 0']
+    assert names(cells=['third', 'grqo'], seeds=2) == ['grqo 0', 'grqo 1', 'third 0', 'third 1']
+
+
+def test_options_of_a_training(grid, tmp_path):
+    cfg = training_config(grid, Run(grid.cells['grqo'], 2), tmp_path)
+    assert cfg.train_cfg.max_iters == 7 and cfg.randomness.seed == 2
+    assert cfg.model.bbox_head.loss_grqo.kl_weight == 0.5
+    assert [scheduler['end'] for scheduler in cfg.param_scheduler] == [50, 7]
+    assert cfg.work_dir == f'{tmp_path}/grqo/seed_2'
+    assert grid.cells['grqo'].title == 'grqo' and grid.cells['sft'].title == 'supervised'
+    assert grid.questions[1].axis['label'] == 'x' and grid.questions[0].axis is None
+
+
+def test_exemplars_of_a_test_follow_the_seed(grid, tmp_path):
+    cfg = training_config(grid, Run(grid.cells['sft'], 2), tmp_path)
+    tested = evaluation_config(cfg, grid, 'base/g4', 2)
+    assert (cfg.default_hooks.prompt_bank.bank.shots, tested.work_dir) == (
+        16,
+        f'{tmp_path}/sft/seed_2/tests/base_g4',
+    )
+    bank = tested.default_hooks.prompt_bank.bank
+    assert (bank.shots, bank.seed) == (4, 2)
+
+
+def test_fingerprints_tell_settings_apart_and_no_folders(grid, tmp_path):
+    def of(cell, seed, out='out'):
+        return fingerprint(training_config(grid, Run(grid.cells[cell], seed), Path(out)))
+
+    assert re.fullmatch('[0-9a-f]{16}', of('sft', 0))
+    assert of('sft', 0) == of('sft', 0, 'elsewhere') == of('third', 0)
+    assert len({of('sft', 0), of('sft', 1), of('grqo', 0)}) == 3
+    grid.cells['grqo'].options['model.bbox_head.loss_grqo.kl_weight'] = 0.4
+    before = of('grqo', 0)
+    grid.cells['grqo'].options['model.bbox_head.loss_grqo.kl_weight'] = 0.5
+    assert before != of('grqo', 0)
+
+
+def question(**changes):
+    return [{**GRID['questions'][1], **changes}]
+
+
+SFT = GRID['cells']['sft']
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        (dict(primary=None), 'is no grid of a study: it does not set primary.'),
+        (dict(cells={}), 'is no grid of a study: it does not set cells.'),
+        (dict(dynamics=None, dynamic=1), 'sets dynamic and no dynamics: rename it, to dynamics'),
+        (dict(primary='base/g4'), ": primary is 'base/g4', not a list."),
+        (dict(evaluations={'base/g4': 4}), ": evaluations['base/g4'] is 4, not a dict."),
+        (dict(cells={'a/b': SFT}), ": cells['a/b']: the name is one of a folder"),
+        (
+            dict(cells=dict(sft=dict(configs='x.py'))),
+            ": cells['sft'] lacks config and has configs; its keys are config, title, options.",
+        ),
+        (dict(cells=dict(sft=dict(SFT, options=[]))), ": cells['sft'], options is [], not a dict"),
+        (
+            dict(questions=[dict(title='1', cells=['grqo'], seeds=2, baselin='sft')]),
+            ': questions[0] lacks baseline and has baselin; its keys are title, baseline, cells,',
+        ),
+        (dict(questions=question(cells='grqo')), ": questions[0], cells is 'grqo', not a list."),
+        (dict(questions=question(seeds=0)), ': questions[0]: seeds is 0, not a number of at least'),
+        (
+            dict(questions=question(axis=dict(label='x', values=dict(other=1)))),
+            ': questions[0]: axis has values for other, which the question does not compare.',
+        ),
+        (
+            dict(questions=question(cells=['gqro'], axis=None)),
+            ': questions name the cells gqro, which it does not set. It has: sft, grqo, third.',
+        ),
+        (
+            dict(questions=question(cells=['grqo'])),
+            ': no question names the cells third, so nothing says with how many seeds',
+        ),
+        (
+            dict(dynamics=['novel/i']),
+            ': dynamics names the evaluations novel/i, which it does not set. It has: base/g4,',
+        ),
+        (dict(shapes={'d': dict(size=3)}), ": shapes['d'] has size; its keys are checksums,"),
+        (dict(shapes={'d': dict(difficulty='x')}), ": shapes['d']: difficulty is 'x', not one of "),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, changes, said):
+    path = write(tmp_path, **changes)
+    with pytest.raises(ValueError, match=f'^{path} ?{re.escape(said)}'):
+        load_grid(path)
+
+
+def test_no_such_file_and_no_python(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'near names: .*studies/grqo_shapes\.py'):
+        load_grid('studies/grqo_shape.py')
+    path = tmp_path / 'grid.py'
+    for text, said in (('cells = {', 'SyntaxError'), ('cells = sft', "NameError: name 'sft'")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf'^{path} cannot be read: {said}.* Mend the file\.'):
+            load_grid(path)
+
+
+def test_options_that_do_not_fit(grid, tmp_path):
+    run = Run(grid.cells['grqo'], 0)
+    run.cell.options['param_scheduler.5.end'] = 3
+    with pytest.raises(ValueError, match='^the cell grqo: its options do not fit .*Index 5'):
+        training_config(grid, run, tmp_path)
+    cfg = training_config(grid, Run(grid.cells['sft'], 0), tmp_path)
+    grid.evaluations['base/i'][f'{BANK}'] = 'bank.safetensors'
+    with pytest.raises(ValueError, match='^the evaluation base/i: its options do not fit'):
+        evaluation_config(cfg, grid, 'base/i', 0)

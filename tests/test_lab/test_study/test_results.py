@@ -1,0 +1,97 @@
+import json
+import re
+from math import isnan
+
+import pytest
+
+from mmdet_dino_r1.lab.study.results import read_result, read_results
+
+RESULT = dict(
+    cell='sft',
+    seed=0,
+    title='VIS-GDINO',
+    steps=300,
+    train_seconds=251.2,
+    seconds_per_step=0.83,
+    fingerprint='ab12',
+    versions=dict(torch='2.6.0'),
+    device='CPU',
+    data={'data/hard': dict(annotations='aa', pixels='bb')},
+    training={},
+    metrics={'base/g16': dict(AP=0.4, AP50=0.6)},
+)
+
+
+def write(root, cell, seed, changes=None, dynamics=None):
+    folder = root / cell / f'seed_{seed}'
+    folder.mkdir(parents=True)
+    path = folder / 'result.json'
+    path.write_text(json.dumps(RESULT | dict(cell=cell, seed=seed) | (changes or {})))
+    if dynamics is not None:
+        path.with_name('dynamics.json').write_text(json.dumps(dynamics))
+    return path
+
+
+def test_runs_by_cell_and_seed(tmp_path):
+    for seed in (10, 9):
+        write(tmp_path, 'sft', seed)
+    dynamics = dict(base=dict(a=0.5, b=None))
+    write(tmp_path, 'grqo', 0, dict(training=dict(grqo_kl=1)), dynamics)
+    write(tmp_path, 'older', 3)
+    (tmp_path / 'grqo' / 'seed_1').mkdir()  # not finished
+    (tmp_path / 'grqo' / 'seed_x').mkdir()
+    (tmp_path / 'grqo' / 'seed_x' / 'result.json').write_text('no run of ours')
+
+    read = read_results(tmp_path, ['sft', 'grqo', 'gone'])
+    assert {cell: list(runs) for cell, runs in read.runs.items()} == {'sft': [9, 10], 'grqo': [0]}
+    assert read.ignored == ['grqo/seed_x', 'older/seed_3']
+    run = read.runs['grqo'][0]
+    assert (run.steps, run.train_seconds, run.training) == (300, 251.2, dict(grqo_kl=1.0))
+    assert run.metrics == {'base/g16': dict(AP=0.4, AP50=0.6)}
+    assert run.dynamics['base']['a'] == 0.5 and isnan(run.dynamics['base']['b'])
+    assert read.runs['sft'][9].dynamics == {}
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no folder .*/none; run the study first'):
+        read_results(tmp_path / 'none', ['sft'])
+    assert read_results(tmp_path, ['sft']).runs == {}
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        (dict(steps='300'), """: "steps" is '300'."""),
+        (dict(seed=True), ': "seed" is True.'),
+        (dict(training=dict(grqo_kl='nan')), """: "grqo_kl" of "training" is 'nan', no number."""),
+        (dict(metrics={'base/g16': 0.4}), ': "metrics, base/g16" is 0.4, not numbers by name.'),
+        (dict(metrics={'base/g16': dict(AP=0.4)}), ': base/g16 lacks "AP50".'),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, changes, said):
+    path = write(tmp_path, 'sft', 0, changes)
+    with pytest.raises(ValueError, match=re.escape(f'{path}{said} Delete the file and run the')):
+        read_result(path)
+
+
+def test_broken_files(tmp_path):
+    path = write(tmp_path, 'sft', 0, dynamics=dict(base=dict(a='b')))
+    dynamics = path.with_name('dynamics.json')
+    with pytest.raises(ValueError, match=f'^{dynamics}: "a" of "base"'):
+        read_result(path)
+    dynamics.write_text('[]')
+    with pytest.raises(ValueError, match=f'^{dynamics} holds no JSON object. Delete the file'):
+        read_result(path)
+    lacking = {key: value for key, value in RESULT.items() if key != 'device'}
+    path.write_text(json.dumps(lacking))
+    with pytest.raises(ValueError, match=f'^{path} lacks "device". Delete the file'):
+        read_result(path)
+    path.write_text(json.dumps(RESULT)[:-9])
+    with pytest.raises(ValueError, match=f'^{path} is broken: .*Delete the file and run the study'):
+        read_result(path)
+
+
+def test_a_run_in_the_wrong_folder(tmp_path):
+    write(tmp_path, 'sft', 1, dict(seed=0))
+    with pytest.raises(ValueError, match="is of cell 'sft', seed 0, and lies in the wrong folder"):
+        read_results(tmp_path, ['sft'])
