@@ -23,12 +23,12 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from torch import nn
 
+from ..config.loading import load_config
 from ..engine.bank_builder import weights_fingerprint
 from ..models.detectors import DINOR1
 from ..structures import PromptBank, load_prompt_bank
 from ..version import __version__
 from .export_graph import PromptedDetector, exportable_copy, plain_copy
-from .prompt_bank import load_config
 from .weights import load_weights
 
 OPSET = 18  # what PyTorch's exporter writes without converting; onnxruntime >= 1.14

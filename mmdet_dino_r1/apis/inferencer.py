@@ -27,6 +27,7 @@ from mmengine.utils import ProgressBar
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from ..config.loading import image_pipeline, load_config
 from ..engine.bank_builder import weights_fingerprint
 from ..structures import PromptBank, load_prompt_bank
 from .detection_results import drop_beaten_by_negatives, fetch, keep_best, spread_colours, to_dict
@@ -39,7 +40,6 @@ from .image_input import (
     picture_name,
     same_size_batches,
 )
-from .prompt_bank import image_pipeline, load_config
 from .reference_bank import encode_references
 from .reference_prompts import POINT_SIZE, Reference, describe, own_prompts, split_negatives
 from .weights import load_weights

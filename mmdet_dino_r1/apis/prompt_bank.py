@@ -12,8 +12,8 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from ..config.shipped import config_path
-from ..config.tested_sets import exemplar_source, innermost_dataset
+from ..config.loading import image_pipeline, load_config
+from ..config.tested_sets import exemplar_source
 from ..engine.bank_builder import encode_prompt_bank
 from ..structures import PromptBank, save_prompt_bank
 from .weights import load_weights
@@ -102,30 +102,6 @@ def build_prompt_bank(
     if out is not None and is_main_process():
         save_prompt_bank(bank, out)
     return bank
-
-
-def load_config(config: str | Path | Config, cfg_options: dict | None) -> Config:
-    """A config by path, by the name of a shipped one, or as it is, with changes merged.
-
-    Args:
-        config: path, shipped name, or the config, which is changed in place.
-        cfg_options: changes, dotted key to value.
-
-    Raises:
-        FileNotFoundError: there is no such file, and none of that name is shipped.
-    """
-    if not isinstance(config, Config):
-        path = str(config) if Path(config).is_file() else config_path(str(config))
-        config = Config.fromfile(path)
-    if cfg_options:
-        config.merge_from_dict(cfg_options)
-    return config
-
-
-def image_pipeline(cfg: Config) -> list[dict]:
-    """How the config prepares test images; in a group, those of its members in common."""
-    dataset = innermost_dataset(cfg.test_dataloader.dataset)
-    return (dataset.get('common') or dataset).pipeline
 
 
 def _split(cfg: Config, ann: str | Path | None, img: str | Path | None) -> dict:

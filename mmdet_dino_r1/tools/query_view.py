@@ -30,8 +30,8 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config, DictAction
 from torch.utils.data import Dataset
 
-from mmdet_dino_r1.apis.prompt_bank import image_pipeline
 from mmdet_dino_r1.apis.weights import load_weights
+from mmdet_dino_r1.config.loading import image_pipeline
 from mmdet_dino_r1.config.shipped import config_path
 from mmdet_dino_r1.config.tested_sets import exemplar_source
 from mmdet_dino_r1.engine.bank_builder import encode_prompt_bank, weights_fingerprint

@@ -33,8 +33,8 @@ from mmdet_dino_r1.apis.image_input import (
     list_images,
     same_size_batches,
 )
-from mmdet_dino_r1.apis.prompt_bank import image_pipeline
 from mmdet_dino_r1.apis.reference_prompts import exemplar_boxes, split_negatives
+from mmdet_dino_r1.config.loading import image_pipeline
 from mmdet_dino_r1.tools.detect import main
 
 SIZES = [(64, 64), (48, 64), (64, 64), (64, 40), (48, 64), (64, 64)]  # height, width

@@ -19,7 +19,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from pretended_device import host_of, to_device
 
 from mmdet_dino_r1.apis import DINOR1Inferencer, Reference
-from mmdet_dino_r1.apis.prompt_bank import image_pipeline
+from mmdet_dino_r1.config.loading import image_pipeline
 from mmdet_dino_r1.engine.bank_builder import encode_prompt_bank, weights_fingerprint
 from mmdet_dino_r1.engine.hooks import GradientShareHook, ReferenceModelHook, ResumeHook
 from mmdet_dino_r1.lab.query_view.collect import view_dataset

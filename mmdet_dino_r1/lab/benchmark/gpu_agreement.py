@@ -15,7 +15,7 @@ from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from torch import Tensor
 
-from ...apis.prompt_bank import load_config
+from ...config.loading import load_config
 from .contenders import DINO_R1, Contender, build_contender, quiet
 from .workload import Workload
 

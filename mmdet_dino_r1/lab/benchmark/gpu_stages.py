@@ -16,7 +16,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 
-from ...apis.prompt_bank import load_config
+from ...config.loading import load_config
 from ...utils.environment import describe_environment
 from . import gpu_training
 from .contenders import DINO_R1, NAMES, VIS_GDINO, Contender, build_contender, fit_classes

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ...apis.prompt_bank import load_config
+from ...config.loading import load_config
 from ..training.log import read_run
 from .gpu_agreement import amp_wrapper_cfg
 from .stage_runner import Record

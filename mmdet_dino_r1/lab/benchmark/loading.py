@@ -13,7 +13,7 @@ from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
-from ...apis.prompt_bank import image_pipeline
+from ...config.loading import image_pipeline
 from ...config.tested_sets import exemplar_source
 from .contenders import Contender
 from .measure import in_turn, time_step

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 
-from ...apis.prompt_bank import load_config
+from ...config.loading import load_config
 from ...config.tested_sets import innermost_dataset
 from . import scaling
 from .contenders import (

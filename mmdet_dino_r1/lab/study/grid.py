@@ -29,7 +29,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ...apis.prompt_bank import load_config
+from ...config.loading import load_config
 from ...config.shipped import config_path
 from ...testing.shapes import ShapesConfig
 from ...testing.shapes_drawing import DIFFICULTIES

@@ -1,0 +1,34 @@
+"""A config by path or by the name of a shipped one, and the pipeline of its test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.config import Config
+
+from .shipped import config_path
+from .tested_sets import innermost_dataset
+
+
+def load_config(config: str | Path | Config, cfg_options: dict | None = None) -> Config:
+    """A config by path, by the name of a shipped one, or as it is, with changes merged.
+
+    Args:
+        config: path, shipped name, or the config, which is changed in place.
+        cfg_options: changes, dotted key to value.
+
+    Raises:
+        FileNotFoundError: there is no such file, and none of that name is shipped.
+    """
+    if not isinstance(config, Config):
+        path = str(config) if Path(config).is_file() else config_path(str(config))
+        config = Config.fromfile(path)
+    if cfg_options:
+        config.merge_from_dict(cfg_options)
+    return config
+
+
+def image_pipeline(cfg: Config) -> list[dict]:
+    """How the config prepares test images; in a group, those of its members in common."""
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    return (dataset.get('common') or dataset).pipeline
