@@ -1,6 +1,7 @@
-# make setup   the environment, in .venv          make demo   train and test on a drawn data set
-# make test    the tests                          make lint   ruff and codespell
-# make format  what ruff can put right            make clean  build leftovers away
+# make setup     the environment, in .venv         make demo   train and test on a drawn data set
+# make test      the quick tests, six minutes      make lint   ruff, codespell and mypy
+# make test-all  these, then the slow ones         make clean  build leftovers away
+# make format    what ruff can put right
 # make test-openmmlab   OpenMMLab's packages in .venv-openmmlab, and the tests that differ by them
 #
 # What can be overridden, for instance a GPU build of torch under another Python:
@@ -12,6 +13,8 @@ TORCH  ?= torch==2.13.0
 MM     ?= requirements/mminstall.txt
 # A folder of ready-made mmcv wheels; without one mmcv's operators are compiled, 12 to 15 minutes.
 WHEELS ?= ../shared/wheels
+# Tests at once; each worker keeps to one thread.
+JOBS   ?= 2
 # More arguments for pytest.
 ARGS   ?=
 # The environment of the other family, and what is tested in it: what mmengine, mmcv and mmdet do for
@@ -23,10 +26,10 @@ TESTS_OPENMMLAB = tests/test_utils tests/test_registry.py \
   tests/test_models/test_detectors/test_warm_start.py tests/test_tools/test_study.py \
   tests/test_models/test_detectors/test_parity.py
 
-BIN   := $(VENV)/bin
-PY    := $(BIN)/python
-PIP   := $(PY) -m pip --disable-pip-version-check
-MIM   := $(BIN)/mim
+BIN    = $(VENV)/bin
+PY     = $(BIN)/python
+PIP    = $(PY) -m pip --disable-pip-version-check
+MIM    = $(BIN)/mim
 LINKS := $(if $(wildcard $(WHEELS)),--find-links $(WHEELS))
 MMCV   = $(shell grep -E '^(onedl-)?mmcv==' $(MM))
 DEMO  := work_dirs/demo
@@ -34,7 +37,7 @@ DEMO  := work_dirs/demo
 # seen to take ten times as long. Spinning only briefly costs nothing on an idle machine.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: help setup demo test test-openmmlab lint format clean
+.PHONY: help setup demo test test-all test-openmmlab lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -95,12 +98,18 @@ demo: setup
 	@printf '\n== demo 5/5: report\n'
 	$(MIM) run mmdet_dino_r1 demo_report $(DEMO)
 
-test: setup
-	$(PY) -m pytest $(ARGS)
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadscope
 
+test: setup
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+test-all: test
+	$(PYTEST) -m slow $(ARGS)
+
+test-openmmlab: VENV = $(VENV_OPENMMLAB)
 test-openmmlab:
-	$(MAKE) test MM=requirements/mminstall-openmmlab.txt VENV="$(VENV_OPENMMLAB)" \
-	  ARGS="$(TESTS_OPENMMLAB) $(ARGS)"
+	$(MAKE) setup MM=requirements/mminstall-openmmlab.txt VENV="$(VENV)"
+	$(PYTEST) $(TESTS_OPENMMLAB) $(ARGS)
 
 lint: $(VENV)/.lint-done
 	$(BIN)/ruff check .

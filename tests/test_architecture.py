@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,21 @@ def test_the_arrows_would_catch_a_wrong_import(tmp_path, monkeypatch):
     upward.write_text("from .. import apis\nNAME = 'mmdet_dino_r1.lab.query_view.collect.view'\n")
     monkeypatch.setattr(f'{__name__}.PACKAGE', tmp_path / NAME)
     assert {part_of(name) for name in imported(upward)} == {'apis', 'lab', None}
+
+
+def test_importing_the_package_imports_no_laboratory_plot():
+    """pycocotools needs matplotlib; this package draws only when asked to."""
+    script = (
+        f'import sys, {NAME}; '
+        f'print(*(name for name in sys.modules if name.startswith("{NAME}.")), sep="\\n")'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', script], capture_output=True, text=True, check=True
+    )
+    loaded = {part_of(name) for name in done.stdout.split() if name.startswith(NAME)}
+    assert 'models.detectors' in loaded
+    plots = [name for name in done.stdout.split() if re.search('plot|figure|curves', name)]
+    assert not plots
 
 
 def test_files_stay_small():
