@@ -64,7 +64,7 @@ def test_the_first_screen(tmp_path, monkeypatch):
     assert text.count('\n') <= 250
     code = re.search(r'```python\n(.+?)```', text, re.S)[1]
     ((image, box, name),) = re.findall(
-        r"Reference\('data/shapes/(.+?)', \[(.+?)\], \['(.+?)'\]", code
+        r"image = 'data/shapes/(.+?)'\n.+Reference\(image, \[(.+?)\], \['(.+?)'\]", code
     )
     monkeypatch.chdir(tmp_path)
     few = dict(train_images=1, val_images=1, val_novel_images=1, prompts_novel_images=1)
@@ -298,7 +298,7 @@ def test_a_change_of_one_language_alone_is_told(readmes, old, new, told):
 def test_lines_of_code_keep_their_order(readmes):
     english, chinese = readmes
     lines = [
-        'detector.set_prompts([pebble])',
+        "detector.set_prompts([Reference(image, [[82, 42, 117, 67]], ['ringed pebble'])])",
         "results = detector('data/shapes/images/val_novel', out_dir='found')",
     ]
     assert '\n'.join(lines) in english
