@@ -1,7 +1,8 @@
-"""What README and docs name exists, its two languages agree, its config works as printed."""
+"""What README and docs name exists; the README's two languages agree, its code works as printed."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,14 +10,19 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import CONFIGS, tiny_model_cfg
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.runner import Runner
+
+from mmdet_dino_r1.testing import ShapesConfig, generate_shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = ('README.md', 'README.zh-CN.md')
 PAGES = [*(ROOT / name for name in READMES), *sorted((ROOT / 'docs').glob('*.md'))]
-TOOLS = {path.stem for path in (ROOT / 'mmdet_dino_r1' / 'tools').glob('*.py')}
+PACKAGE = ROOT / 'mmdet_dino_r1'
+TOOLS = {path.stem for path in (PACKAGE / 'tools').glob('*.py')}
 CONFIG_NAMES = {path.stem for path in CONFIGS.glob('*.py')}
 
 
@@ -33,9 +39,51 @@ def test_commands_name_tools_and_configs_that_exist(page):
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
 def test_links_between_pages_lead_somewhere(page):
-    for target in re.findall(r'\]\(([^)#]+)\)', page.read_text(encoding='utf-8')):
-        if '://' not in target:
-            assert (page.parent / target).exists(), target
+    for link in re.findall(r'\]\(([^)]+)\)', page.read_text(encoding='utf-8')):
+        if '://' not in link:
+            target, _, anchor = link.partition('#')
+            path = page.parent / target if target else page
+            assert path.exists(), link
+            assert not anchor or anchor in anchors(path.read_text(encoding='utf-8')), link
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_files_named_in_code_exist(page):
+    parts = '|'.join(path.name for path in PACKAGE.iterdir() if path.is_dir())
+    text = page.read_text(encoding='utf-8')
+    for name in re.findall(rf'`((?:{parts})/[\w/]*(?:\.py)?)`', text):
+        assert (PACKAGE / name).exists(), name
+    if page.stem != 'bad_input':  # tests/test_bad_input_table.py holds its rows
+        for name in re.findall(r'\btests/[\w/]+(?:\.py)?', text):
+            assert (ROOT / name).exists(), name
+
+
+def test_the_first_screen(tmp_path, monkeypatch):
+    """Its Python runs on the demo's set and weights; the exemplar is a box of that set."""
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    assert text.count('\n') <= 250
+    code = re.search(r'```python\n(.+?)```', text, re.S)[1]
+    ((image, box, name),) = re.findall(
+        r"image = 'data/shapes/(.+?)'\n.+Reference\(image, \[(.+?)\], \['(.+?)'\]", code
+    )
+    monkeypatch.chdir(tmp_path)
+    few = dict(train_images=1, val_images=1, val_novel_images=1, prompts_novel_images=1)
+    drawn = generate_shapes(tmp_path / 'data/shapes', ShapesConfig(**few))
+    coco = json.loads((drawn / 'annotations/prompts_novel.json').read_text())
+    names = {category['id']: category['name'] for category in coco['categories']}
+    assert coco['images'][0]['file_name'] == image
+    x, y, width, height = coco['annotations'][0]['bbox']
+    assert json.loads(box) == [x, y, x + width, y + height]
+    assert names[coco['annotations'][0]['category_id']].startswith(name)
+
+    weights = tmp_path / 'work_dirs/demo/iter_500.pth'
+    weights.parent.mkdir(parents=True)
+    model = MODELS.build(Config.fromfile(CONFIGS / 'dino_r1_r18_shapes.py').model)
+    torch.save(dict(state_dict=model.state_dict()), weights)
+    scope = {}
+    exec(code, scope)
+    assert len(scope['results']['predictions']) == 1
+    assert list((tmp_path / 'found/vis').iterdir())
 
 
 def test_config_for_own_data_as_printed(tiny_shapes, tmp_path):
@@ -132,16 +180,25 @@ def sections(page: str) -> list[tuple[int, str, int, str]]:
         if not fenced and (heading := re.match(r'(#+) (.+)', line)):
             parts.append((len(heading[1]), heading[2], number, []))
         parts[-1][3].append(line)
-    anchors = [re.sub(r'[^\w -]', '', title).lower().replace(' ', '-') for _, title, *_ in parts]
+    names = [slug(title) for _, title, *_ in parts]
 
     def numbered(link: re.Match) -> str:
         """A link within the page by the number of its heading, which has a name per language."""
-        return f'](#heading-{anchors.index(link[1])})' if link[1] in anchors else link[0]
+        return f'](#heading-{names.index(link[1])})' if link[1] in names else link[0]
 
     return [
         (level, title, number, re.sub(r'\]\(#([^)]+)\)', numbered, '\n'.join(lines)))
         for level, title, number, lines in parts
     ]
+
+
+def slug(title: str) -> str:
+    """A heading as GitHub's links name it."""
+    return re.sub(r'[^\w -]', '', title).lower().replace(' ', '-')
+
+
+def anchors(page: str) -> set[str]:
+    return {slug(title) for _, title, *_ in sections(page)}
 
 
 def outside_code(text: str) -> str:
@@ -241,8 +298,8 @@ def test_a_change_of_one_language_alone_is_told(readmes, old, new, told):
 def test_lines_of_code_keep_their_order(readmes):
     english, chinese = readmes
     lines = [
-        'from mmdet_dino_r1 import DINOR1Inferencer',
-        'from mmdet_dino_r1.apis import Reference',
+        "detector.set_prompts([Reference(image, [[82, 42, 117, 67]], ['ringed pebble'])])",
+        "results = detector('data/shapes/images/val_novel', out_dir='found')",
     ]
     assert '\n'.join(lines) in english
     (told,) = differences(english.replace('\n'.join(lines), '\n'.join(lines[::-1])), chinese)

@@ -68,8 +68,7 @@ def test_the_gpus_memory(command, monkeypatch):
         '  model.encoder.num_cp=0  (1: activations are computed again instead of kept)',
         '  train_dataloader.batch_size=4  (then optim_wrapper.accumulative_counts (now 1) up, to '
         'keep the total)',
-        '  model.prompt_sampler.type=InBatchPromptSampler model.prompt_sampler.max_prompts=N  (now '
-        'all classes of a batch)',
+        '  model.prompt_sampler.max_prompts=not set  (classes of a batch)',
         '  model.dn_cfg.group_cfg.num_dn_queries=8',
         '  model.num_queries=10',
         '  train_dataloader.dataset.pipeline  (smaller images; scales up to (64, 64))',

@@ -42,6 +42,8 @@ model = dict(
     ),
     positional_encoding=dict(num_feats=128, normalize=True, offset=0.0, temperature=20),
     prompt_encoder=dict(type='VisualPromptEncoder', num_levels=num_levels),
+    # named, so that `model.prompt_sampler.max_prompts=300` needs no type beside it
+    prompt_sampler=dict(type='InBatchPromptSampler'),
     encoder=dict(
         num_layers=6,
         num_cp=6,  # layers whose activations are recomputed backward, to save memory
