@@ -43,24 +43,24 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     config = 'config file, or the bare name of a shipped one'
     add('config', nargs='?', default='dino_r1_swin_t_coco.py', help=config)
-    size = dict(type=image_size, metavar='HxW', default='800x1333')
+    size = dict(type=_image_size, metavar='HxW', default='800x1333')
     add('--size', **size, help='of the images, in pixels')
-    add('--batch-size', type=positive, default=2, help='of training')
-    add('--boxes', type=positive, default=10, help='per image')
-    add('--classes', type=positive, default=20, help='in training')
+    add('--batch-size', type=_positive, default=2, help='of training')
+    add('--boxes', type=_positive, default=10, help='per image')
+    add('--classes', type=_positive, default=20, help='in training')
     add('--device', help='cpu, cuda, cuda:1; None: a GPU where there is one')
     dtype = 'of autocast, float32: none; float16 trains without loss scaling here, as fast'
     add('--dtype', choices=DTYPES, default='float32', help=dtype)
-    add('--rounds', type=positive, default=3, help='medians are of so many')
-    add('--threads', type=positive, help="of torch on the CPU; None: torch's")
+    add('--rounds', type=_positive, default=3, help='medians are of so many')
+    add('--threads', type=_positive, help="of torch on the CPU; None: torch's")
     add('--models', nargs='+', choices=MODELS, default=list(MODELS), help='of these')
     recompute = "recompute activations as the config asks for, in mmdet's model as in ours"
     add('--checkpointing', action='store_true', help=recompute)
     which = parser.add_mutually_exclusive_group()
     which.add_argument('--only', nargs='*', choices=SECTIONS, help='measure these alone, or none')
     which.add_argument('--skip', nargs='+', choices=SECTIONS, default=[], help='leave these out')
-    scaling = dict(nargs='*', type=scaling_factor, metavar='FACTOR[=POINTS]')
-    grow = f'grow one size at a time, {", ".join(FACTORS)} or all; boxes=10,100 chooses the points'
+    scaling = dict(nargs='+', type=_scaling_factor, metavar='FACTOR=POINTS', default=[])
+    grow = f'grow one size at a time, such as boxes=10,100,400: {", ".join(FACTORS)} (area)'
     add('--scaling', **scaling, help=grow)
     loader = "time the config's training data, which must be there"
     add('--loader', action='store_true', help=loader)
@@ -70,21 +70,20 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     chosen = SECTIONS if options.only is None else options.only
     options.sections = [name for name in SECTIONS if name in chosen and name not in options.skip]
     options.models = [MODELS[name] for name in MODELS if name in options.models]
-    options.scaling = {} if options.scaling is None else dict(options.scaling or FACTORS)
+    options.scaling = dict(options.scaling)
     if not (options.sections or options.scaling or options.loader):
         parser.error('nothing is left to measure')
     return options
 
 
-def positive(text: str) -> int:
+def _positive(text: str) -> int:
     """A whole number above zero."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(f'{text} is not positive')
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no whole number above zero')
+    return int(text)
 
 
-def image_size(text: str) -> tuple[int, int]:
+def _image_size(text: str) -> tuple[int, int]:
     """Height and width from ``HxW``."""
     match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
     if match is None:
@@ -92,14 +91,12 @@ def image_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def scaling_factor(text: str) -> tuple[str, tuple[float, ...]]:
-    """A factor and its points, ascending, from ``FACTOR`` or ``FACTOR=1,2,4``."""
-    factor, given, points = text.partition('=')
+def _scaling_factor(text: str) -> tuple[str, tuple[float, ...]]:
+    """A factor and its points, ascending, from ``FACTOR=1,2,4``."""
+    factor, _, points = text.partition('=')
     if factor not in FACTORS:
         told = f'{quote_with_near(factor, FACTORS)} is not one of {", ".join(FACTORS)}'
         raise argparse.ArgumentTypeError(told)
-    if not given:
-        return factor, FACTORS[factor]
     kind, values = float if factor == 'size' else int, ()
     with suppress(ValueError):
         values = tuple(sorted({kind(point) for point in points.split(',')}))

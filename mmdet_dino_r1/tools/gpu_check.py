@@ -49,7 +49,12 @@ def _positive(text: str) -> float:
 
 @one_line_errors
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; returns the exit status.
+
+    Raises:
+        OSError: the report cannot be written.
+        ValueError: there is no GPU.
+    """
     options = parse_args(args)
     path = options.out / NAME
     if options.run:

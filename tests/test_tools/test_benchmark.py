@@ -13,7 +13,6 @@ from mmengine.config import Config
 from mmdet_dino_r1.lab.benchmark import suite
 from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, MMDET, NAMES, VIS_GDINO
 from mmdet_dino_r1.lab.benchmark.measure import KEPT, PEAK, STEP
-from mmdet_dino_r1.lab.benchmark.scaling import FACTORS
 from mmdet_dino_r1.tools.benchmark import main, parse_args
 
 TINY = '--size 64x96 --batch-size 1 --boxes 3 --classes 5 --device cpu --rounds 1'.split()
@@ -125,9 +124,8 @@ def test_sections(args, expected):
 
 
 def test_scaling_factors():
-    assert parse_args(['--scaling']).scaling == FACTORS
-    assert parse_args('--scaling size=2,0.5 batch'.split()).scaling == dict(
-        size=(0.5, 2.0), batch=FACTORS['batch']
+    assert parse_args('--scaling size=2,0.5 batch=1,4,2'.split()).scaling == dict(
+        size=(0.5, 2.0), batch=(1, 2, 4)
     )
 
 
@@ -141,12 +139,13 @@ def test_models_in_their_order():
         ('--size 800', "'800' is no HEIGHTxWIDTH"),
         ('--size 0x10', "'0x10' is no HEIGHTxWIDTH"),
         ('--models bert', "invalid choice: 'bert'"),
-        ('--scaling depth', "'depth' is not one of queries, prompts, size, batch, boxes"),
+        ('--scaling depth', "'depth' is not one of queries, classes, size, batch, boxes"),
         ('--scaling box', "'box' (near: boxes) is not one of queries"),
+        ('--scaling boxes', 'needs two points or more'),
         ('--scaling boxes=1', 'needs two points or more'),
         ('--scaling boxes=1,x', 'needs two points or more'),
         ('--scaling boxes=0,4', 'needs two points or more'),
-        ('--rounds 0', "invalid positive value: '0'"),
+        ('--rounds 0', "'0' is no whole number above zero"),
         ('--dtype int8', "invalid choice: 'int8'"),
         ('--only', 'nothing is left to measure'),
         ('--only training --skip bank', 'not allowed with'),

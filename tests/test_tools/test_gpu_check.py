@@ -113,13 +113,13 @@ def test_the_gpu_tests_are_run_and_their_last_line_kept(tmp_path, capfd, monkeyp
     tests = tmp_path / 'tests' / 'test_gpu.py'
     monkeypatch.setattr(gpu_stages, 'GPU_TESTS', tests)
     monkeypatch.setattr(gpu_stages, 'open_device', lambda name: torch.device('cuda'))
-    report = Report(tmp_path / 'gpu_check', {})
+    report, (run, _) = Report(tmp_path / 'gpu_check', {}), STAGES['tests']
     report.tell('tests', 'running', 0)
-    gpu_stages.gpu_tests(Record(report, 'tests'), gpu_stages.TINY)
+    run(Record(report, 'tests'), gpu_stages.TINY)
     told = report.stages['tests']
     assert told['figures']['GPU tests'] == 'not run: the package was installed without its tests'
     tests.write_text('def test_card():\n    assert False\n')
-    gpu_stages.gpu_tests(Record(report, 'tests'), gpu_stages.TINY)
+    run(Record(report, 'tests'), gpu_stages.TINY)
     assert told['figures']['GPU tests'].startswith('1 failed in ')
     assert told['failed'] == ['the GPU tests failed']
     assert 'test_card' in capfd.readouterr().out

@@ -73,7 +73,7 @@ TINY = Sizes(
 )
 
 
-def agreement(record: Record, sizes: Sizes) -> None:
+def _agreement(record: Record, sizes: Sizes) -> None:
     """Versions, CPU against device, half precision."""
     device = open_device(None)
     with record.part('versions'):
@@ -116,7 +116,7 @@ def agreement(record: Record, sizes: Sizes) -> None:
             record.check(distance < HALF_BOUND, f'the loss in {dtype} is {distance:.0%} off')
 
 
-def gpu_tests(record: Record, sizes: Sizes) -> None:
+def _gpu_tests(record: Record, sizes: Sizes) -> None:
     """``tests/test_gpu.py`` where it lies beside the package; its last line is kept."""
     if open_device(None).type != 'cuda':
         record.add('GPU tests', 'not run: there is no CUDA device')
@@ -136,7 +136,7 @@ def gpu_tests(record: Record, sizes: Sizes) -> None:
     record.check(process.returncode == 0, 'the GPU tests failed')
 
 
-def steps(record: Record, sizes: Sizes) -> None:
+def _steps(record: Record, sizes: Sizes) -> None:
     """Steps of the whole model as a training takes them, ``--amp`` and activation checkpointing."""
     cfg = fit_classes(load_config(sizes.config), sizes.workload.classes)
     torch.manual_seed(0)
@@ -158,7 +158,7 @@ def _check_steps(record: Record, row: dict) -> None:
         record.check(row[key], f'training in {row["precision"]}: not {key}')
 
 
-def speed(record: Record, sizes: Sizes) -> None:
+def _speed(record: Record, sizes: Sizes) -> None:
     """The benchmark beside mmdet's Grounding DINO, and what the card waits for."""
     cfg, rounds = load_config(sizes.config), sizes.rounds
     suite = Suite(cfg, sizes.workload, open_device(None), torch.bfloat16, rounds=rounds)
@@ -195,7 +195,7 @@ def speed(record: Record, sizes: Sizes) -> None:
             keep('bfloat16', 'inference', found)
 
 
-def training(record: Record, sizes: Sizes) -> None:
+def _training(record: Record, sizes: Sizes) -> None:
     """A real training with ``--amp`` on drawn shapes: killed, resumed, and tested at its end."""
     with TemporaryDirectory() as folder, record.part('training'):
         shapes = ShapesConfig(**sizes.shapes | _ONE_NOVEL)
@@ -244,9 +244,9 @@ def _last_checkpoint(run: Path) -> int | None:
 
 # by name, with the share of the time that each may take at most; the last one gets what is left
 STAGES: dict[str, tuple[Callable[[Record, Sizes], None], float]] = {
-    'agreement': (agreement, 1 / 8),
-    'tests': (gpu_tests, 1 / 6),
-    'steps': (steps, 1 / 8),
-    'speed': (speed, 1 / 3),
-    'training': (training, 1.0),
+    'agreement': (_agreement, 1 / 6),
+    'tests': (_gpu_tests, 1 / 6),
+    'steps': (_steps, 1 / 8),
+    'speed': (_speed, 1 / 3),
+    'training': (_training, 1.0),
 }

@@ -74,8 +74,8 @@ def training_figures(
         rounds: how often each is timed.
 
     Returns:
-        By name: ``STEP``, the phases ('… forward'), images per second, parameters, and, where
-        there is one, the language model.
+        By name: ``STEP``, the phases that any of them has ('… forward, s', or None), images per
+        second, parameters, and, where there is one, the language model.
     """
     batch = workload.training_batch()
 
@@ -86,12 +86,16 @@ def training_figures(
         if not clock.on:  # its waits slow a step down, so the phases are those of another one
             clock.restart()
             contender.step(copy.deepcopy(batch))
-        phases = {f'… {name}, s': clock.seconds[name] for name in PHASES if name in clock.seconds}
-        return {STEP: seconds} | phases
+        return {STEP: seconds} | {f'… {name}, s': took for name, took in clock.seconds.items()}
 
     results = in_turn({c.name: partial(step, c) for c in contenders}, rounds)
+    keys = [
+        f'… {name}, s' for name in PHASES if any(f'… {name}, s' in of for of in results.values())
+    ]
     for contender in contenders:
-        figures = results[contender.name]
+        measured = results[contender.name]
+        figures = {STEP: measured[STEP]} | {key: measured.get(key) for key in keys}
+        results[contender.name] = figures
         figures['images/s'] = workload.batch_size / figures[STEP]
         figures['parameters, millions'] = count_parameters(contender.model) / 1e6
         if contender.note:

@@ -12,57 +12,37 @@ from mmengine.config import ConfigDict
 from .contenders import check_size, fit_classes
 from .workload import Workload
 
-# Factor -> its default points. 'prompts' are classes in the batch, 'size' is the area of the
-# images relative to the workload's, 'batch' and 'boxes' count images and the boxes in each.
-FACTORS = {
-    'queries': (225, 450, 900, 1800),
-    'prompts': (1, 10, 80, 300, 1203),
-    'size': (0.25, 0.5, 1, 2),
-    'batch': (1, 2, 4, 8),
-    'boxes': (10, 50, 100, 200, 400),
-}
+# 'size' is the area of the images relative to the workload's, the others are whole numbers
+FACTORS = ('queries', 'classes', 'size', 'batch', 'boxes')
 _STRIDE = 32  # sides of images are multiples of it
 
 
-def make_points(
-    factor: str, values: Sequence[float], cfg: ConfigDict, workload: Workload
-) -> dict[float, tuple[ConfigDict, Workload]]:
-    """Config and workload of each point of a factor, all else being equal.
-
-    With 'prompts' as many boxes stand in every image as the most classes need, whatever their
-    number, since a class without a box has no prompt in training.
+def vary(
+    factor: str, value: float, cfg: ConfigDict, workload: Workload
+) -> tuple[ConfigDict, Workload]:
+    """Whole config and workload with one size changed; those given stay as they are.
 
     Args:
         factor: one of ``FACTORS``.
-        values: ascending.
+        value: of it.
         cfg: whole config of one of our models.
         workload: what is not varied.
 
     Raises:
         ValueError: an image is too small for the number of queries.
     """
-    points = {}
-    for value in values:
-        changed, config = workload, cfg
-        if factor == 'queries':
-            config = copy.deepcopy(cfg)
-            config.model.num_queries = int(value)
-        elif factor == 'prompts':
-            boxes = math.ceil(max(values) / workload.batch_size)
-            changed = replace(workload, classes=int(value), boxes=boxes)
-            config = fit_classes(cfg, int(max(values)))
-        elif factor == 'size':
-            height, width = (
-                max(1, round(side * value**0.5 / _STRIDE)) * _STRIDE
-                for side in (workload.height, workload.width)
-            )
-            changed = replace(workload, height=height, width=width)
-        else:
-            key = dict(batch='batch_size', boxes='boxes')[factor]
-            changed = replace(workload, **{key: int(value)})
-        check_size(config, changed.height, changed.width)
-        points[value] = config, changed
-    return points
+    if factor == 'queries':
+        cfg = copy.deepcopy(cfg)
+        cfg.model.num_queries = value
+    elif factor == 'size':
+        sides = [side * value**0.5 for side in (workload.height, workload.width)]
+        height, width = (max(1, round(side / _STRIDE)) * _STRIDE for side in sides)
+        workload = replace(workload, height=height, width=width)
+    else:
+        key = dict(batch='batch_size').get(factor, factor)
+        workload = replace(workload, **{key: value})
+    check_size(cfg, workload.height, workload.width)
+    return fit_classes(cfg, workload.classes), workload
 
 
 def exponents(values: Sequence[float], figures: Sequence[float]) -> list[float]:

@@ -32,7 +32,7 @@ from .measure import (
     step_memory,
     training_figures,
 )
-from .scaling import exponents, make_points
+from .scaling import exponents, vary
 from .workload import Workload
 
 SECTIONS = ('memory', 'training', 'inference', 'bank')
@@ -114,7 +114,7 @@ class Suite:
         if loader:
             jobs['loading'] = partial(self.loading, trained='training' in sections)
         for factor, values in factors.items():
-            points = make_points(factor, values, self.cfg, self.workload)
+            points = {value: vary(factor, value, self.cfg, self.workload) for value in values}
             jobs[f'scaling of {factor}'] = partial(self.scaling, factor, points)
         results = {}
         for name, job in jobs.items():
@@ -178,7 +178,7 @@ class Suite:
 
         Args:
             factor: its name.
-            points: of :func:`make_points`.
+            points: config and workload of each value.
         """
         vars(self).pop('contenders', None)  # leave it their memory
         seconds = []

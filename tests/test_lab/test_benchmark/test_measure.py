@@ -58,7 +58,9 @@ def test_phases_of_a_step(contenders, workload):
     figures = training_figures(contenders, workload, rounds=1)
     shared = {'data', 'forward', 'matching and losses', 'backward', 'optimiser'}
     phases = {
-        name: {key[2:-3]: value for key, value in of.items() if key.startswith('… ')}
+        name: {
+            key[2:-3]: value for key, value in of.items() if key[:2] == '… ' and value is not None
+        }
         for name, of in figures.items()
     }
     assert {name: set(of) for name, of in phases.items()} == {
