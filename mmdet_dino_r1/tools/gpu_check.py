@@ -92,4 +92,5 @@ if __name__ == '__main__':
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit(130)  # the report has what was seen
+        print(f'{NAME}: stopped; the report has what was seen', file=sys.stderr)
+        sys.exit(130)

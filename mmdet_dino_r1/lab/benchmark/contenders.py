@@ -61,9 +61,8 @@ class Contender:
 
     def autocast(self) -> torch.autocast:
         """The precision that the network runs in."""
-        return torch.autocast(
-            self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
-        )
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled)
 
     def step(self, batch: dict) -> float:
         """One training step.
@@ -104,12 +103,8 @@ class Contender:
             fits = tokens_of(count) <= MAX_TOKENS
             self.model.test_cfg.chunked_size = -1 if fits else chunked_size
             return
-        self.model.set_prompt_bank(
-            PromptBank(
-                tuple(class_name(index) for index in range(count)),
-                torch.randn(count, self.model.embed_dims),
-            )
-        )
+        names = tuple(class_name(index) for index in range(count))
+        self.model.set_prompt_bank(PromptBank(names, torch.randn(count, self.model.embed_dims)))
 
 
 @contextmanager
