@@ -1,6 +1,7 @@
 """The command line of the speed benchmark; what it measures is tested with ``benchmark``."""
 
 import json
+import math
 import sys
 
 import pytest
@@ -11,7 +12,7 @@ from mmengine.config import Config
 
 from mmdet_dino_r1.lab.benchmark import suite
 from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, MMDET, NAMES, VIS_GDINO
-from mmdet_dino_r1.lab.benchmark.scaling import FACTORS
+from mmdet_dino_r1.lab.benchmark.measure import KEPT, PEAK, STEP
 from mmdet_dino_r1.tools.benchmark import main, parse_args
 
 TINY = '--size 64x96 --batch-size 1 --boxes 3 --classes 5 --device cpu --rounds 1'.split()
@@ -41,10 +42,7 @@ def run(config, out, *args):
 
 
 def test_end_to_end(config, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(suite, 'peak_memory', lambda name, *_: dict(peak=2.0, kept=1.0))
-    monkeypatch.setattr(
-        suite, 'import_figures', lambda rounds: {'import mmdet': dict(before=1.0, added=0.1)}
-    )
+    monkeypatch.setattr(suite, 'process_memory', lambda name, *_: {PEAK: 2.0, KEPT: 1.0})
     out = tmp_path / 'out'
     threads = torch.get_num_threads()
     status, report = run(
@@ -52,45 +50,52 @@ def test_end_to_end(config, tmp_path, capsys, monkeypatch):
     )
     assert status == 0 and torch.get_num_threads() == threads
     sections = report['sections']
-    assert sections.keys() == {*suite.SECTIONS, 'loader', 'scaling'}
+    assert sections.keys() == {
+        *suite.SECTIONS,
+        *('loading', 'scaling of boxes', 'scaling of queries'),
+    }
     assert sections['training'].keys() == sections['memory'].keys() == set(NAMES)
     assert sections['inference'].keys() == {DINO_R1, MMDET}
-    assert sections['inference'][MMDET].keys() == {'80', '1203'}
-    assert sections['scaling'].keys() == {'boxes', 'queries'}
-    assert sections['loader']['step'] > 0
+    assert sections['inference'][MMDET].keys() == {'80 classes, s', '1203 classes, s'}
+    first, last = sections['scaling of boxes']
+    assert (first['boxes'], last['boxes'], first['exponent']) == (2, 4, None)
+    assert last['exponent'] == pytest.approx(math.log2(last[STEP] / first[STEP]))
+    assert [row['queries'] for row in sections['scaling of queries']] == [5, 10]
+    assert sections['loading'][STEP] > 0
     assert report['environment']['device'] == 'CPU' and report['environment']['torch']
     assert report['settings']['image'] == '64x96' and report['settings']['dtype'] == 'float32'
-    assert len(report['targets']) == 7
+    assert len(report['targets']) == 6
 
     shown = capsys.readouterr()
     text = (out / 'benchmark.md').read_text()
     assert text in shown.out and 'no BERT' in text
-    assert (out / 'scaling.png').is_file()
-    assert shown.err.count('benchmark: ') == 8
+    assert '## Scaling of boxes\n\n| boxes | step, s | exponent |\n' in text
+    assert shown.err.count('benchmark: ') == 7
     assert 'init_weights' not in shown.out + shown.err
 
 
 def test_one_section_of_one_model(config, tmp_path):
     status, report = run(config, tmp_path, '--only', 'bank', '--models', 'vis_gdino')
     assert status == 0 and report['sections'].keys() == {'bank'}
-    assert not report['targets'] and not (tmp_path / 'scaling.png').exists()
+    assert not report['targets']
 
 
 def test_scaling_alone(config, tmp_path):
     status, report = run(config, tmp_path, '--scaling', 'batch=1,2', '--only')
-    assert status == 0 and report['sections'].keys() == {'scaling'}
+    assert status == 0 and report['sections'].keys() == {'scaling of batch'}
 
 
 def test_too_little_memory_costs_only_what_needs_it(config, tmp_path, capsys, monkeypatch):
-    def fail(factor, *_):
+    def fail(*_):
         raise torch.cuda.OutOfMemoryError('CUDA out of memory')
 
-    monkeypatch.setattr(suite.scaling, 'scale', fail)
-    monkeypatch.setattr(suite, 'training_figures', fail)
+    monkeypatch.setattr(suite, 'training_figures', fail)  # of the scaling as well
     args = '--models dino_r1 --scaling boxes=1,2 --only training bank'
     status, report = run(config, tmp_path, *args.split())
     assert status == 0 and report['sections'].keys() == {'bank'}
-    assert report['left_out'] == ['training', 'scaling of boxes']
+    left_out = 'left out, the GPU has too little memory'
+    assert report['settings'][left_out] == ['training', 'scaling of boxes']
+    assert f'- {left_out}: training, scaling of boxes\n' in (tmp_path / 'benchmark.md').read_text()
     assert 'training: the GPU has too little memory' in capsys.readouterr().err
 
 
@@ -110,7 +115,7 @@ def test_defaults():
     ('args', 'expected'),
     [
         ('--only training memory', ['memory', 'training']),
-        ('--skip import bank', ['memory', 'training', 'inference']),
+        ('--skip memory bank', ['training', 'inference']),
         ('--loader --only', []),
     ],
 )
@@ -119,9 +124,8 @@ def test_sections(args, expected):
 
 
 def test_scaling_factors():
-    assert parse_args(['--scaling']).scaling == FACTORS
-    assert parse_args('--scaling size=2,0.5 batch'.split()).scaling == dict(
-        size=(0.5, 2.0), batch=FACTORS['batch']
+    assert parse_args('--scaling size=2,0.5 batch=1,4,2'.split()).scaling == dict(
+        size=(0.5, 2.0), batch=(1, 2, 4)
     )
 
 
@@ -135,11 +139,13 @@ def test_models_in_their_order():
         ('--size 800', "'800' is no HEIGHTxWIDTH"),
         ('--size 0x10', "'0x10' is no HEIGHTxWIDTH"),
         ('--models bert', "invalid choice: 'bert'"),
-        ('--scaling depth', "'depth' is not one of queries, prompts, size, batch, boxes"),
+        ('--scaling depth', "'depth' is not one of queries, classes, size, batch, boxes"),
+        ('--scaling box', "'box' (near: boxes) is not one of queries"),
+        ('--scaling boxes', 'needs two points or more'),
         ('--scaling boxes=1', 'needs two points or more'),
         ('--scaling boxes=1,x', 'needs two points or more'),
         ('--scaling boxes=0,4', 'needs two points or more'),
-        ('--rounds 0', "invalid positive value: '0'"),
+        ('--rounds 0', "'0' is no whole number above zero"),
         ('--dtype int8', "invalid choice: 'int8'"),
         ('--only', 'nothing is left to measure'),
         ('--only training --skip bank', 'not allowed with'),

@@ -1,6 +1,5 @@
 import json
 
-import cv2
 import pytest
 
 from mmdet_dino_r1.tools.benchmark_table import main
@@ -91,7 +90,6 @@ def test_golden_table(tmp_path, capsys):
     ]
     printed = capsys.readouterr().out
     assert printed.startswith('\n'.join(lines))
-    assert cv2.imread(str(tmp_path / 'new/out/benchmark_table.png')).std() > 5
 
 
 def test_newest_of_a_cell_counts_and_the_others_are_named(tmp_path):

@@ -32,6 +32,7 @@ MMDETS_COSTS = dict(
     PromptBBoxL1Cost='BBoxL1Cost',
     PromptGIoUCost='IoUCost',
 )
+OURS_ALONE = 'prompt_encoder prompt_sampler query_selector gather_prompts text_alignment'.split()
 # a step is split into these, in this order
 PHASES = ('data', 'text', 'forward', 'reference', 'matching and losses', 'backward', 'optimiser')
 
@@ -60,9 +61,8 @@ class Contender:
 
     def autocast(self) -> torch.autocast:
         """The precision that the network runs in."""
-        return torch.autocast(
-            self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
-        )
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled)
 
     def step(self, batch: dict) -> float:
         """One training step.
@@ -103,12 +103,8 @@ class Contender:
             fits = tokens_of(count) <= MAX_TOKENS
             self.model.test_cfg.chunked_size = -1 if fits else chunked_size
             return
-        self.model.set_prompt_bank(
-            PromptBank(
-                tuple(class_name(index) for index in range(count)),
-                torch.randn(count, self.model.embed_dims),
-            )
-        )
+        names = tuple(class_name(index) for index in range(count))
+        self.model.set_prompt_bank(PromptBank(names, torch.randn(count, self.model.embed_dims)))
 
 
 @contextmanager
@@ -188,13 +184,7 @@ def grounding_dino_cfg(model_cfg: ConfigDict, language_model: dict) -> ConfigDic
         language_model: config of what gives the text.
     """
     cfg = copy.deepcopy(model_cfg)
-    for key in (
-        'prompt_encoder',
-        'prompt_sampler',
-        'query_selector',
-        'gather_prompts',
-        'text_alignment',
-    ):
+    for key in OURS_ALONE:
         cfg.pop(key, None)
     cfg.type = 'GroundingDINO'
     if cfg.backbone.type == 'FusedSwinTransformer':
@@ -268,6 +258,26 @@ def count_tokens(model_cfg: ConfigDict, height: int, width: int) -> int:
     first = min(model_cfg.backbone.out_indices)
     strides = [4 * 2 ** (first + level) for level in range(model_cfg.num_feature_levels)]
     return sum(-(-height // stride) * -(-width // stride) for stride in strides)
+
+
+def check_size(cfg: ConfigDict, height: int, width: int) -> None:
+    """Make sure that an image has tokens for all queries.
+
+    Args:
+        cfg: whole config of one of our models.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Raises:
+        ValueError: it has not.
+    """
+    tokens = count_tokens(cfg.model, height, width)
+    if tokens < cfg.model.num_queries:
+        raise ValueError(
+            f'An image of {height}x{width} has {tokens} tokens, too few for '
+            f'{cfg.model.num_queries} queries. Take larger images, or fewer queries: '
+            f'--cfg-options model.num_queries={tokens // 2}'
+        )
 
 
 def count_parameters(model: nn.Module) -> int:

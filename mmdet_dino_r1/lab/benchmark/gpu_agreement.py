@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -136,8 +135,13 @@ def take_steps(model: BaseModel, cfg: ConfigDict, dtype: str, batches: list[dict
     Returns:
         A row of a table.
     """
+    wrapper_cfg = dict(cfg.optim_wrapper)
+    if dtype != 'float32':
+        # a few steps would not find float16's scale from 2**16
+        scale = dict(init_scale=2.0**8) if dtype == 'float16' else 'dynamic'
+        wrapper_cfg |= dict(type='AmpOptimWrapper', loss_scale=scale, dtype=dtype)
     with quiet():
-        wrapper = build_optim_wrapper(model, amp_wrapper_cfg(cfg, dtype))
+        wrapper = build_optim_wrapper(model, wrapper_cfg)
     on_cuda = next(model.parameters()).is_cuda
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -160,18 +164,3 @@ def take_steps(model: BaseModel, cfg: ConfigDict, dtype: str, batches: list[dict
         'median of the others, s': median(seconds[1:]),
         'peak memory, GiB': torch.cuda.max_memory_allocated() / 2**30 if on_cuda else None,
     }
-
-
-def amp_wrapper_cfg(cfg: ConfigDict, dtype: str) -> dict:
-    """The config of the optimiser's wrapper as ``--amp`` makes it.
-
-    Args:
-        cfg: a whole config.
-        dtype: of autocast; 'float32': none, the wrapper as it is.
-    """
-    wrapper = copy.deepcopy(cfg.optim_wrapper)
-    if dtype != 'float32':
-        wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic', dtype=dtype)
-    if dtype == 'float16':  # a few steps would not find the scale from 2**16
-        wrapper.loss_scale = dict(init_scale=2.0**8)
-    return wrapper

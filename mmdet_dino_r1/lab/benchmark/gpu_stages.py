@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from tempfile import TemporaryDirectory
 
 import torch
-from mmengine.config import ConfigDict
-from mmengine.registry import DefaultScope
 
 from ...config.loading import load_config
+from ...testing import ShapesConfig, generate_shapes
 from ...utils.environment import describe_environment
-from . import gpu_training
-from .contenders import DINO_R1, NAMES, VIS_GDINO, Contender, build_contender, fit_classes
+from ..training.log import read_run
+from .contenders import DINO_R1, NAMES, VIS_GDINO, build_contender, fit_classes
 from .gpu_agreement import (
     BOUNDS,
     HALF_BOUND,
@@ -32,17 +30,13 @@ from .gpu_agreement import (
     true_float32,
 )
 from .kernel_profile import profile_steps
-from .measure import inference_figures, step_memory, time_step, training_figures
+from .measure import inference_figures
+from .report import assess_all
 from .stage_runner import Record
-from .suite import open_device
+from .suite import Suite, open_device
 from .workload import Workload
 
-# Changes of the config by name. The first are the models as they come, timed in every respect and
-# beside mmdet's; ours are timed in training with each of the others as well.
-VARIANTS: dict[str, dict] = {'plain': {}}
-PLAIN = next(iter(VARIANTS))
-TRAINING_STEP = "a step of the training stage's size"
-_GPU_TESTS = Path(__file__).resolve().parents[3] / 'tests' / 'test_gpu.py'
+GPU_TESTS = Path(__file__).resolve().parents[3] / 'tests' / 'test_gpu.py'
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,8 @@ class Sizes:
         steps: of each precision.
         rounds: of the timings.
         classes: numbers of classes of inference.
-        training: of the real training.
+        shapes: the data of the real training, as ``ShapesConfig`` has them.
+        training_steps: of it.
     """
 
     config: str = 'dino_r1_swin_t_coco.py'
@@ -63,7 +58,8 @@ class Sizes:
     steps: int = 10
     rounds: int = 2
     classes: tuple[int, ...] = (80, 1203)
-    training: gpu_training.TrainingSizes = gpu_training.FULL
+    shapes: dict = field(default_factory=lambda: dict(train_images=400, val_images=64))
+    training_steps: int = 120
 
 
 TINY = Sizes(
@@ -72,33 +68,22 @@ TINY = Sizes(
     steps=2,
     rounds=1,
     classes=(5, 130),
-    training=gpu_training.TINY,
+    shapes=dict(image_size=64, num_base_classes=4, train_images=16, val_images=4),
+    training_steps=6,
 )
 
 
-def run_stage(name: str, folder: Path, sizes: Sizes, seconds: float) -> None:
-    """Run one stage in this process.
-
-    Args:
-        name: one of ``STAGES``.
-        folder: of the records, that of this stage among them.
-        sizes: of everything.
-        seconds: that the stage has.
-    """
-    record = Record(folder / f'{name}.json')
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        STAGES[name](record, sizes, seconds)
-
-
-# ------------------------------------------------------------------- agreement
-def agreement(record: Record, sizes: Sizes, seconds: float) -> None:
-    """Versions, CPU against device, half precision, the tests that need a GPU.
-
-    Args: as for :func:`run_stage`, and where to write.
-    """
-    until, device = time.monotonic() + seconds, open_device(None)
+def _agreement(record: Record, sizes: Sizes) -> None:
+    """Versions, CPU against device, half precision."""
+    device = open_device(None)
     with record.part('versions'):
-        record.add('environment', _environment(device))
+        said = describe_environment(device)
+        if device.type == 'cuda':
+            card = torch.cuda.get_device_properties(device)
+            said['memory of the card, GiB'] = card.total_memory / 2**30
+            said['compute capability'] = f'{card.major}.{card.minor}'
+            said['CUDA, cuDNN'] = f'{torch.version.cuda}, {torch.backends.cudnn.version()}'
+        record.add('environment', said)
     cfg = small_config()
     with record.part('CPU against device'):
         with true_float32():
@@ -129,59 +114,34 @@ def agreement(record: Record, sizes: Sizes, seconds: float) -> None:
             _check_steps(record, rows[-1])
             distance = abs(rows[-1]['first loss'] / float(on_cpu['losses']['loss']) - 1)
             record.check(distance < HALF_BOUND, f'the loss in {dtype} is {distance:.0%} off')
-    with record.part('GPU tests'):
-        told = 'not run: there is no CUDA device'
-        if device.type == 'cuda':
-            told = _gpu_tests(until - time.monotonic(), record)
-        record.add('GPU tests', told)
 
 
-def _environment(device: torch.device) -> dict:
-    said = describe_environment(device)
-    if device.type == 'cuda':
-        card = torch.cuda.get_device_properties(device)
-        said['memory of the card, GiB'] = card.total_memory / 2**30
-        said['compute capability'] = f'{card.major}.{card.minor}'
-        said['CUDA, cuDNN'] = f'{torch.version.cuda}, {torch.backends.cudnn.version()}'
-    return said
+def _gpu_tests(record: Record, sizes: Sizes) -> None:
+    """``tests/test_gpu.py`` where it lies beside the package; its last line is kept."""
+    if open_device(None).type != 'cuda':
+        record.add('GPU tests', 'not run: there is no CUDA device')
+        return
+    if not GPU_TESTS.is_file():
+        record.add('GPU tests', 'not run: the package was installed without its tests')
+        return
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(GPU_TESTS)]
+    root, last = GPU_TESTS.parents[1], ''
+    with subprocess.Popen(
+        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout:
+            print(line, end='', flush=True)
+            last = line.strip() or last
+    record.add('GPU tests', last)
+    record.check(process.returncode == 0, 'the GPU tests failed')
 
 
-def _gpu_tests(seconds: float, record: Record) -> str:
-    """The last line of pytest, or why it was not run."""
-    if not _GPU_TESTS.is_file():
-        return 'not run: the package was installed without its tests'
-    try:
-        import pytest  # noqa: F401
-    except ImportError:
-        return 'not run: pytest is not installed'
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(_GPU_TESTS)]
-    log = record.path.with_name('pytest.log')
-    try:
-        with log.open('wb') as output:
-            status = subprocess.run(
-                command,
-                cwd=_GPU_TESTS.parents[1],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=max(1.0, seconds - 2),
-            ).returncode
-    finally:
-        told = log.read_text(errors='replace')
-        print(told, flush=True)
-    record.check(status == 0, 'the GPU tests failed')
-    return told.strip().rpartition('\n')[2]
-
-
-# ------------------------------------------------------------------------ steps
-def steps(record: Record, sizes: Sizes, seconds: float) -> None:
-    """Steps of the whole model as a training takes them, ``--amp`` and activation checkpointing.
-
-    Args: as for :func:`run_stage`, and where to write.
-    """
-    device = open_device(None)
-    cfg = fit_classes(load_config(sizes.config, None), sizes.workload.classes)
+def _steps(record: Record, sizes: Sizes) -> None:
+    """Steps of the whole model as a training takes them, ``--amp`` and activation checkpointing."""
+    cfg = fit_classes(load_config(sizes.config), sizes.workload.classes)
     torch.manual_seed(0)
-    model = build_contender(DINO_R1, cfg, device, torch.float32, recompute=True).model.train()
+    contender = build_contender(DINO_R1, cfg, open_device(None), torch.float32, recompute=True)
+    model = contender.model.train()
     weights = {name: value.to('cpu', copy=True) for name, value in model.state_dict().items()}
     rows = []
     for dtype in ('bfloat16', 'float32', 'float16'):
@@ -198,89 +158,95 @@ def _check_steps(record: Record, row: dict) -> None:
         record.check(row[key], f'training in {row["precision"]}: not {key}')
 
 
-# ------------------------------------------------------------------------ speed
-def speed(record: Record, sizes: Sizes, seconds: float) -> None:
-    """The benchmark beside mmdet's Grounding DINO, and what the card waits for.
-
-    Args: as for :func:`run_stage`, and where to write.
-    """
-    device, workload = open_device(None), sizes.workload
-    base = load_config(sizes.config, None)
-    figures: dict[str, dict] = {'bfloat16': {}, 'float32': {}}
-
-    def contenders(names: tuple[str, ...], options: dict) -> list[Contender]:
-        cfg = copy.deepcopy(base)
-        cfg.merge_from_dict(copy.deepcopy(options))
-        return [_contender(name, cfg, device, workload) for name in names]
+def _speed(record: Record, sizes: Sizes) -> None:
+    """The benchmark beside mmdet's Grounding DINO, and what the card waits for."""
+    cfg, rounds = load_config(sizes.config), sizes.rounds
+    suite = Suite(cfg, sizes.workload, open_device(None), torch.bfloat16, rounds=rounds)
+    suite.contenders = {}
+    for name in NAMES:  # ours are worth measuring without mmdet's
+        with record.part(f'building {name}'):
+            suite.contenders[name] = suite.build(name, suite.cfg)
+    models, figures = list(suite.contenders.values()), dict(bfloat16={}, float32={})
 
     def keep(dtype: str, section: str, found: dict) -> None:
-        figures[dtype].setdefault(section, {}).update(found)
-        record.add(dtype, figures[dtype])
+        figures[dtype].setdefault(section, {})
+        for name, of in found.items():
+            figures[dtype][section].setdefault(name, {}).update(of)
+        record.add(dtype, dict(targets=assess_all(figures[dtype])) | figures[dtype])
 
-    models = []
-    for name in NAMES:
-        with record.part(f'building {name}'):
-            models += contenders((name,), VARIANTS[PLAIN])
-    ours = [model for model in models if model.name in (DINO_R1, VIS_GDINO)]
     with record.part('training in bfloat16'):
-        keep('bfloat16', 'training', training_figures(models, workload, sizes.rounds))
-    for model in reversed(ours):  # DINO-R1 first
-        with record.part(f'profile of {model.name}'):
-            record.add(f'profile of {model.name}', profile_steps(model, workload))
-    with record.part(TRAINING_STEP):
-        of = sizes.training
-        side, classes = of.shapes['image_size'], of.shapes['num_base_classes']
-        small = Workload(side, side, of.batch_size, classes, boxes=5)
-        dino_r1 = ours[-1]
-        dino_r1.clock.restart(on=False)
-        taken = [time_step(dino_r1, small.training_batch(seed)) for seed in range(4)]
-        record.add(TRAINING_STEP, {'seconds': median(taken[1:])})
-    if device.type == 'cuda':
+        keep('bfloat16', 'training', suite.training())
+    for name in (DINO_R1, VIS_GDINO):
+        with record.part(f'profile of {name}'):
+            found = profile_steps(suite.contenders[name], sizes.workload)
+            record.add(f'profile of {name}', found)
+    if suite.device.type == 'cuda':
         with record.part('memory'):
-            keep('bfloat16', 'memory', {m.name: step_memory(m, workload) for m in models})
-    for name, options in list(VARIANTS.items())[1:]:
-        with record.part(f'training in bfloat16, {name}'):
-            variant = contenders((VIS_GDINO, DINO_R1), options)
-            told = training_figures(variant, workload, sizes.rounds)
-            record.add(f'training in bfloat16, {name}', {n: of['step'] for n, of in told.items()})
+            keep('bfloat16', 'memory', suite.memory())
     with record.part('training in float32'):
         for model in models:
             model.dtype = torch.float32
-        keep('float32', 'training', training_figures(models, workload, sizes.rounds))
+        keep('float32', 'training', suite.training())
     for model in models:
         model.dtype = torch.bfloat16
     for count in sizes.classes:
         with record.part(f'inference of {count} classes'):
-            for name, told in inference_figures(models, workload, (count,), sizes.rounds).items():
-                so_far = figures['bfloat16'].get('inference', {}).get(name, {})
-                keep('bfloat16', 'inference', {name: so_far | told})
+            found = inference_figures(models, sizes.workload, (count,), rounds)
+            keep('bfloat16', 'inference', found)
 
 
-def _contender(name: str, cfg: ConfigDict, device: torch.device, workload: Workload) -> Contender:
-    torch.manual_seed(0)
-    cfg = fit_classes(cfg, workload.classes)
-    return build_contender(name, cfg, device, torch.bfloat16, recompute=False)
+def _training(record: Record, sizes: Sizes) -> None:
+    """A real training with ``--amp`` on drawn shapes: killed, resumed, and tested at its end."""
+    with TemporaryDirectory() as folder, record.part('training'):
+        shapes = ShapesConfig(**sizes.shapes | _ONE_NOVEL)
+        data, run = generate_shapes(Path(folder, 'shapes'), shapes), Path(folder, 'run')
+        every = sizes.training_steps // 3
+        command = [sys.executable, '-m', 'mmdet_dino_r1.tools.train', 'dino_r1_r18_shapes.py']
+        command += ['--amp', '--work-dir', str(run), '--cfg-options']
+        command += [f'{split}_dataloader.dataset.data_root={data}/' for split in _SPLITS]
+        validated = f'{data}/annotations/val.json'
+        command += [f'{split}_evaluator.ann_file={validated}' for split in _SPLITS[1:]]
+        command += [f'train_cfg.max_iters={3 * every}', f'train_cfg.val_interval={3 * every}']
+        command += ['optim_wrapper.dtype=bfloat16', f'default_hooks.checkpoint.interval={every}']
+        command += [f'{key}={max(1, every // 4)}' for key in _LOGGED_EVERY]
+        with subprocess.Popen(command) as process:
+            while (saved := _last_checkpoint(run)) is None and process.poll() is None:
+                time.sleep(0.1)
+            process.kill()
+        status = subprocess.run([*command, '--resume']).returncode
+        record.check(status == 0, f'the resumed training ended with status {status}')
+        rows = read_run(run)
+        logs = sorted(run.glob('*/vis_data/scalars.json'))
+        resumed = read_run(logs[-1])[0]['step'] if len(logs) > 1 else None
+        told = {'killed after step': saved, 'first step logged after that': resumed}
+        record.add('killed and resumed', told)
+        record.check(None not in told.values() and resumed > saved, 'it was not resumed')
+        steps = [row for row in rows if 'loss' in row]
+        figures = {'steps': steps[-1]['step'], 'loss at first': steps[0]['loss']}
+        figures |= {'loss at last': steps[-1]['loss'], 'step, s': steps[-1]['time']}
+        record.add('training', figures | {'AP': rows[-1].get('coco/bbox_mAP')})
+        record.check('coco/bbox_mAP' in rows[-1], 'it was not tested')
 
 
-# --------------------------------------------------------------------- training
-def training(record: Record, sizes: Sizes, seconds: float) -> None:
-    """A real training, killed and resumed, and pairs of SFT and GRQO.
-
-    Args: as for :func:`run_stage`, and where to write.
-    """
-    timed = record.path.with_name('speed.json')
-    step = None
-    if timed.exists():
-        step = json.loads(timed.read_text())['figures'].get(TRAINING_STEP, {}).get('seconds')
-    with record.part('training'):
-        gpu_training.train_pairs(
-            record, sizes.training, record.path.with_name('training'), seconds, step
-        )
+_ONE_NOVEL = dict(num_novel_classes=1, val_novel_images=1, prompts_novel_images=1)  # not used
+_SPLITS = ('train', 'val', 'test')
+_LOGGED_EVERY = ('default_hooks.logger.interval', 'log_processor.window_size')
 
 
-STAGES: dict[str, Callable[[Record, Sizes, float], None]] = {
-    'agreement': agreement,
-    'steps': steps,
-    'speed': speed,
-    'training': training,
+def _last_checkpoint(run: Path) -> int | None:
+    """The step of a run's last checkpoint, None while there is none."""
+    with suppress(FileNotFoundError, ValueError):
+        name = Path((run / 'last_checkpoint').read_text()).name
+        if (run / name).exists():
+            return int(Path(name).stem.rpartition('_')[2])
+    return None
+
+
+# by name, with the share of the time that each may take at most; the last one gets what is left
+STAGES: dict[str, tuple[Callable[[Record, Sizes], None], float]] = {
+    'agreement': (_agreement, 1 / 6),
+    'tests': (_gpu_tests, 1 / 6),
+    'steps': (_steps, 1 / 8),
+    'speed': (_speed, 1 / 3),
+    'training': (_training, 1.0),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -50,7 +50,11 @@ def profile_steps(contender: Contender, workload: Workload, steps: int = 2) -> d
             contender.step(batch)
         clock.now()
     if not on_cuda:
-        return dict(card='none: there is no CUDA device', **_operators(profiled, steps))
+        averages = profiled.key_averages()
+        within = Counter({event.key: event.self_cpu_time_total for event in averages})
+        counts = Counter({event.key: event.count for event in averages})
+        heaviest = _heaviest('operator', within, counts, steps)
+        return {'card': 'none: there is no CUDA device', 'heaviest operators': heaviest}
     events = profiled.events()
     kernels = [
         (event.time_range.start, event.time_range.end, event.name)
@@ -86,37 +90,26 @@ def kernel_figures(kernels: Iterable[Kernel], steps: int) -> dict:
     busy, gaps, within = 0.0, [], Counter()
     for start, end, name in kernels:
         if start > last:
-            gaps.append((start - last, name))
+            gaps.append({'ms': (start - last) / 1000, 'before the kernel': _short(name)})
         busy += max(0.0, end - max(start, last))
         last = max(last, end)
         within[name] += end - start
-    span, counts = last - first, Counter(name for *_, name in kernels)
+    counts = Counter(name for *_, name in kernels)
     return {
         'kernels a step': len(kernels) / steps,
-        'span ms a step': span / 1000 / steps,
+        'span ms a step': (last - first) / 1000 / steps,
         'busy ms a step': busy / 1000 / steps,
-        'busy share': busy / span,
-        'longest gaps': [
-            {'ms': gap / 1000, 'before the kernel': _short(name)}
-            for gap, name in sorted(gaps, reverse=True)[:_SHOWN]
-        ],
+        'busy share': busy / (last - first),
+        'longest gaps': sorted(gaps, key=lambda gap: gap['ms'], reverse=True)[:_SHOWN],
         'heaviest kernels': _heaviest('kernel', within, counts, steps),
     }
 
 
-def _operators(profiled: profile, steps: int) -> dict:
-    averages = profiled.key_averages()
-    within = Counter({event.key: event.self_cpu_time_total for event in averages})
-    counts = Counter({event.key: event.count for event in averages})
-    return {'heaviest operators': _heaviest('operator', within, counts, steps)}
-
-
-def _heaviest(what: str, within: Counter, counts: Counter, steps: int) -> Sequence[dict]:
-    total = sum(within.values())
+def _heaviest(what: str, within: Counter, counts: Counter, steps: int) -> list[dict]:
     return [
         {
             what: _short(name),
-            'share': time / total,
+            'share': time / within.total(),
             'ms a step': time / 1000 / steps,
             'calls a step': counts[name] / steps,
         }

@@ -34,12 +34,13 @@ def language_model_cfg() -> Iterator[tuple[dict, str]]:
     try:
         import transformers
     except ImportError:
-        yield dict(type='StubLanguageModel'), 'a stub, no BERT: transformers is not installed'
-        return
-    version = transformers.__version__
-    if int(version.split('.')[0]) >= 5:
-        why = f'mmdet needs transformers<5, not {version}'
-        yield dict(type='StubLanguageModel'), f'a stub, no BERT: {why}'
+        missing = 'transformers is not installed'
+    else:
+        version = transformers.__version__
+        too_new = int(version.partition('.')[0]) >= 5
+        missing = f'mmdet needs transformers<5, not {version}' if too_new else ''
+    if missing:
+        yield dict(type='StubLanguageModel'), f'a stub, no BERT: {missing}'
         return
     with tempfile.TemporaryDirectory(prefix='random_bert_') as folder:
         _write_bert(Path(folder), transformers)

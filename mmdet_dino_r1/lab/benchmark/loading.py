@@ -1,88 +1,67 @@
-"""Whether the data loader keeps up with the training, and where its time goes."""
+"""What loading an image costs, and how many workers keep up with the training."""
 
 from __future__ import annotations
 
-import copy
-import time
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from statistics import median
 
 import torch
 from mmdet.registry import DATASETS
 from mmengine.config import ConfigDict
-from mmengine.runner import Runner
-from torch.utils.data import DataLoader, Dataset
+from mmengine.dataset import pseudo_collate
+from torch.utils.data import Dataset
 
-from ...config.loading import image_pipeline
-from ...config.tested_sets import exemplar_source
+from ...config.tested_sets import innermost_dataset
 from .contenders import Contender
-from .measure import in_turn, time_step
+from .measure import seconds_of
 from .phases import PhaseClock
 
-# the training may wait for data for so much of its time
-BEARABLE = 0.1
 
-
-def loader_figures(
-    cfg: ConfigDict, contender: Contender | None, rounds: int, batches: int = 20, images: int = 50
-) -> dict:
-    """Speed of a config's training loader, of the parts of its pipeline and of a bank's images.
+def loading_figures(cfg: ConfigDict, contender: Contender | None, rounds: int, images: int) -> dict:
+    """Cost of the config's training images, by transform, and the workers that it takes.
 
     Args:
         cfg: a whole config.
-        contender: takes steps on the loader's own batches, to compare with; None: none does.
-        rounds: how often the loaders, in turn, are timed.
-        batches: how many are timed each time.
-        images: how many are prepared to time the pipeline.
+        contender: takes steps on a batch of these images, to compare with; None: none does.
+        rounds: the median step is of so many.
+        images: so many are prepared.
 
     Returns:
-        ``batch_size``; ``loaders``: by number of workers the seconds per batch, images per second
-        and, with a contender, ``waiting``, the share of the training's time that is spent waiting
-        for data, and ``keeps_up``; ``step``: seconds, or None; ``pipeline`` and
-        ``exemplar_pipeline``: see :func:`pipeline_figures`.
+        'batch, s' by one process, with a contender 'step, s', 'waiting without workers, %' and
+        'workers that keep up'; 'ms per image' by transform, 'annotations' being their reading.
     """
-    configured = cfg.train_dataloader.num_workers
-    loaders = {workers: _build_loader(cfg, workers) for workers in sorted({configured, 0})}
-    timed = in_turn(
-        {workers: _loading_job(loader, batches) for workers, loader in loaders.items()}, rounds
-    )
+    dataset = DATASETS.build(innermost_dataset(cfg.train_dataloader.dataset))
+    milliseconds = pipeline_figures(dataset, images)
     batch_size = cfg.train_dataloader.batch_size
-    result = dict(batch_size=batch_size, configured=configured, step=None, loaders={})
+    loading = batch_size * sum(milliseconds.values()) / 1000
+    figures = {'images of a batch': batch_size, 'batch, s': loading}
     if contender is not None:
-        batch = next(iter(loaders[0]))
         contender.clock.restart(on=False)
-        result['step'] = median([time_step(contender, batch) for _ in range(rounds + 1)][1:])
-    for workers, figures in timed.items():
-        seconds = figures['seconds']
-        entry = dict(seconds_per_batch=seconds, images_per_second=batch_size / seconds)
-        if result['step'] is not None:
-            entry['waiting'] = waiting_share(seconds, result['step'], workers)
-            entry['keeps_up'] = entry['waiting'] <= BEARABLE
-        result['loaders'][str(workers)] = entry
-    result['pipeline'] = pipeline_figures(_innermost(loaders[0].dataset), images)
-    result['exemplar_pipeline'] = pipeline_figures(_exemplars(cfg), images)
-    return result
+        batch = pseudo_collate([dataset[index % len(dataset)] for index in range(batch_size)])
+        taken = [seconds_of(contender, contender.step, batch) for _ in range(rounds + 1)]
+        figures |= {'step, s': median(taken[1:])} | keeping_up(loading, median(taken[1:]))
+    return figures | {'ms per image': {'in training': milliseconds}}
 
 
-def waiting_share(loading: float, step: float, workers: int) -> float:
-    """Share of the training's time in which it waits for data.
+def keeping_up(loading: float, step: float) -> dict[str, float]:
+    """What the training waits for.
 
     Args:
-        loading: seconds per batch.
-        step: seconds of a training step.
-        workers: that load beside the training; without, loading and training take turns.
+        loading: seconds of a batch, by one process.
+        step: seconds of a training step. Without workers loading and training take turns.
     """
-    if workers == 0:
-        return loading / (loading + step)
-    return max(0.0, loading - step) / max(loading, step)
+    return {
+        'waiting without workers, %': 100 * loading / (loading + step),
+        'workers that keep up': math.ceil(loading / step),
+    }
 
 
-def pipeline_figures(dataset: Dataset, images: int = 50) -> dict[str, float]:
-    """Seconds per image of each transform, and of reading the annotations ('annotations').
+def pipeline_figures(dataset: Dataset, images: int) -> dict[str, float]:
+    """Milliseconds per image of each transform, and of reading the annotations ('annotations').
 
     Args:
-        dataset: a dataset of mmengine with a pipeline; used up, since its transforms are timed
-            from now on.
+        dataset: a dataset of mmengine with a pipeline, whose transforms are timed from now on.
         images: so many of its first ones are prepared.
     """
     clock = PhaseClock(torch.device('cpu'))
@@ -93,67 +72,7 @@ def pipeline_figures(dataset: Dataset, images: int = 50) -> dict[str, float]:
     for index in range(count):
         with clock.phase('other'):
             dataset.prepare_data(index)
-    return {name: seconds / count for name, seconds in clock.seconds.most_common()}
-
-
-def summed_up(pipeline: dict[str, float]) -> dict[str, float]:
-    """Seconds per image of decoding, resizing and all else.
-
-    Args:
-        pipeline: from :func:`pipeline_figures`.
-    """
-    kinds = dict.fromkeys(('decode', 'resize', 'other'), 0.0)
-    for name, seconds in pipeline.items():
-        decodes = name.startswith('Load') and 'Image' in name
-        kinds['decode' if decodes else 'resize' if 'Resize' in name else 'other'] += seconds
-    return kinds
-
-
-def _build_loader(cfg: ConfigDict, workers: int) -> DataLoader:
-    loader = copy.deepcopy(cfg.train_dataloader)
-    loader.num_workers = workers
-    loader.persistent_workers = workers > 0
-    return Runner.build_dataloader(loader, seed=0)
-
-
-def _loading_job(loader: DataLoader, batches: int) -> Callable[[], dict]:
-    """Times ``batches`` in a row, after as many as the workers prepare in advance."""
-    ahead = loader.num_workers * (loader.prefetch_factor or 0) + 1
-    batches = max(1, min(batches, len(loader) - ahead))
-
-    def run() -> dict:
-        stream = _endless(loader)
-        for _ in range(min(ahead, len(loader))):
-            next(stream)
-        start = time.perf_counter()
-        for _ in range(batches):
-            next(stream)
-        return dict(seconds=(time.perf_counter() - start) / batches)
-
-    return run
-
-
-def _endless(loader: DataLoader) -> Iterator[dict]:
-    while True:
-        yield from loader
-
-
-def _innermost(dataset: Dataset) -> Dataset:
-    while not hasattr(dataset, 'pipeline'):
-        dataset = dataset.dataset if hasattr(dataset, 'dataset') else dataset.datasets[0]
-    return dataset
-
-
-def _exemplars(cfg: ConfigDict) -> Dataset:
-    """The reference images of the config's prompt bank."""
-    hook = (cfg.get('default_hooks') or {}).get('prompt_bank') or {}
-    bank = hook.get('bank')
-    bank = bank if isinstance(bank, dict) else {}
-    split = exemplar_source(bank, cfg)
-    split.pop('match', None)
-    chosen = dict(shots=bank.get('shots', 16), seed=bank.get('seed', 0), skip_missing=True)
-    pipeline = image_pipeline(cfg)
-    return DATASETS.build(dict(type='ExemplarDataset', pipeline=pipeline, **chosen, **split))
+    return {name: 1000 * seconds / count for name, seconds in clock.seconds.most_common()}
 
 
 def _leaves(transforms: list) -> Iterator[object]:

@@ -1,4 +1,7 @@
-"""Timings taken in turn in one process, and peak memory, each model in a process of its own."""
+"""Timings taken in turn in one process, and peak memory.
+
+Figures are dicts, quantity with its unit -> value, as the report prints them.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,9 @@ from mmengine.registry import DefaultScope
 
 from .contenders import DINO_R1, MMDET, PHASES, Contender, build_contender, count_parameters
 from .workload import Workload
+
+STEP, PEAK = 'step, s', 'peak of training, GiB'
+KEPT = 'of that kept, GiB'  # weights, buffers, optimiser and reference model
 
 
 def in_turn(jobs: dict[str, Callable[[], dict]], rounds: int) -> dict[str, dict[str, float]]:
@@ -43,10 +49,24 @@ def in_turn(jobs: dict[str, Callable[[], dict]], rounds: int) -> dict[str, dict[
     }
 
 
+def seconds_of(contender: Contender, work: Callable[[dict], object], batch: dict) -> float:
+    """Seconds that something takes on a batch, which is left as it is.
+
+    Args:
+        contender: whose clock is read.
+        work: gets a copy, into which it may write.
+        batch: as a data loader gives it.
+    """
+    batch = copy.deepcopy(batch)
+    start = contender.clock.now()
+    work(batch)
+    return contender.clock.now() - start
+
+
 def training_figures(
     contenders: Sequence[Contender], workload: Workload, rounds: int
 ) -> dict[str, dict]:
-    """Seconds of a training step and of its phases.
+    """A training step and its phases.
 
     Args:
         contenders: what is compared.
@@ -54,50 +74,33 @@ def training_figures(
         rounds: how often each is timed.
 
     Returns:
-        By name: ``step`` (measured without the clock's waits on CUDA), ``images_per_second``,
-        ``phases`` by name, ``parameters``.
+        By name: ``STEP``, the phases that any of them has ('… forward, s', or None), images per
+        second, parameters, and, where there is one, the language model.
     """
     batch = workload.training_batch()
 
-    def job(contender: Contender) -> Callable[[], dict]:
-        def run() -> dict:
-            clock = contender.clock
-            if contender.device.type != 'cuda':
-                clock.restart()
-                return dict(step=time_step(contender, batch)) | clock.seconds
-            clock.restart(on=False)
-            step = time_step(contender, batch)
+    def step(contender: Contender) -> dict[str, float]:
+        clock = contender.clock
+        clock.restart(on=contender.device.type != 'cuda')
+        seconds = seconds_of(contender, contender.step, batch)
+        if not clock.on:  # its waits slow a step down, so the phases are those of another one
             clock.restart()
-            time_step(contender, batch)
-            return dict(step=step) | clock.seconds
+            contender.step(copy.deepcopy(batch))
+        return {STEP: seconds} | {f'… {name}, s': took for name, took in clock.seconds.items()}
 
-        return run
-
-    jobs = {contender.name: job(contender) for contender in contenders}
-    results = {}
-    for contender, figures in zip(contenders, in_turn(jobs, rounds).values(), strict=True):
-        step = figures.pop('step')
-        results[contender.name] = dict(
-            step=step,
-            images_per_second=workload.batch_size / step,
-            phases={phase: figures[phase] for phase in PHASES if phase in figures},
-            parameters=count_parameters(contender.model),
-            note=contender.note,
-        )
+    results = in_turn({c.name: partial(step, c) for c in contenders}, rounds)
+    keys = [
+        f'… {name}, s' for name in PHASES if any(f'… {name}, s' in of for of in results.values())
+    ]
+    for contender in contenders:
+        measured = results[contender.name]
+        figures = {STEP: measured[STEP]} | {key: measured.get(key) for key in keys}
+        results[contender.name] = figures
+        figures['images/s'] = workload.batch_size / figures[STEP]
+        figures['parameters, millions'] = count_parameters(contender.model) / 1e6
+        if contender.note:
+            figures['language model'] = contender.note
     return results
-
-
-def time_step(contender: Contender, batch: dict) -> float:
-    """Seconds of a training step.
-
-    Args:
-        contender: takes the step.
-        batch: left as it is.
-    """
-    batch = copy.deepcopy(batch)  # it is written into
-    start = contender.clock.now()
-    contender.step(batch)
-    return contender.clock.now() - start
 
 
 def inference_figures(
@@ -114,7 +117,7 @@ def inference_figures(
         rounds: how often each is timed.
 
     Returns:
-        By name, by number of classes as a string (JSON knows no other keys).
+        By name, '80 classes, s' and so on.
     """
     names = {contender.name for contender in contenders}
     timed = [c for c in contenders if c.name in (DINO_R1, MMDET) or DINO_R1 not in names]
@@ -123,18 +126,13 @@ def inference_figures(
         batch = replace(workload, classes=count).test_batch()
         for contender in timed:
             contender.show_classes(count)
-        jobs = {c.name: partial(_time_detection, c, batch) for c in timed}
-        figures = in_turn(jobs, rounds)
-        for name, measured in figures.items():
-            results[name][str(count)] = measured['seconds']
+
+        def detect(contender: Contender, batch: dict = batch) -> dict[str, float]:
+            return dict(seconds=seconds_of(contender, contender.detect, batch))
+
+        for name, figures in in_turn({c.name: partial(detect, c) for c in timed}, rounds).items():
+            results[name][f'{count} classes, s'] = figures['seconds']
     return results
-
-
-def _time_detection(contender: Contender, batch: dict) -> dict[str, float]:
-    batch = copy.deepcopy(batch)  # it is written into
-    start = contender.clock.now()
-    contender.detect(batch)
-    return dict(seconds=contender.clock.now() - start)
 
 
 def bank_figures(contender: Contender, workload: Workload, rounds: int) -> dict[str, float]:
@@ -150,75 +148,62 @@ def bank_figures(contender: Contender, workload: Workload, rounds: int) -> dict[
         sample.prompt_instances = sample.gt_instances
     contender.model.eval()
 
-    def run() -> dict:
-        start = contender.clock.now()
+    def encode(batch: dict) -> None:
         with contender.autocast():
-            contender.model.encode_reference_images(dict(batch))
-        return dict(seconds=contender.clock.now() - start)
+            contender.model.encode_reference_images(batch)
 
-    seconds = in_turn(dict(bank=run), rounds)['bank']['seconds']
-    return dict(
-        images_per_second=workload.batch_size / seconds,
-        exemplars_per_second=workload.batch_size * workload.boxes / seconds,
-    )
-
-
-def peak_memory(
-    name: str,
-    cfg: ConfigDict,
-    workload: Workload,
-    device: torch.device,
-    dtype: torch.dtype,
-    recompute: bool,
-) -> dict[str, float]:
-    """Memory that training takes at most, in a fresh process.
-
-    On CUDA what the allocator handed out; on the CPU the growth of the process, which varies by
-    some per cent from run to run.
-
-    Args: as for :func:`build_contender`.
-
-    Returns:
-        In GiB, ``peak``: all of it; ``kept``: weights, buffers, optimiser and reference model.
-    """
-    # a child process, so that nothing that this one ever held counts
-    with multiprocessing.get_context('spawn').Pool(1) as pool:
-        arguments = (name, cfg.to_dict(), workload, str(device), dtype, recompute)
-        return pool.apply(_peak_memory, (*arguments, torch.get_num_threads()))
-
-
-def _peak_memory(name, cfg, workload, device, dtype, recompute, threads) -> dict[str, float]:
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    device = torch.device(device)
-    before = _largest_rss()
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        contender = build_contender(name, ConfigDict(cfg), device, dtype, recompute)
-        for seed in range(2):  # the optimiser's state is made in the first step
-            contender.step(workload.training_batch(seed))
-    if device.type == 'cuda':
-        peak = torch.cuda.max_memory_allocated(device)
-    else:
-        peak = _largest_rss() - before
-    return dict(peak=peak / 2**30, kept=kept_bytes(contender) / 2**30)
+    jobs = dict(bank=lambda: dict(seconds=seconds_of(contender, encode, batch)))
+    per_second = workload.batch_size / in_turn(jobs, rounds)['bank']['seconds']
+    return {'images/s': per_second, 'exemplars/s': workload.boxes * per_second}
 
 
 def step_memory(contender: Contender, workload: Workload) -> dict[str, float]:
     """Memory that training takes at most, whatever else this process holds; CUDA only.
 
     Args:
-        contender: has trained before, so that its optimiser has its state.
+        contender: the model.
         workload: the size of a step.
 
     Returns:
-        As :func:`peak_memory`.
+        ``PEAK`` and ``KEPT``.
     """
     device = contender.device
+    contender.step(workload.training_batch())  # the optimiser's state is made in the first step
     torch.cuda.reset_peak_memory_stats(device)
     before, kept = torch.cuda.memory_allocated(device), kept_bytes(contender)
-    contender.step(workload.training_batch())
+    contender.step(workload.training_batch(seed=1))
     peak = torch.cuda.max_memory_allocated(device) - before + kept
-    return dict(peak=peak / 2**30, kept=kept / 2**30)
+    return {PEAK: peak / 2**30, KEPT: kept / 2**30}
+
+
+def process_memory(
+    name: str, cfg: ConfigDict, workload: Workload, dtype: torch.dtype, recompute: bool
+) -> dict[str, float]:
+    """Memory that training on the CPU takes at most: the growth of a fresh process.
+
+    It varies by some per cent from run to run.
+
+    Args: as for :func:`build_contender`, and the size of a step.
+
+    Returns:
+        ``PEAK`` and ``KEPT``.
+    """
+    # a child process, so that nothing that this one ever held counts
+    with multiprocessing.get_context('spawn').Pool(1) as pool:
+        arguments = (name, cfg.to_dict(), workload, dtype, recompute, torch.get_num_threads())
+        return pool.apply(_process_memory, arguments)
+
+
+def _process_memory(name, cfg, workload, dtype, recompute, threads) -> dict[str, float]:
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    before = _largest_rss()
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        contender = build_contender(name, ConfigDict(cfg), torch.device('cpu'), dtype, recompute)
+        for seed in range(2):  # the optimiser's state is made in the first step
+            contender.step(workload.training_batch(seed))
+    peak = _largest_rss() - before
+    return {PEAK: peak / 2**30, KEPT: kept_bytes(contender) / 2**30}
 
 
 def kept_bytes(contender: Contender) -> int:

@@ -1,6 +1,6 @@
-"""Stages of a long check, each in a process of its own with a limit of time.
+"""Stages of a long check, each in a process of its own with a limit of time, and their report.
 
-What a stage saw is kept whatever becomes of it: its record is on the disk at any moment, and a
+The report is on the disk at any moment, so what a stage saw is kept whatever becomes of it, and a
 stage that fails, hangs or loses its device cannot harm the next.
 """
 
@@ -12,34 +12,81 @@ import signal
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 from ...utils.atomic_write import write_whole
+from .report import to_markdown
 
-_TICK = 1.0  # seconds between looks at a record
+
+class Report:
+    """``NAME.json`` and ``NAME.md`` in a folder; one process at a time writes them.
+
+    Args:
+        path: of the files, without suffix.
+        settings: of a new report; None: go on with the one that is there.
+    """
+
+    def __init__(self, path: Path, settings: Mapping | None = None) -> None:
+        self.path = path
+        self.settings, self.stages = settings, {}
+        if settings is None:
+            content = json.loads(path.with_suffix('.json').read_text(encoding='utf-8'))
+            self.settings, self.stages = content['settings'], content['stages']
+
+    def tell(self, stage: str, state: str, seconds: float) -> None:
+        """Say how a stage stands, and write.
+
+        Args:
+            stage: its name.
+            state: in words, 'ended' where all is well.
+            seconds: since it began.
+        """
+        empty = dict(figures={}, failed=[], parts={})
+        self.stages.setdefault(stage, empty).update(state=state, seconds=round(seconds, 1))
+        self.write()
+
+    def write(self) -> None:
+        """Write both files.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        shown = {
+            name: {
+                'state': f'{of["state"]}, {of["seconds"]} s',
+                'seconds of its parts': [f'{part} {took}' for part, took in of['parts'].items()],
+            }
+            | of['figures']
+            for name, of in self.stages.items()
+        }
+        content = dict(settings=self.settings, stages=self.stages)
+        text = to_markdown('GPU check', self.settings, shown, self.failures())
+        write_whole(self.path.with_suffix('.json'), json.dumps(content, default=str).encode())
+        write_whole(self.path.with_suffix('.md'), text.encode())
+
+    def failures(self) -> list[str]:
+        """What did not come to its end or did not hold; empty where all is well."""
+        found = []
+        for name, of in self.stages.items():
+            states = [of['state']] if of['state'] not in ('ended', 'running') else []
+            found += [f'{name}: {reason}' for reason in of['failed'] + states]
+        return found
 
 
 class Record:
-    """What a stage has seen, written anew with every figure.
+    """What one stage sees, written into the report at once.
 
     Args:
-        path: of its file.
-
-    Attributes:
-        figures: by name, whatever JSON can hold.
-        failed: what did not hold or raised, in words.
-        parts: seconds that each took.
+        report: of the check.
+        stage: its name.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.figures: dict[str, Any] = {}
-        self.failed: list[str] = []
-        self.parts: dict[str, float] = {}
+    def __init__(self, report: Report, stage: str) -> None:
+        self.report, self.seen = report, report.stages[stage]
 
     def add(self, name: str, figures: object) -> None:
         """Keep some figures.
@@ -48,8 +95,8 @@ class Record:
             name: of them; what it had before is replaced.
             figures: whatever JSON can hold.
         """
-        self.figures[name] = figures
-        self._write()
+        self.seen['figures'][name] = figures
+        self.report.write()
 
     def check(self, holds: bool, otherwise: str) -> None:
         """Note a failure unless something holds.
@@ -59,8 +106,8 @@ class Record:
             otherwise: what to say if not.
         """
         if not holds:
-            self.failed.append(otherwise)
-            self._write()
+            self.seen['failed'].append(otherwise)
+            self.report.write()
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -73,130 +120,56 @@ class Record:
             traceback.print_exc()
             reason = str(error).strip().partition('\n')[0][:300]
             self.check(False, f'{name}: {type(error).__name__}: {reason}')
-        self.parts[name] = round(time.monotonic() - start, 1)
-        self._write()
-
-    def _write(self) -> None:
-        content = dict(figures=self.figures, failed=self.failed, parts=self.parts)
-        write_whole(self.path, json.dumps(content, default=str).encode())
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What is run.
-
-    Attributes:
-        name: of the stage; its record is ``NAME.json``, its output ``NAME.log``.
-        command: gets ``--until T`` at its end, in seconds of ``time.time()``.
-        seconds: at most.
-    """
-
-    name: str
-    command: Sequence[str]
-    seconds: float
+        self.seen['parts'][name] = round(time.monotonic() - start, 1)
+        self.report.write()
 
 
 def run_stages(
-    stages: Sequence[Stage], folder: Path, seconds: float, changed: Callable[[dict], None]
-) -> dict[str, dict]:
-    """Run one stage after the other.
+    path: Path, commands: Mapping[str, tuple[Sequence[str], float]], seconds: float
+) -> Report:
+    """Run one stage after the other; their output goes to ``NAME.log``.
 
     Args:
-        stages: in their order.
-        folder: of records and logs.
+        path: of the report that is there, without suffix.
+        commands: by stage what to run, and seconds at most.
         seconds: for all of them together.
-        changed: gets all results whenever there is something new.
 
     Returns:
-        By stage ``state`` in words ('ended' where all is well), ``seconds``, and its record's
-        ``figures``, ``failed`` and ``parts``.
+        The report at the end.
     """
-    until = time.monotonic() + seconds
-    results: dict[str, dict] = {}
-    for stage in stages:
-        limit = min(stage.seconds, until - time.monotonic())
-        if limit < 1:
-            results[stage.name] = _result(stage, folder, 'not begun: no time was left', 0.0)
-        else:
-            _run(stage, folder, limit, results, changed)
-        changed(results)
-    return results
+    report, until = Report(path), time.monotonic() + seconds
+    for name, (command, limit) in commands.items():
+        limit, start = min(limit, until - time.monotonic()), time.monotonic()
+        report.tell(name, 'running', 0)
+        state = 'not begun: no time was left'
+        if limit >= 1:
+            with path.with_suffix('.log').open('ab') as log:
+                log.write(f'==== {name}\n'.encode())
+                log.flush()
+                state = _run(command, limit, log)
+        report = Report(path)  # the stage has written into it
+        report.tell(name, state, time.monotonic() - start)
+    return report
 
 
-def _run(
-    stage: Stage, folder: Path, limit: float, results: dict, changed: Callable[[dict], None]
-) -> None:
-    start, seen = time.monotonic(), None
-    record = folder / f'{stage.name}.json'
-    with (folder / f'{stage.name}.log').open('wb') as log:
+def _run(command: Sequence[str], limit: float, log: BinaryIO) -> str:
+    """How a stage ended, in words."""
+    # one that is cut short leaves temporary files behind
+    with TemporaryDirectory(prefix='gpu_check_', ignore_cleanup_errors=True) as temporary:
         process = subprocess.Popen(
-            [*stage.command, '--until', f'{time.time() + limit:.0f}'],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env=os.environ | dict(TMPDIR=temporary),
             start_new_session=True,
         )
         try:
-            state = None
-            while state is None:
-                with suppress(subprocess.TimeoutExpired):
-                    status = process.wait(timeout=_TICK)
-                    state = 'ended' if status == 0 else f'failed with exit status {status}'
-                passed = time.monotonic() - start
-                if state is None and passed > limit:
-                    state = f'cut short after {limit:.0f} s'
-                stamp = record.stat().st_mtime_ns if record.exists() else None
-                if state is None and stamp != seen:
-                    seen = stamp
-                    results[stage.name] = _result(stage, folder, 'running', passed)
-                    changed(results)
+            status = process.wait(timeout=limit)
+            return 'ended' if status == 0 else f'failed with exit status {status}'
+        except subprocess.TimeoutExpired:
+            return f'cut short after {limit:.0f} s'
         finally:
-            kill_session(process.pid)
+            with suppress(OSError):  # nothing is left of it
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    results[stage.name] = _result(stage, folder, state, time.monotonic() - start)
-
-
-def _result(stage: Stage, folder: Path, state: str, seconds: float) -> dict:
-    record = folder / f'{stage.name}.json'
-    content = dict(figures={}, failed=[], parts={})
-    if record.exists():
-        content = json.loads(record.read_text())
-    return dict(state=state, seconds=round(seconds, 1), **content)
-
-
-def kill_session(leader: int) -> None:
-    """End all processes of a session, those in groups of their own as well.
-
-    Args:
-        leader: process id of the one that began it.
-    """
-    for _ in range(3):  # one may be starting another meanwhile
-        members = list(_members(leader))
-        for member in members:
-            with suppress(OSError):
-                os.kill(member, signal.SIGKILL)
-        if not members:
-            break
-    with suppress(OSError):  # without /proc
-        os.killpg(leader, signal.SIGKILL)
-
-
-def _members(leader: int) -> Iterator[int]:
-    for stat in Path('/proc').glob('[0-9]*/stat'):
-        with suppress(OSError, IndexError):
-            state, _, _, session, *_ = stat.read_text().rpartition(')')[2].split()
-            if int(session) == leader and state != 'Z':
-                yield int(stat.parent.name)
-
-
-def failures(results: dict[str, dict]) -> list[str]:
-    """What did not come to its end or did not hold, stage by stage; empty where all is well.
-
-    Args:
-        results: of :func:`run_stages`.
-    """
-    found = []
-    for name, of in results.items():
-        reasons = of['failed'] + ([of['state']] if of['state'] not in ('ended', 'running') else [])
-        found += [f'{name}: {reason}' for reason in reasons]
-    return found

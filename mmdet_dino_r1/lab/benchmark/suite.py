@@ -1,149 +1,193 @@
-"""The sections of the benchmark, one after the other."""
+"""The sections of the benchmark."""
 
 from __future__ import annotations
 
-import argparse
-import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
 
-from ...config.loading import load_config
 from ...config.tested_sets import innermost_dataset
-from . import scaling
 from .contenders import (
     DINO_R1,
     MAX_TOKENS,
     MMDET,
+    NAMES,
     Contender,
     build_contender,
+    check_size,
     fit_classes,
     tokens_of,
 )
-from .imports import import_figures
-from .loading import loader_figures
-from .measure import bank_figures, inference_figures, peak_memory, training_figures
+from .loading import loading_figures
+from .measure import (
+    STEP,
+    bank_figures,
+    inference_figures,
+    process_memory,
+    step_memory,
+    training_figures,
+)
+from .scaling import exponents, vary
 from .workload import Workload
 
-SECTIONS = ('memory', 'training', 'inference', 'bank', 'import')
-INFERENCE_CLASSES = (80, 1203)
+SECTIONS = ('memory', 'training', 'inference', 'bank')
 
 
+@dataclass
 class Suite:
-    """What the command line asks for.
+    """What is measured, and on what.
 
     Args:
-        options: from the tool's ``parse_args``.
+        cfg: a whole config of one of our models; left as it is.
+        workload: the size of a step.
+        device: where.
+        dtype: of autocast; float32: none.
+        models: of ``NAMES``.
+        rounds: medians are of so many.
+        recompute: with the config's activation checkpointing, else without any.
+        class_counts: of inference.
 
     Attributes:
-        cfg: the config.
-        workload: what is timed.
-        device: where.
-        dtype: of autocast.
-        left_out: sections, and factors of the scaling, for which the GPU's memory was too small.
+        left_out: what the GPU's memory was too small for.
 
     Raises:
-        FileNotFoundError: there is no such config.
-        ValueError: something does not fit together, such as small images and many queries.
+        ValueError: the model is none of ours, or the images are too small for its queries.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.device = open_device(options.device)
-        self.dtype = getattr(torch, options.dtype)
-        cfg = load_config(options.config, options.cfg_options)
-        self.workload = Workload(*options.size, options.batch_size, options.classes, options.boxes)
-        self.cfg = check_config(cfg, options, self.workload)
-        self.left_out: list[str] = []
+    cfg: Config
+    workload: Workload
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    models: Sequence[str] = NAMES
+    rounds: int = 3
+    recompute: bool = False
+    class_counts: Sequence[int] = (80, 1203)
+    left_out: list[str] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if self.cfg.get('model', {}).get('type') != 'DINOR1':
+            raise ValueError(f'{self.cfg.filename} has no model of type DINOR1')
+        self.cfg = fit_classes(self.cfg, self.workload.classes)
+
+    def _check(self, sections: Sequence[str], loader: bool) -> None:
+        if sections:
+            check_size(self.cfg, self.workload.height, self.workload.width)
+        trained = {'training', 'memory'} & set(sections)
+        if MMDET in self.models and trained and tokens_of(self.workload.classes) > MAX_TOKENS:
+            most = max(n for n in range(1, MAX_TOKENS) if tokens_of(n) <= MAX_TOKENS)
+            raise ValueError(
+                f"--classes {self.workload.classes}: a caption of mmdet's Grounding DINO holds "
+                f'{most} names at most; take fewer, or --models vis_gdino dino_r1'
+            )
+        if loader:
+            dataset = innermost_dataset(self.cfg.train_dataloader.dataset)
+            file = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+            if 'ann_file' in dataset and not file.is_file():
+                raise FileNotFoundError(
+                    f'--loader needs the training set of {self.cfg.filename}; there is no {file}'
+                )
+
+    def run(
+        self, sections: Sequence[str], loader: bool, factors: Mapping[str, Sequence[float]]
+    ) -> dict:
+        """Measure; what the memory is too small for costs nothing else.
+
+        Args:
+            sections: of ``SECTIONS``.
+            loader: the config's data as well.
+            factors: of the scaling, with their points.
+
+        Returns:
+            By section, its figures.
+
+        Raises:
+            FileNotFoundError: there are no data.
+            ValueError: images or captions are too small.
+        """
+        self._check(sections, loader)
+        jobs = {name: getattr(self, name) for name in sections}
+        if loader:
+            jobs['loading'] = partial(self.loading, trained='training' in sections)
+        for factor, values in factors.items():
+            points = {value: vary(factor, value, self.cfg, self.workload) for value in values}
+            jobs[f'scaling of {factor}'] = partial(self.scaling, factor, points)
+        results = {}
+        for name, job in jobs.items():
+            print(f'benchmark: {name} …', file=sys.stderr, flush=True)
+            try:
+                results[name] = job()
+            except torch.cuda.OutOfMemoryError:
+                told = f'benchmark: {name}: the GPU has too little memory'
+                print(told, file=sys.stderr, flush=True)
+                self.left_out.append(name)
+        return {name: figures for name, figures in results.items() if figures}
 
     @cached_property
     def contenders(self) -> dict[str, Contender]:
         """The models, by name."""
-        return {name: self.build(name) for name in self.options.models}
+        return {name: self.build(name, self.cfg) for name in self.models}
 
-    def build(self, name: str) -> Contender:
-        """One of the models.
+    def build(self, name: str, cfg: ConfigDict) -> Contender:
+        """One of the models, with the same random weights each time.
 
         Args:
             name: one of ``NAMES``.
+            cfg: whole config.
         """
         torch.manual_seed(0)
-        recompute = self.options.checkpointing
-        return build_contender(name, self.cfg, self.device, self.dtype, recompute)
-
-    def run(self) -> dict:
-        """All that was asked for.
-
-        Returns:
-            By section, its figures.
-        """
-        jobs: dict[str, Callable[[], dict]] = {
-            'memory': self.memory,
-            'training': self.training,
-            'inference': self.inference,
-            'bank': self.bank,
-            'import': lambda: import_figures(self.options.rounds),
-        }
-        jobs = {name: jobs[name] for name in self.options.sections}
-        if self.options.loader:
-            jobs['loader'] = self.loader
-        results = {name: self._run(name, job) for name, job in jobs.items()}
-        if self.options.scaling:
-            vars(self).pop('contenders', None)  # leave it their memory
-            results['scaling'] = self.scaling()
-        return {name: figures for name, figures in results.items() if figures}
-
-    def _run(self, name: str, job: Callable[[], dict]) -> dict | None:
-        """What a job gives, or None where memory was too small; the others go on."""
-        print(f'benchmark: {name} …', file=sys.stderr, flush=True)
-        try:
-            return job()
-        except torch.cuda.OutOfMemoryError:
-            print(f'benchmark: {name}: the GPU has too little memory', file=sys.stderr, flush=True)
-            self.left_out.append(name)
-            return None
+        return build_contender(name, cfg, self.device, self.dtype, self.recompute)
 
     def memory(self) -> dict:
-        """Peak memory of training, each model in a process of its own."""
-        shared = (self.workload, self.device, self.dtype, self.options.checkpointing)
-        return {name: peak_memory(name, self.cfg, *shared) for name in self.options.models}
+        """Peak memory of training."""
+        if self.device.type == 'cuda':
+            return {n: step_memory(c, self.workload) for n, c in self.contenders.items()}
+        asked = (self.cfg, self.workload, self.dtype, self.recompute)
+        return {name: process_memory(name, *asked) for name in self.models}
 
     def training(self) -> dict:
         """Steps and their phases."""
-        contenders = list(self.contenders.values())
-        return training_figures(contenders, self.workload, self.options.rounds)
+        return training_figures(list(self.contenders.values()), self.workload, self.rounds)
 
     def inference(self) -> dict:
         """Single images."""
         contenders = list(self.contenders.values())
-        return inference_figures(contenders, self.workload, INFERENCE_CLASSES, self.options.rounds)
+        return inference_figures(contenders, self.workload, self.class_counts, self.rounds)
 
-    def bank(self) -> dict:
-        """Encoding of reference images, by one of ours; by all of ours it is the same network."""
-        ours = [name for name in self.contenders if name != MMDET]
-        return bank_figures(self.contenders[ours[-1]], self.workload, self.options.rounds)
+    def bank(self) -> dict | None:
+        """Encoding of reference images, by one of ours: it is the same network; mmdet has none."""
+        ours = [contender for name, contender in self.contenders.items() if name != MMDET]
+        return bank_figures(ours[-1], self.workload, self.rounds) if ours else None
 
-    def loader(self) -> dict:
-        """The config's data; beside steps of DINO-R1 where it trained in this run."""
-        trained = 'training' in self.options.sections and DINO_R1 in self.contenders
-        contender = self.contenders[DINO_R1] if trained else None
-        return loader_figures(self.cfg, contender, self.options.rounds)
+    def loading(self, trained: bool, images: int = 50) -> dict:
+        """The config's data.
 
-    def scaling(self) -> dict:
-        """Growth with each factor."""
-        options = self.options
-        shared = (self.cfg, self.workload, self.device, self.dtype)
-        asked = (options.checkpointing, options.rounds, options.memory)
-        results = {}
-        for factor, values in options.scaling.items():
-            gc.collect()  # the models of the factor before
-            job = partial(scaling.scale, factor, values, *shared, *asked)
-            results[factor] = self._run(f'scaling of {factor}', job)
-        return {factor: figures for factor, figures in results.items() if figures}
+        Args:
+            trained: compare with steps of DINO-R1.
+            images: so many are prepared.
+        """
+        contender = self.contenders.get(DINO_R1) if trained else None
+        return loading_figures(self.cfg, contender, self.rounds, images)
+
+    def scaling(self, factor: str, points: Mapping[float, tuple[ConfigDict, Workload]]) -> list:
+        """Rows: a step of DINO-R1 at each point, and how it has grown since the one before.
+
+        Args:
+            factor: its name.
+            points: config and workload of each value.
+        """
+        vars(self).pop('contenders', None)  # leave it their memory
+        seconds = []
+        for cfg, workload in points.values():
+            contender = self.build(DINO_R1, cfg)
+            seconds.append(training_figures([contender], workload, self.rounds)[DINO_R1][STEP])
+        grown = [None, *exponents(list(points), seconds)]
+        rows = zip(points, seconds, grown, strict=True)
+        return [{factor: at, STEP: step, 'exponent': exponent} for at, step, exponent in rows]
 
 
 def open_device(name: str | None) -> torch.device:
@@ -165,40 +209,3 @@ def open_device(name: str | None) -> torch.device:
         count = torch.cuda.device_count()
         raise ValueError(f'--device {name} is not there: torch sees {count} CUDA devices')
     return device
-
-
-def check_config(cfg: Config, options: argparse.Namespace, workload: Workload) -> ConfigDict:
-    """The config, fit for the benchmark.
-
-    Args:
-        cfg: as loaded.
-        options: from the tool's ``parse_args``.
-        workload: what is to be timed.
-
-    Raises:
-        FileNotFoundError: data are wanted and not there.
-        ValueError: it cannot be timed as the options ask for.
-    """
-    if cfg.get('model', {}).get('type') != 'DINOR1':
-        raise ValueError(f'{options.config} has no model of type DINOR1')
-    if options.sections or options.scaling:
-        scaling.check_size(cfg, workload)
-    trained = {'training', 'memory'} & set(options.sections)
-    if MMDET in options.models and trained and tokens_of(workload.classes) > MAX_TOKENS:
-        most = max(n for n in range(1, MAX_TOKENS) if tokens_of(n) <= MAX_TOKENS)
-        raise ValueError(
-            f"--classes {workload.classes}: a caption of mmdet's Grounding DINO holds {most} names "
-            'at most; take fewer, or --models vis_gdino dino_r1'
-        )
-    if options.loader:
-        dataset = innermost_dataset(cfg.train_dataloader.dataset)
-        file = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-        if 'ann_file' in dataset and not file.is_file():
-            raise FileNotFoundError(
-                f'--loader needs the training set of {options.config}; there is no {file}'
-            )
-    if 'bank' in options.sections and options.models == [MMDET]:
-        options.sections.remove('bank')  # mmdet has none
-    for factor, values in options.scaling.items():
-        scaling.make_points(factor, values, cfg, workload)  # which checks the sizes
-    return fit_classes(cfg, workload.classes)

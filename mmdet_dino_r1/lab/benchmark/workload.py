@@ -63,16 +63,10 @@ class Workload:
 
     def _sample(self) -> DetDataSample:
         shape = (self.height, self.width)
-        # `text` and `custom_entities` are what mmdet's Grounding DINO reads
-        return DetDataSample(
-            metainfo=dict(
-                img_shape=shape,
-                ori_shape=shape,
-                scale_factor=(1.0, 1.0),
-                text=self.class_names,
-                custom_entities=True,
-            )
-        )
+        meta = dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0))
+        # what mmdet's Grounding DINO reads
+        meta |= dict(text=self.class_names, custom_entities=True)
+        return DetDataSample(metainfo=meta)
 
 
 def class_name(index: int) -> str:

@@ -10,11 +10,14 @@ from mmdet_dino_r1.lab.benchmark.contenders import (
     count_parameters,
 )
 from mmdet_dino_r1.lab.benchmark.measure import (
+    KEPT,
+    PEAK,
+    STEP,
     bank_figures,
     in_turn,
     inference_figures,
     kept_bytes,
-    peak_memory,
+    process_memory,
     step_memory,
     training_figures,
 )
@@ -54,28 +57,36 @@ def contenders(cfg):
 def test_phases_of_a_step(contenders, workload):
     figures = training_figures(contenders, workload, rounds=1)
     shared = {'data', 'forward', 'matching and losses', 'backward', 'optimiser'}
-    assert {name: set(of['phases']) for name, of in figures.items()} == {
+    phases = {
+        name: {
+            key[2:-3]: value for key, value in of.items() if key[:2] == '… ' and value is not None
+        }
+        for name, of in figures.items()
+    }
+    assert {name: set(of) for name, of in phases.items()} == {
         VIS_GDINO: shared,
         DINO_R1: shared | {'reference'},
         MMDET: shared | {'text'},
     }
-    for name, of in figures.items():
-        assert sum(of['phases'].values()) <= of['step']
-        assert of['images_per_second'] == workload.batch_size / of['step']
-        assert bool(of['note']) == (name == MMDET)
+    for contender in contenders:
+        of = figures[contender.name]
+        assert sum(phases[contender.name].values()) <= of[STEP]
+        assert of['images/s'] == workload.batch_size / of[STEP]
+        assert of['parameters, millions'] == count_parameters(contender.model) / 1e6
+        assert ('language model' in of) == (contender.name == MMDET)
 
 
 def test_inference_is_timed_once_for_what_is_one_network(contenders, workload):
     figures = inference_figures(contenders, workload, (3, 200), rounds=1)
     assert {name: set(of) for name, of in figures.items()} == dict.fromkeys(
-        (DINO_R1, MMDET), {'3', '200'}
+        (DINO_R1, MMDET), {'3 classes, s', '200 classes, s'}
     )
     assert set(inference_figures(contenders[:1], workload, (3,), rounds=1)) == {VIS_GDINO}
 
 
 def test_every_box_of_the_batch_is_an_exemplar_of_the_bank(contenders, workload):
     figures = bank_figures(contenders[1], workload, rounds=1)
-    assert figures['exemplars_per_second'] == pytest.approx(3 * figures['images_per_second'])
+    assert figures['exemplars/s'] == pytest.approx(3 * figures['images/s'])
 
 
 def test_what_is_kept(contenders, workload):
@@ -95,19 +106,18 @@ def test_what_is_kept(contenders, workload):
 @pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own(cfg, workload):
     ballast = torch.zeros(2**28)  # 1 GiB of this process
-    figures = peak_memory(DINO_R1, cfg, workload, CPU, torch.float32, recompute=False)
-    assert 0 < figures['kept'] < figures['peak'] < ballast.nbytes / 2**30
+    figures = process_memory(DINO_R1, cfg, workload, torch.float32, recompute=False)
+    assert 0 < figures[KEPT] < figures[PEAK] < ballast.nbytes / 2**30
 
 
 def test_memory_of_a_step_beside_other_models(contenders, workload, monkeypatch):
     """What else is held, the other models for one, does not count."""
     ours = contenders[NAMES.index(DINO_R1)]
-    ours.step(workload.training_batch())
     gib = 2**30
     for name, value in dict(
         reset_peak_memory_stats=None, memory_allocated=50 * gib, max_memory_allocated=53 * gib
     ).items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     found = step_memory(ours, workload)
-    assert found['kept'] == kept_bytes(ours) / gib > 0
-    assert found['peak'] == pytest.approx(3 + found['kept'])
+    assert found[KEPT] == kept_bytes(ours) / gib > 0
+    assert found[PEAK] == pytest.approx(3 + found[KEPT])

@@ -1,90 +1,89 @@
 """Stages: none harms another, and what one saw is kept."""
 
-import ast
 import json
 import os
 import sys
 import time
 from contextlib import suppress
 
-import pytest
-
-from mmdet_dino_r1.lab.benchmark.stage_runner import Record, Stage, failures, run_stages
+from mmdet_dino_r1.lab.benchmark.stage_runner import Record, Report, run_stages
 
 WRITES = (
-    'import json, sys, time; from pathlib import Path;'
-    'Path(sys.argv[1]).write_text(json.dumps(dict(figures=dict(seen=1), failed=[], parts={})));'
+    'import json, sys, time; from pathlib import Path; name = sys.argv[1];'
+    'path = Path(sys.argv[2]); content = json.loads(path.read_text());'
+    'content["stages"][name]["figures"]["seen"] = 1; path.write_text(json.dumps(content));'
 )
 
 
-def stage(folder, name, then, seconds=20.0):
-    """A stage that writes a figure, then does what is told."""
-    path = str(folder / f'{name}.json')
-    return Stage(name, [sys.executable, '-c', WRITES + then, path], seconds)
+def run(folder, seconds=60, limit=20.0, **then):
+    """Stages that write a figure into the report, then do what is told."""
+    path = folder / 'check'
+    Report(path, dict(command='x')).write()
+    commands = {
+        name: ([sys.executable, '-c', WRITES + code, name, f'{path}.json'], limit)
+        for name, code in then.items()
+    }
+    return run_stages(path, commands, seconds)
 
 
 def test_a_failing_stage_does_not_stop_the_next(tmp_path):
-    stages = [
-        stage(tmp_path, 'raises', 'raise SystemExit("no memory")'),
-        stage(tmp_path, 'crashes', 'import os; os.abort()'),
-        stage(tmp_path, 'works', 'print(sys.argv[2:])'),
-    ]
-    told = []
-    results = run_stages(stages, tmp_path, 60, lambda of: told.append(json.dumps(of)))
-    assert {name: of['state'] for name, of in results.items()} == {
+    report = run(
+        tmp_path,
+        raises='raise SystemExit("no memory")',
+        crashes='import os; os.abort()',
+        works='import tempfile; tempfile.mkdtemp(); print("done", tempfile.gettempdir())',
+    )
+    assert {name: of['state'] for name, of in report.stages.items()} == {
         'raises': 'failed with exit status 1',
         'crashes': 'failed with exit status -6',
         'works': 'ended',
     }
-    assert all(of['figures'] == dict(seen=1) for of in results.values())
-    assert 'no memory' in (tmp_path / 'raises.log').read_text()
-    key, until = ast.literal_eval((tmp_path / 'works.log').read_text())
-    assert key == '--until' and abs(float(until) - time.time() - 20) < 15, 'begun a moment ago'
-    assert told[-1] == json.dumps(results)
-    assert failures(results) == [
-        'raises: failed with exit status 1',
-        'crashes: failed with exit status -6',
-    ]
+    assert all(of['figures'] == dict(seen=1) for of in report.stages.values())
+    assert json.loads((tmp_path / 'check.json').read_text())['stages'] == report.stages
+    log = (tmp_path / 'check.log').read_text()
+    assert '==== raises\nno memory' in log and '==== works\ndone' in log
+    assert not os.path.exists(log.split()[-1]), 'temporary files are gone'
+    failed = ['raises: failed with exit status 1', 'crashes: failed with exit status -6']
+    assert report.failures() == failed
+    assert all(f'- {line}' in (tmp_path / 'check.md').read_text() for line in failed)
 
 
-@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='reads /proc')
 def test_a_stage_over_its_time_is_killed_with_all_it_started(tmp_path):
     child = tmp_path / 'child'
     hangs = (
-        'import os, subprocess;'
-        # in a group of its own, as the training's study
-        'p = subprocess.Popen(["sleep", "60"], preexec_fn=os.setpgrp);'
+        'import subprocess; p = subprocess.Popen(["sleep", "60"]);'
         f'Path({str(child)!r}).write_text(str(p.pid)); time.sleep(60)'
     )
-    start, states = time.monotonic(), []
-    stages = [stage(tmp_path, 'hangs', hangs, 2), stage(tmp_path, 'next', '')]
-    results = run_stages(stages, tmp_path, 60, lambda of: states.append(of['hangs']['state']))
+    start = time.monotonic()
+    stages = run(tmp_path, limit=2, hangs=hangs, next='').stages
     assert time.monotonic() - start < 15
-    assert states[0] == 'running', 'told while it ran'
-    assert results['hangs']['state'] == 'cut short after 2 s'
-    assert results['hangs']['figures'] == dict(seen=1)
-    assert results['next']['state'] == 'ended'
+    assert stages['hangs']['state'] == 'cut short after 2 s'
+    assert stages['hangs']['figures'] == dict(seen=1)
+    assert stages['next']['state'] == 'ended'
     with suppress(FileNotFoundError):  # gone, or a zombie that nobody waits for
         status = open(f'/proc/{child.read_text()}/stat').read()
         assert status.rpartition(')')[2].split()[0] in 'ZX'
 
 
 def test_what_has_no_time_left_is_told(tmp_path):
-    results = run_stages([stage(tmp_path, 'late', '')], tmp_path, 0.5, lambda of: None)
-    assert results['late']['state'] == 'not begun: no time was left'
-    assert failures(results) == ['late: not begun: no time was left']
+    report = run(tmp_path, seconds=0.5, late='')
+    assert report.failures() == ['late: not begun: no time was left']
 
 
 def test_a_record_keeps_what_was_seen_before_a_part_failed(tmp_path, capsys):
-    record = Record(tmp_path / 'record.json')
+    report = Report(tmp_path / 'check', {})
+    report.tell('stage', 'running', 0)
+    assert report.failures() == []
+    record = Record(report, 'stage')
     with record.part('first'):
         record.add('loss', 1.5)
         raise RuntimeError('CUDA error: an illegal access\nand much more')
+    assert 'loss: 1.5' in (tmp_path / 'check.md').read_text(), 'told while it ran'
     with record.part('second'):
         record.add('steps', [1, 2])
         record.check(True, 'never told')
         record.check(False, 'too slow')
-    found = json.loads((tmp_path / 'record.json').read_text())
+    found = Report(tmp_path / 'check').stages['stage']
     assert found['figures'] == dict(loss=1.5, steps=[1, 2])
     assert found['failed'] == ['first: RuntimeError: CUDA error: an illegal access', 'too slow']
     assert found['parts'].keys() == {'first', 'second'}
