@@ -1,4 +1,7 @@
-"""The work directory of a run and the checkpoint that it starts from, tried before it starts."""
+"""The work directory of a run and the checkpoint that it starts from, tried before it starts.
+
+The arguments are those of all checks (``preflight.CHECKS``): ``cfg``, ``args``, ``stage``.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,15 @@ from ..utils.safe_files import load_torch_file
 
 
 def work_dir_of(cfg: Config, args: argparse.Namespace) -> Path:
-    """The folder that mmdet's scripts choose: command line, config, name of the config.
-
-    Args:
-        cfg: the config, ``--cfg-options`` merged.
-        args: what mmdet's own parser made of the command line.
-    """
+    """The folder that mmdet's scripts choose: of ``args``, of ``cfg``, by the config's name."""
     return Path(args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
 
 
-def explain_work_dir(cfg: Config, args: argparse.Namespace) -> str | None:
-    """Why the work directory cannot be used, with the remedy; None if it can.
+def explain_work_dir(cfg: Config, args: argparse.Namespace, stage: str) -> str | None:
+    """Why the work directory cannot be used, with the remedy; None if it can, at any stage.
 
-    It is made, as the run would do a moment later, and written to: permission bits do not tell
-    what a quota, a read-only disk or root may.
-
-    Args:
-        cfg: the config, ``--cfg-options`` merged.
-        args: what mmdet's own parser made of the command line.
+    It is made, as the run would do a moment later, and written to (``work_dir_of(cfg, args)``):
+    permission bits do not tell what a quota, a read-only disk or root may.
     """
     folder = work_dir_of(cfg, args)
     try:
@@ -48,12 +42,9 @@ def explain_work_dir(cfg: Config, args: argparse.Namespace) -> str | None:
 
 
 def explain_checkpoint(cfg: Config, args: argparse.Namespace, stage: str) -> str | None:
-    """What is wrong with the local checkpoint that the run starts from; None if nothing is.
+    """What is wrong with the local checkpoint that a stage starts from; None if nothing is.
 
-    Args:
-        cfg: the config, ``--cfg-options`` merged.
-        args: what mmdet's own parser made of the command line.
-        stage: 'train' or 'test'.
+    It is that of ``args`` or of ``cfg``.
     """
     if stage == 'test':
         return _what_is_wrong(args.checkpoint, 'the checkpoint to test')
@@ -66,27 +57,24 @@ def explain_checkpoint(cfg: Config, args: argparse.Namespace, stage: str) -> str
     wrong = _what_is_wrong(path, 'the checkpoint to continue from', of_a_run=True)
     if wrong is None:
         return None
-    older = _newest_whole(Path(path))
-    if older is None:
-        return f'{wrong}\nThere is no other one of this run beside it: start without --resume.'
-    return f'{wrong}\nThe newest one beside it that is whole: --resume {older}'
+    others = [other for other in Path(path).parent.glob('*.pth') if other != Path(path)]
+    for other in sorted(others, key=os.path.getmtime, reverse=True):
+        is_best = other.name.startswith('best_')  # without the optimiser's state
+        if not is_best and _what_is_wrong(str(other), '', of_a_run=True) is None:
+            return f'{wrong}\nThe newest one beside it that is whole: --resume {other}'
+    return f'{wrong}\nThere is no other one of this run beside it: start without --resume.'
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """What ``last_checkpoint`` names, '' where a crash has emptied it."""
+    """What ``last_checkpoint`` names, or the file itself where a crash has emptied it."""
     file = folder / 'last_checkpoint'
-    if not file.is_file():
-        return None
-    return file.read_text(encoding='utf-8').strip() or str(file)
+    return file.read_text(encoding='utf-8').strip() or str(file) if file.is_file() else None
 
 
 def _what_is_wrong(path: str, what: str, of_a_run: bool = False) -> str | None:
-    """One line on a file that cannot be loaded.
+    """One line on a file that cannot be loaded or, ``of_a_run``, that a run cannot continue from.
 
-    Args:
-        path: the file; what is no local path is left to the run.
-        what: its part in the run.
-        of_a_run: whether it must hold where a run stopped.
+    What is no local path is left to the run; ``what`` is the file's part in it.
     """
     if '://' in path:
         return None
@@ -105,14 +93,4 @@ def _what_is_wrong(path: str, what: str, of_a_run: bool = False) -> str | None:
             f'{what} holds weights but not where a run stopped: {path}. To start anew from them: '
             f'--cfg-options load_from={path}, without --resume.'
         )
-    return None
-
-
-def _newest_whole(wrong: Path) -> Path | None:
-    """The newest file in the folder of ``wrong`` that a run can be continued from."""
-    others = [path for path in wrong.parent.glob('*.pth') if path != wrong]
-    for path in sorted(others, key=os.path.getmtime, reverse=True):
-        is_best = path.name.startswith('best_')  # without the optimiser's state
-        if not is_best and _what_is_wrong(str(path), '', of_a_run=True) is None:
-            return path
     return None

@@ -4,18 +4,47 @@ from __future__ import annotations
 
 import argparse
 import errno
+import re
 import shutil
 from collections.abc import Iterator
 
 import torch
 from mmengine.config import Config
 
+from ..engine.hooks.checkpoint_hook import CheckpointNotSaved
+from ..engine.hooks.strict_load_hook import UnfitCheckpoint
+from ..utils.near_names import near_names
 from .checkpoint import work_dir_of
+from .config_tree import registries, walk
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How torch's CPU allocator and its loader say that the memory of the machine was not enough.
 _NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", 'not enough memory: you tried')
 _WORKER_KILLED = 'is killed by signal'
+# How mmengine words a `type` it cannot find; runners and schedulers leave the scope out.
+_UNKNOWN_TYPE = re.compile(r'^(\S+) is not in the (?:\w+::)?(.+?) registry\.')
+
+
+def explain_user_error(error: BaseException, cfg: Config) -> str | None:
+    """What ended a run where it is the user's to mend and needs no traceback; else None.
+
+    Args:
+        error: raised while the run was built, or in it.
+        cfg: the config, in which the place of a mistyped ``type=`` is looked up.
+    """
+    if isinstance(error, (CheckpointNotSaved, UnfitCheckpoint)):
+        return str(error)
+    said = str(error.args[0]) if isinstance(error, KeyError) and error.args else ''
+    if (match := _UNKNOWN_TYPE.match(said)) is None:
+        return None
+    name, kind = match.groups()
+    tree = walk(cfg.to_dict(), '')
+    places = [key for key, value in tree if value == name and key.rpartition('.')[2] == 'type']
+    where = f' ({", ".join(places)})' if places else ''
+    known = [registry.module_dict for registry in registries() if registry.name == kind]
+    near = near_names(name, set().union(*known), cutoff=0.6)
+    hint = f'Did you mean {" or ".join(near)}?' if near else 'Is its module in `custom_imports`?'
+    return f"type='{name}'{where} is not registered as a {kind}. {hint}"
 
 
 def explain_failure(
@@ -39,7 +68,7 @@ def explain_failure(
         )
     text = str(error)
     if isinstance(error, RuntimeError) and _WORKER_KILLED in text:
-        loader = 'train_dataloader' if stage == 'train' else 'test_dataloader'
+        loader = f'{stage}_dataloader'
         return (
             'a process that loads data was killed, most often because the memory of the machine, '
             'or the shared memory (/dev/shm) of a container, is used up.\nTo need less of it:\n'
@@ -78,9 +107,14 @@ def _savings(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[tupl
             yield f'{sampler} model.prompt_sampler.max_prompts=N', 'now all classes of a batch'
         yield from _settings(cfg, ['model.dn_cfg.group_cfg.num_dn_queries'])
     yield from _settings(cfg, ['model.num_queries'])
-    loader = 'train_dataloader' if stage == 'train' else 'test_dataloader'
-    if scales := sorted(_scales(cfg.get(loader) or {}), key=max):
-        yield f'{loader}.dataset.pipeline', f'smaller images; scales up to {scales[-1]}'
+    scales = []
+    for key, value in walk(cfg.get(f'{stage}_dataloader'), ''):
+        if key.endswith(('.scale', '.scales')):
+            pairs = value if key.endswith('s') else [value]
+            scales += [tuple(pair) for pair in pairs or () if isinstance(pair, (list, tuple))]
+    if scales:
+        said = f'smaller images; scales up to {max(scales, key=max)}'
+        yield f'{stage}_dataloader.dataset.pipeline', said
 
 
 def _settings(cfg: Config, keys: list[str], meaning: str = '') -> Iterator[tuple[str, str]]:
@@ -97,15 +131,3 @@ def _settings(cfg: Config, keys: list[str], meaning: str = '') -> Iterator[tuple
 
 def _lines(settings: Iterator[tuple[str, str]]) -> str:
     return '\n'.join(f'  {key}' + (f'  ({said})' if said else '') for key, said in settings)
-
-
-def _scales(node: object) -> Iterator[tuple]:
-    """Every ``scale`` and ``scales`` of pairs below ``node``."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            pairs = value if name == 'scales' else [value] if name == 'scale' else []
-            yield from (tuple(p) for p in pairs or [] if isinstance(p, (list, tuple)))
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            yield from _scales(child)

@@ -435,7 +435,7 @@ class TestWorkDir:
 
     def explain(self, cfg=(), **args):
         args = Namespace(**(dict(work_dir=None, config='configs/x.py') | args))
-        return preflight_checkpoint.explain_work_dir(Config(dict(cfg)), args)
+        return preflight_checkpoint.explain_work_dir(Config(dict(cfg)), args, 'train')
 
     def test_the_order_of_choice(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

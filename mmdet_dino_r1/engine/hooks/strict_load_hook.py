@@ -23,8 +23,9 @@ class UnfitCheckpoint(ValueError):
     """A checkpoint is not of this model; the message names tensors and the remedy."""
 
 
-@HOOKS.register_module()
-class CheckpointFitHook(Hook):
+# The second name is that of 0.5; it goes with 0.7.
+@HOOKS.register_module(name=['StrictLoadHook', 'CheckpointFitHook'])
+class StrictLoadHook(Hook):
     """Stops a resumed run or a test whose checkpoint is not of this model (ours).
 
     mmengine warns and goes on with random weights in place of what does not fit. That is right for
