@@ -1,6 +1,6 @@
 """The work directory of a run and the checkpoint that it starts from, tried before it starts.
 
-The arguments are those of all checks (``preflight.CHECKS``): ``cfg``, ``args``, ``stage``.
+Names: cfg, args, stage as of all checks (``preflight.py``).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ..utils.safe_files import load_torch_file
 
 
 def work_dir_of(cfg: Config, args: argparse.Namespace) -> Path:
-    """The folder that mmdet's scripts choose: of ``args``, of ``cfg``, by the config's name."""
+    """The folder that mmdet's scripts choose: command line, config, name of the config."""
     return Path(args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}')
 
 
 def explain_work_dir(cfg: Config, args: argparse.Namespace, stage: str) -> str | None:
-    """Why the work directory cannot be used, with the remedy; None if it can, at any stage.
+    """Why the work directory cannot be used, with the remedy; None if it can.
 
-    It is made, as the run would do a moment later, and written to (``work_dir_of(cfg, args)``):
-    permission bits do not tell what a quota, a read-only disk or root may.
+    It is made, as the run would do a moment later, and written to: permission bits do not tell
+    what a quota, a read-only disk or root may.
     """
     folder = work_dir_of(cfg, args)
     try:
@@ -42,10 +42,7 @@ def explain_work_dir(cfg: Config, args: argparse.Namespace, stage: str) -> str |
 
 
 def explain_checkpoint(cfg: Config, args: argparse.Namespace, stage: str) -> str | None:
-    """What is wrong with the local checkpoint that a stage starts from; None if nothing is.
-
-    It is that of ``args`` or of ``cfg``.
-    """
+    """What is wrong with the local checkpoint that the run starts from; None if nothing is."""
     if stage == 'test':
         return _what_is_wrong(args.checkpoint, 'the checkpoint to test')
     given = None if args.resume == 'auto' else args.resume or cfg.get('load_from')

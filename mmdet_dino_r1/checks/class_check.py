@@ -78,7 +78,7 @@ def check_num_classes(table: AnnotationTable, labels: int, num_classes: int) -> 
 
 
 def check_same_classes(train: AnnotationTable, val: AnnotationTable) -> list[Problem]:
-    """How the classes of the ``train`` file and the ``val`` file, which is complained of, differ."""
+    """How the classes of the ``train`` and the ``val`` file differ; the latter is named."""
     trained, tested = _ids(train), _ids(val)
     extra = [name for name in tested if name not in trained]
     missing = [name for name in trained if name not in tested]

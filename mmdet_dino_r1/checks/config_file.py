@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..config.shipped import config_path, near_configs
+from ..config.shipped import config_path
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -23,35 +23,23 @@ def read_config(args: argparse.Namespace) -> Config:
     Raises:
         FileNotFoundError: there is no such file, or none of a ``_base_`` in it.
     """
-    path = config_file(args.config)
-    if path != args.config:
-        sys.argv[sys.argv.index(args.config)] = args.config = path
+    name = args.config
+    if not Path(name).is_file():
+        try:
+            args.config = config_path(name)
+        except FileNotFoundError as error:
+            said = f'config file {os.path.abspath(name)} does not exist; {error}'
+            raise FileNotFoundError(said) from error
+        sys.argv[sys.argv.index(name)] = args.config
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(args.config)
     except FileNotFoundError as error:
-        raise FileNotFoundError(explain_missing_base(path, error)) from error
+        raise FileNotFoundError(explain_missing_base(args.config, error)) from error
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     if getattr(args, 'amp', False) and 'optim_wrapper' in cfg:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     return cfg
-
-
-def config_file(name: str) -> str:
-    """The path of a config: the ``name`` itself, or that of the shipped one.
-
-    Raises:
-        FileNotFoundError: there is neither; the message has near names.
-    """
-    if Path(name).is_file():
-        return name
-    try:
-        return config_path(name)
-    except FileNotFoundError as error:
-        near = near_configs(name)
-        hint = f' Near names among the shipped ones: {", ".join(near)}' if near else ''
-        said = f'config file {os.path.abspath(name)} does not exist.{hint}'
-        raise FileNotFoundError(said) from error
 
 
 def explain_missing_base(config: str, error: FileNotFoundError) -> str:

@@ -3,6 +3,8 @@
 A dict with a ``type`` is held against the signature of the class (or function) of that name, and
 of its parents as far as ``**kwargs`` reaches them. Some dicts without ``type`` have a known taker
 too. Where more may be taken than can be known, only what nearly is a known key is called wrong.
+
+Names: cfg, args, stage as of all checks (``preflight.py``).
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import inspect
 import re
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 
 from mmdet.models.layers import SinePositionalEncoding
@@ -65,33 +66,11 @@ _AT_TOP = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Misspelt:
-    """A key that nothing takes.
-
-    Attributes:
-        place: dotted, as for ``--cfg-options``: 'model.backbone.depht'.
-        taker: what should have taken it: 'ResNet'.
-        known: the keys that it takes.
-    """
-
-    place: str
-    taker: str
-    known: frozenset[str]
-
-    def __str__(self) -> str:
-        key, known = self.place.rpartition('.')[2], sorted(self.known)
-        near = near_names(key, {*known, *_TAKEN_BEFORE}, n=1, cutoff=0.6)
-        hint = f'did you mean {near[0]}?' if near else f'it takes {", ".join(known)}'
-        return f'not a key of {self.taker}; {hint}'
+Wrong = tuple[str, str]  # a key as for --cfg-options, and what was probably meant
 
 
-def misspelt_keys(cfg: Config) -> list[Misspelt]:
-    """Every key that nothing takes, in the config's order.
-
-    Args:
-        cfg: the config, ``--cfg-options`` merged.
-    """
+def misspelt_keys(cfg: Config) -> list[Wrong]:
+    """Every key that nothing takes, with what was probably meant."""
     register_all_modules(init_default_scope=False)
     tree = cfg.to_dict()
     own = _AT_TOP | set(inspect.signature(Runner).parameters) - {'cfg'}
@@ -103,24 +82,19 @@ def misspelt_keys(cfg: Config) -> list[Misspelt]:
 
 
 def explain_misspelt(cfg: Config, args: Namespace, stage: str) -> str | None:
-    """What :func:`misspelt_keys` finds, in one message; arguments as in ``preflight.CHECKS``."""
+    """What :func:`misspelt_keys` finds, in one message."""
     found = misspelt_keys(cfg)
     return report_misspelt(found, args.config) if found else None
 
 
-def report_misspelt(found: list[Misspelt], config: str) -> str:
-    """All of them in one message.
-
-    Args:
-        found: what :func:`misspelt_keys` returned.
-        config: name of the file.
-    """
-    width = max(len(item.place) for item in found)
+def report_misspelt(found: list[Wrong], config: str) -> str:
+    """All that were found in a ``config`` of that name, in one message."""
+    width = max(len(key) for key, _ in found)
     first = f'nothing was started: {config}, or --cfg-options, sets what nothing reads.'
-    return '\n'.join([first, *(f'  {item.place:{width}}  {item}' for item in found)])
+    return '\n'.join([first, *(f'  {key:{width}}  {said}' for key, said in found)])
 
 
-def _below(node: object, key: str, path: str) -> Iterator[Misspelt]:
+def _below(node: object, key: str, path: str) -> Iterator[Wrong]:
     """Misspelt keys of ``node``, at ``key``, and in it; ``path`` is its key in ``_TAKERS``."""
     if isinstance(node, (list, tuple)):
         for index, child in enumerate(node):
@@ -128,10 +102,13 @@ def _below(node: object, key: str, path: str) -> Iterator[Misspelt]:
     if not isinstance(node, dict):
         return
     kind = node.get('type')
-    if kind is not None:
-        builders = [kind] if callable(kind) else _registered(kind.rpartition('.')[2])
-    else:
+    if kind is None:
         builders = _TAKERS.get(path, ())
+    elif callable(kind):
+        builders = [kind]
+    else:
+        tables = [registry.module_dict for registry in registries()]
+        builders = [table[name] for table in tables if (name := kind.rpartition('.')[2]) in table]
     if builders:
         taken = [_parameters(b) if callable(b) else ({b}, True) for b in builders]
         known = frozenset().union(*(names for names, _ in taken))
@@ -146,7 +123,7 @@ def _below(node: object, key: str, path: str) -> Iterator[Misspelt]:
         yield from _below(value, f'{key}.{child}', f'{path}.{child}')
 
 
-def _wrong(node: dict, key: str, taker: str, known: set[str], is_all: bool) -> Iterator[Misspelt]:
+def _wrong(node: dict, key: str, taker: str, known: set[str], is_all: bool) -> Iterator[Wrong]:
     """Keys of ``node`` that are not known or, unless these are all, that nearly are."""
     for child in node:
         if child in known | _TAKEN_BEFORE:
@@ -156,12 +133,9 @@ def _wrong(node: dict, key: str, taker: str, known: set[str], is_all: bool) -> I
             near = near_names(child, [name for name in known if len(name) > 5], 1, cutoff=0.85)
             if not near or (near[0] in node and child.startswith(near[0])):
                 continue
-        yield Misspelt(f'{key}.{child}' if key else child, taker, frozenset(known))
-
-
-def _registered(name: str) -> list[Callable]:
-    found = (registry.module_dict.get(name) for registry in registries())
-    return [builder for builder in found if builder is not None]
+        near = near_names(child, known | _TAKEN_BEFORE, n=1, cutoff=0.6)
+        hint = f'did you mean {near[0]}?' if near else f'it takes {", ".join(sorted(known))}'
+        yield f'{key}.{child}'.lstrip('.'), f'not a key of {taker}; {hint}'
 
 
 @cache

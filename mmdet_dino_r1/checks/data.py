@@ -1,4 +1,7 @@
-"""The data of a config from all sides: each annotation file is parsed once."""
+"""The data of a config from all sides: each annotation file is parsed once.
+
+Names: cfg, args, stage as of all checks (``preflight.py``); here stage may also be 'all'.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +37,7 @@ MAX_BYTES = 200_000_000
 
 
 def explain_data(cfg: Config, args: argparse.Namespace, stage: str) -> str | None:
-    """What is wrong with a training's annotation files; what is merely odd is printed.
-
-    The arguments are those of all checks (``preflight.CHECKS``).
-    """
+    """What is wrong with a training's annotation files; what is merely odd is printed."""
     if stage != 'train' or not cfg.get('check_data', True):
         return None
     problems = find_problems(cfg, stage)
@@ -50,13 +50,9 @@ def explain_data(cfg: Config, args: argparse.Namespace, stage: str) -> str | Non
 
 
 def find_problems(cfg: Config, stage: str) -> list[Problem]:
-    """What is wrong with the data of a config, errors first; cheap enough for every start.
+    """What is wrong with the data, errors first; cheap enough for every start.
 
     Files that are missing or of remote storage, and those over 200 MB, are not read.
-
-    Args:
-        cfg: the config, ``--cfg-options`` merged.
-        stage: 'train' (its validation included), 'test' or 'all'.
     """
     return check(cfg, stage, max_bytes=MAX_BYTES)[1]
 
@@ -64,17 +60,13 @@ def find_problems(cfg: Config, stage: str) -> list[Problem]:
 def check(
     cfg: Config, stage: str, each_image: bool = False, max_bytes: float = float('inf')
 ) -> tuple[list[tuple[AnnotationTable, list[str]]], list[Problem]]:
-    """Parse each annotation file once and look at it from all sides.
+    """The parsed files with what they are used for, and the problems, errors first.
 
     Args:
         cfg: the config.
         stage: 'train' (its validation included), 'test' or 'all'.
         each_image: read every image.
         max_bytes: larger annotation files are not read.
-
-    Returns:
-        The parsed files with what they are used for ('train', 'val', 'test', 'prompts', 'metric'),
-        and the problems, errors first.
     """
     files, found, single = _Files(max_bytes), [], {}
     for split in SPLITS[stage]:
@@ -105,10 +97,10 @@ def check(
             if split == 'train' or not item.owner.endswith('(CocoMetric)'):
                 continue
             metric, tested = files.read(dict(ann_file=item.path), 'metric'), single[split]
-            if metric and tested and metric is not tested:
+            if None not in (metric, tested) and metric is not tested:
                 found += check_metric_file(tested, metric, item.override.partition('=')[0])
     train, val = single.get('train'), single.get('val')
-    if train and val and train is not val:
+    if None not in (train, val) and train is not val:
         found += check_same_classes(train, val)
     # val and test are often one set
     found = list(dict.fromkeys(files.problems(each_image) + found))
@@ -153,13 +145,14 @@ class _Files:
             return None
 
     def used(self) -> list[tuple[AnnotationTable, list[str]]]:
-        return [(table, [*self.uses[path]]) for path, table in self.tables.items() if table]
+        there = [(path, table) for path, table in self.tables.items() if table is not None]
+        return [(table, [*self.uses[path]]) for path, table in there]
 
     def problems(self, each_image: bool) -> list[Problem]:
         """Those of the files by themselves and of their images."""
         found = [item for table, uses in self.used() for item in check_file(table, uses)]
         for path, folder in self.folders:
-            if self.tables[path] and os.path.isdir(folder or '.'):
+            if self.tables[path] is not None and os.path.isdir(folder or '.'):
                 found += check_images(self.tables[path], folder, each_image)
         return self.unread + found
 

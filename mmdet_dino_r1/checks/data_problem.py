@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..utils.near_names import near_names
 
@@ -78,18 +77,12 @@ for _line in _TABLE.strip().replace('\n    ', ' ').splitlines():
     _KINDS[_kind] = _words
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Something wrong with the data.
 
-    Attributes:
-        level: 'error', 'warning' or 'note'.
-        kind: a name for programs: 'box_outside'.
-        where: the annotation file.
-        what: one sentence, with how many.
-        remedy: what to do.
-        count: how many boxes, images or classes are concerned.
-        examples: the first of them.
+    ``level`` is 'error', 'warning' or 'note'; ``kind`` a name for programs; ``where`` the file;
+    ``what`` one sentence and ``remedy`` what to do; ``count`` how many boxes, images or classes are
+    concerned, and ``examples`` the first of them.
     """
 
     level: str
@@ -114,15 +107,10 @@ def problems(
     level: str = '',
     **words,
 ) -> list[Problem]:
-    """A problem of the table if anything was found, else none.
+    """The problem of that ``kind`` if anything was ``found``, else none.
 
-    Args:
-        kind: which one.
-        where: the annotation file.
-        found: what is wrong, one entry each.
-        tell: puts an entry into words, as an example.
-        level: instead of the table's.
-        **words: what the table's text lacks.
+    ``tell`` puts an entry of what was found into words, as an example; ``where`` is the file,
+    ``level`` instead of the table's, and the rest is what the table's text lacks.
     """
     if not len(found):
         return []

@@ -1,79 +1,33 @@
-"""All about the data of a config, for people and for programs."""
+"""All about the data of a config, for people or for programs."""
 
 from __future__ import annotations
 
 import json
 import os
 from argparse import Namespace
-from dataclasses import asdict, dataclass
 
 from mmengine.config import Config
 
 from .annotation_table import AnnotationTable
 from .data import check
-from .data_problem import Problem, number, report_problems, some
-from .paths import Needed, needed_paths
+from .data_problem import number, report_problems, some
+from .paths import needed_paths
 from .preflight import explain_mistake, report_missing
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What a config needs, what is there and what is wrong with it.
-
-    Attributes:
-        needed: every local path that training, validation or test opens, each once.
-        files: the parsed annotation files, with what they are used for.
-        problems: errors first.
-    """
-
-    needed: list[Needed]
-    files: list[tuple[AnnotationTable, list[str]]]
-    problems: list[Problem]
-
-    @property
-    def missing(self) -> list[Needed]:
-        """Those of the needed paths that do not exist."""
-        return [item for item in self.needed if not os.path.exists(item.path)]
-
-    @property
-    def is_bad(self) -> bool:
-        """Whether a run would fail or its numbers be worthless."""
-        return bool(self.missing) or any(problem.is_error for problem in self.problems)
-
-    def as_json(self, config: str) -> str:
-        """All of it as one JSON object; ``config`` is the name."""
-        missing = self.missing
-        found = dict(
-            config=config,
-            paths=[asdict(item) | dict(there=item not in missing) for item in self.needed],
-            files=[dict(path=t.path, uses=uses, **t.summary()) for t, uses in self.files],
-            problems=[asdict(problem) for problem in self.problems],
-        )
-        return json.dumps(found, indent=1, ensure_ascii=False)
-
-    def as_text(self, config: str) -> str:
-        """All of it in lines, with remedies; ``config`` is the name."""
-        missing = self.missing
-        lines = [
-            f'{"MISSING" if item in missing else "there":7}  {item.path}  '
-            f'({item.owner.split(" (")[0]}, {item.key})'
-            for item in self.needed
-        ]
-        lines += [_describe(table, uses) for table, uses in self.files]
-        lines.append(report_problems(self.problems, config))
-        if missing:
-            # without its first line, which speaks of a start
-            remedies = report_missing(missing, config).partition('\n')[2]
-            lines += [f'missing: {some([item.path for item in missing])}', remedies]
-        return '\n'.join(lines)
-
-
-def survey(cfg: Config, each_image: bool = False) -> Survey:
-    """Look at the data of training, validation and test.
+def report_data(
+    cfg: Config, config: str, each_image: bool = False, as_json: bool = False
+) -> tuple[str, bool]:
+    """What training, validation and test need, what is there, and what is wrong with it.
 
     Args:
         cfg: the config.
+        config: its name.
         each_image: read every image to its end; otherwise the first 20 of each set are looked for.
+        as_json: one JSON object instead of lines.
+
+    Returns:
+        The text, and whether a run would fail or its numbers be worthless.
 
     Raises:
         ValueError: the config cannot work whatever files there are.
@@ -81,10 +35,32 @@ def survey(cfg: Config, each_image: bool = False) -> Survey:
     for stage in ('train', 'test'):
         if mistake := explain_mistake(cfg, Namespace(), stage):
             raise ValueError(mistake)
-    by_path: dict[str, Needed] = {}
+    by_path = {}
     for item in needed_paths(cfg, Namespace(resume=None), 'all'):
         by_path.setdefault(os.path.normpath(item.path), item)
-    return Survey(list(by_path.values()), *check(cfg, 'all', each_image))
+    needed = list(by_path.values())
+    missing = [item for item in needed if not os.path.exists(item.path)]
+    files, problems = check(cfg, 'all', each_image)
+    is_bad = bool(missing) or any(problem.is_error for problem in problems)
+    if as_json:
+        found = dict(
+            config=config,
+            paths=[item._asdict() | dict(there=item not in missing) for item in needed],
+            files=[dict(path=table.path, uses=uses, **table.summary()) for table, uses in files],
+            problems=[problem._asdict() for problem in problems],
+        )
+        return json.dumps(found, indent=1, ensure_ascii=False), is_bad
+    lines = []
+    for item in needed:
+        mark = 'MISSING' if item in missing else 'there'
+        lines.append(f'{mark:7}  {item.path}  ({item.owner.split(" (")[0]}, {item.key})')
+    lines += [_describe(table, uses) for table, uses in files]
+    lines.append(report_problems(problems, config))
+    if missing:
+        # without its first line, which speaks of a start
+        remedies = report_missing(missing, config).partition('\n')[2]
+        lines += [f'missing: {some([item.path for item in missing])}', remedies]
+    return '\n'.join(lines), is_bad
 
 
 def _describe(table: AnnotationTable, uses: list[str]) -> str:

@@ -1,11 +1,15 @@
-"""The paths of a config that a run will open: weights, datasets, metrics, prompts."""
+"""The paths of a config that a run will open: weights, datasets, metrics, prompts.
+
+Names: cfg, args, stage as of all checks (``preflight.py``), here also 'all'; split = 'train', 'val'
+or 'test'; member = a dataset that a loader reads.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.utils import is_abs
@@ -20,18 +24,12 @@ _DATASET_FILES = ('ann_file', 'proposal_file', 'label_map_file')
 _LOCAL_BACKENDS = ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
 
 
-@dataclass(frozen=True)
-class Needed:
-    """A path that a run will open.
+class Needed(NamedTuple):
+    """A path that a run will open, joined as mmengine joins it.
 
-    Attributes:
-        owner: dotted config key of what opens it, with its type: 'train_dataloader.dataset
-            (CocoDataset)'.
-        key: key below the owner: 'ann_file', 'data_prefix.img'.
-        path: the path, joined as mmengine joins it.
-        override: the config key and value that would move it, for ``--cfg-options``; '' if none.
-        member: name of the member of a ``DatasetGroup`` that opens it, '' elsewhere. The owner is
-            then the group, and ``override`` the group's key if it could do without this member.
+    ``owner`` is what opens it, 'train_dataloader.dataset (CocoDataset)', at its ``key``, 'ann_file'
+    or 'data_prefix.img'; ``override`` would move it, for ``--cfg-options``. Of a ``member`` of a
+    ``DatasetGroup`` the owner is the group, and override the group's key if it can do without.
     """
 
     owner: str
@@ -41,16 +39,11 @@ class Needed:
     member: str = ''
 
 
-@dataclass(frozen=True)
-class Member:
-    """A dataset that a loader reads, below its wrappers.
+class Member(NamedTuple):
+    """A dataset that a loader reads, below its wrappers: dotted ``key`` and ``cfg``.
 
-    Attributes:
-        key: its dotted config key.
-        cfg: its config.
-        name: its name in a ``DatasetGroup``; '' elsewhere.
-        owner: dotted config key of the group, with its type.
-        override: dotted config key of the group if it could do without this member, else ''.
+    In a ``DatasetGroup`` it has a ``name``, the group as ``owner``, and the group's key as
+    ``override`` if it can do without.
     """
 
     key: str
@@ -62,11 +55,6 @@ class Member:
 
 def needed_paths(cfg: Config, args: argparse.Namespace, stage: str) -> list[Needed]:
     """Every local path that a stage opens.
-
-    Args:
-        cfg: the config, ``--cfg-options`` merged.
-        args: what mmdet's own parser made of the command line.
-        stage: 'train' (its validation included), 'test' or 'all'.
 
     Raises:
         ValueError: the config names no split for the exemplars.
@@ -106,10 +94,6 @@ def members_of(cfg: Config, split: str) -> Iterator[Member]:
 
     Of a ``DatasetGroup`` those that ``only`` leaves and, with ``skip_missing``, those that have
     their annotation file; all of them where none has.
-
-    Args:
-        cfg: the config.
-        split: 'train', 'val' or 'test'.
     """
     return _members(cfg.get(f'{split}_dataloader'), f'{split}_dataloader')
 
@@ -136,16 +120,17 @@ def _members_of_group(group: dict, key: str) -> Iterator[Member]:
         for name, cfg in group['datasets'].items()
         if cfg is not None and (only is None or name in only)
     }
-    # what DatasetGroup calls present
-    there = {
-        name: cfg
-        for name, cfg in named.items()
-        if os.path.isfile(os.path.join(cfg.get('data_root') or '', cfg.get('ann_file', '')))
-    }
+    there = [name for name, cfg in named.items() if _is_present(cfg)]
     skips = group.get('skip_missing', False)
     override = key if there and not skips else ''
-    for name, cfg in (there if skips and there else named).items():
-        yield Member(f'{key}.datasets.{name}', cfg, name, described(key, group), override)
+    for name in there if skips and there else named:
+        owner = described(key, group)
+        yield Member(f'{key}.datasets.{name}', named[name], name, owner, override)
+
+
+def _is_present(dataset: dict) -> bool:
+    """As ``DatasetGroup`` asks."""
+    return os.path.isfile(os.path.join(dataset.get('data_root') or '', dataset.get('ann_file', '')))
 
 
 def _files(member: Member, source: dict | None = None, prefix: str = '') -> Iterator[Needed]:
@@ -172,12 +157,7 @@ def _files(member: Member, source: dict | None = None, prefix: str = '') -> Iter
 
 
 def metrics(cfg: Config, split: str) -> Iterator[Needed]:
-    """Annotation files of metrics; these are taken as they stand, without any data_root.
-
-    Args:
-        cfg: the config.
-        split: 'train' (which has none), 'val' or 'test'.
-    """
+    """Annotation files of metrics; these are taken as they stand, without any data_root."""
     for key, node in walk(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
         if isinstance(node, dict) and _is_local(node.get('ann_file'), node.get('backend_args')):
             yield Needed(described(key, node), 'ann_file', node['ann_file'], f'{key}.ann_file=FILE')
@@ -199,14 +179,7 @@ def ready_bank(hook: dict) -> str | None:
 
 
 def exemplars(cfg: Config, member: Member) -> dict | None:
-    """The split that the prompts of a tested set are cut from; None where they are from no split.
-
-    Args:
-        cfg: the config.
-        member: the tested set.
-
-    Returns:
-        As of :func:`exemplar_source`.
+    """The split that the prompts of a tested set are cut from, None where they are from none.
 
     Raises:
         ValueError: the config names no split for the exemplars.
@@ -221,10 +194,6 @@ def exemplars(cfg: Config, member: Member) -> dict | None:
 
 def prompt_files(cfg: Config, split: str) -> Iterator[Needed]:
     """What the prompts of validation or test are made of.
-
-    Args:
-        cfg: the config.
-        split: 'val' or 'test'.
 
     Raises:
         ValueError: the config names no split for the exemplars.

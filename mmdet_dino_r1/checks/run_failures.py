@@ -1,4 +1,7 @@
-"""Puts into words how a run has failed where its traceback does not say what to do."""
+"""Puts into words how a run has failed where its traceback does not say what to do.
+
+Names: cfg, args, stage as of all checks (``preflight.py``); error = what ended the run.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,7 @@ _UNKNOWN_TYPE = re.compile(r'^(\S+) is not in the (?:\w+::)?(.+?) registry\.')
 
 
 def explain_user_error(error: BaseException, cfg: Config) -> str | None:
-    """What ended a run where it is the user's to mend and needs no traceback; else None.
-
-    Args:
-        error: raised while the run was built, or in it.
-        cfg: the config, in which the place of a mistyped ``type=`` is looked up.
-    """
+    """What ended a run where it is the user's to mend and needs no traceback; else None."""
     if isinstance(error, (CheckpointNotSaved, UnfitCheckpoint)):
         return str(error)
     said = str(error.args[0]) if isinstance(error, KeyError) and error.args else ''
@@ -50,14 +48,7 @@ def explain_user_error(error: BaseException, cfg: Config) -> str | None:
 def explain_failure(
     error: BaseException, cfg: Config, args: argparse.Namespace, stage: str
 ) -> str | None:
-    """What to change, with the present values; None where the traceback has to do.
-
-    Args:
-        error: what ended the run.
-        cfg: the config, ``--cfg-options`` merged.
-        args: what mmdet's own parser made of the command line.
-        stage: 'train' or 'test'.
-    """
+    """What to change, with the present values; None where the traceback has to do."""
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         folder = work_dir_of(cfg, args)
         free = shutil.disk_usage(folder).free / 1e6

@@ -1,4 +1,7 @@
-"""What of a config's sharding over processes cannot work."""
+"""What of a config's sharding over processes cannot work.
+
+Names: cfg, args, stage as of all checks (``preflight.py``).
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,7 @@ from .config_tree import type_name
 def explain_sharding(cfg: Config, args: argparse.Namespace, stage: str) -> str | None:
     """What a training cannot do with its strategy or wrapper, with the remedy; None if it can.
 
-    mmengine's Runner would train without a strategy, and fails with a wrapper that shards. The
-    arguments are those of all checks (``preflight.CHECKS``).
+    mmengine's Runner would train without a strategy, and fails with a wrapper that shards.
     """
     if stage != 'train':
         return None

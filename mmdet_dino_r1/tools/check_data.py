@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mmengine.config import DictAction
 
-from mmdet_dino_r1.checks.data_report import survey
+from mmdet_dino_r1.checks.data_report import report_data
 from mmdet_dino_r1.config.loading import load_config
 from mmdet_dino_r1.utils.command_line import one_line_errors
 
@@ -43,9 +43,10 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
-    found = survey(load_config(options.config, options.cfg_options), options.images)
-    print(found.as_json(options.config) if options.json else found.as_text(options.config))
-    return int(found.is_bad)
+    cfg = load_config(options.config, options.cfg_options)
+    text, is_bad = report_data(cfg, options.config, options.images, options.json)
+    print(text)
+    return int(is_bad)
 
 
 if __name__ == '__main__':

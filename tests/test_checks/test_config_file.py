@@ -5,18 +5,15 @@ from argparse import Namespace
 import pytest
 
 from mmdet_dino_r1 import config_path
-from mmdet_dino_r1.checks.config_file import config_file, explain_missing_base, read_config
+from mmdet_dino_r1.checks.config_file import explain_missing_base, read_config
 
 
 @pytest.mark.parametrize('folder', ['', 'somewhere/'])
 def test_an_unknown_config_names_the_near_ones(folder):
     with pytest.raises(FileNotFoundError) as error:
-        config_file(f'{folder}dino_r1_r18_shape.py')
-    assert 'does not exist. Near names among the shipped ones: dino_r1_r18_shapes.py' in str(
-        error.value
-    )
-    with pytest.raises(FileNotFoundError, match='zzz.py does not exist.$'):
-        config_file('zzz.py')
+        read_config(Namespace(config=f'{folder}dino_r1_r18_shape.py'))
+    assert '/dino_r1_r18_shape.py does not exist; ' in str(error.value)
+    assert 'near names: dino_r1_r18_shapes.py' in str(error.value)
 
 
 def test_a_bare_name_becomes_the_path(monkeypatch):

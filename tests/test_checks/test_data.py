@@ -154,6 +154,10 @@ class TestFindProblems:
         coco_file(root, 'val', change=without)
         assert kinds(config(root)) == [('error', 'iscrowd_missing')]
 
+    def test_a_file_without_annotations(self, root):
+        coco_file(root, 'train', change=lambda coco: coco.update(annotations=[]))
+        assert ('error', 'no_box') in kinds(config(root))
+
     @pytest.mark.parametrize('content', ['', '{"images": []}', '<annotation/>'])
     def test_no_coco_file(self, root, content):
         (root / 'train.json').write_text(content)

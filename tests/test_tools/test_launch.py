@@ -23,7 +23,7 @@ def test_an_unknown_config_ends_it(stage, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         launch.launch(stage)
     assert end.value.code == 2
-    assert 'does not exist. Near names' in capsys.readouterr().err
+    assert 'near names: dino_r1_r18_shapes.py' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('rank', 'speaks'), [('0', True), ('3', False)])
