@@ -54,19 +54,14 @@ class AnnotationTable:
         images, anns = coco['images'], coco['annotations']
         self.is_lvis = bool(images) and 'neg_category_ids' in images[0]
         self.image_ids = [image['id'] for image in images]
-        self.files = [
-            image_file(image) if 'file_name' in image or 'coco_url' in image else ''
-            for image in images
-        ]
+        named = [not image.keys().isdisjoint(('file_name', 'coco_url')) for image in images]
+        self.files = [image_file(i) if has else '' for i, has in zip(images, named, strict=True)]
         self.sizes = _numbers([[image.get('width'), image.get('height')] for image in images], 2)
         self.categories = [(category['id'], category['name']) for category in coco['categories']]
 
         self.ann_ids = [ann.get('id') for ann in anns]
         hash(tuple(self.ann_ids))  # a list as an id is an error here, not where ids are compared
-        self.lacking = {
-            key: np.array([row for row, ann in enumerate(anns) if key not in ann], dtype=int)
-            for key in _READ
-        }
+        self.lacking = {key: np.flatnonzero([key not in ann for ann in anns]) for key in _READ}
         self.image = _rows(self.image_ids, (ann.get('image_id') for ann in anns), len(anns))
         ids = [id_ for id_, _ in self.categories]
         self.category = _rows(ids, (ann.get('category_id') for ann in anns), len(anns))

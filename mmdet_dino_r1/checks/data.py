@@ -72,26 +72,9 @@ def check(
     for split in SPLITS[stage]:
         tables = []
         for member in members_of(cfg, split):
-            kind = member.cfg.get('type')
-            kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-            if not issubclass(kind or object, CocoDataset):
-                continue  # unknown, or of another format
-            source = _prompts(cfg, member) if split != 'train' else None
-            prompts = files.read(source, 'prompts') if source else None
-            if (table := files.read(member.cfg, split)) is None:
-                continue
-            tables.append(table)
-            labels, problems = _labels(table, member, kind)
+            table, problems = _check_dataset(files, cfg, split, member)
+            tables += [] if table is None else [table]
             found += problems
-            if any(problem.is_error for problem in problems):
-                continue  # what follows from them is no news
-            rows = ((cfg.get('model') or {}).get('bbox_head') or {}).get('num_classes')
-            if split == 'train' and rows is not None:
-                found += check_num_classes(table, len(labels), rows)
-            if prompts is not None:
-                skips = (prompt_hook(cfg)[1].get('bank') or {}).get('skip_missing')
-                match = source.get('match', 'name')
-                found += check_exemplars(prompts, table, labels, match, skips)
         single[split] = tables[0] if len(tables) == 1 else None
         for item in metrics(cfg, split):
             if split == 'train' or not item.owner.endswith('(CocoMetric)'):
@@ -105,6 +88,30 @@ def check(
     # val and test are often one set
     found = list(dict.fromkeys(files.problems(each_image) + found))
     return files.used(), sorted(found, key=lambda problem: LEVELS.index(problem.level))
+
+
+def _check_dataset(
+    files: _Files, cfg: Config, split: str, member: Member
+) -> tuple[AnnotationTable | None, list[Problem]]:
+    """The parsed file of a dataset, None if it is not read, and what is wrong with its classes."""
+    kind = member.cfg.get('type')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    if not issubclass(kind or object, CocoDataset):
+        return None, []  # unknown, or of another format
+    source = _prompts(cfg, member) if split != 'train' else None
+    prompts = files.read(source, 'prompts') if source else None
+    if (table := files.read(member.cfg, split)) is None:
+        return None, []
+    labels, found = _labels(table, member, kind)
+    if any(problem.is_error for problem in found):
+        return table, found  # what follows from them is no news
+    rows = ((cfg.get('model') or {}).get('bbox_head') or {}).get('num_classes')
+    if split == 'train' and rows is not None:
+        found += check_num_classes(table, len(labels), rows)
+    if prompts is not None:
+        skips = (prompt_hook(cfg)[1].get('bank') or {}).get('skip_missing')
+        found += check_exemplars(prompts, table, labels, source.get('match', 'name'), skips)
+    return table, found
 
 
 @dataclass

@@ -12,6 +12,7 @@ command line; stage = 'train' (its validation included) or 'test'.
 
 from __future__ import annotations
 
+import json
 import os
 from argparse import Namespace
 from collections import defaultdict
@@ -19,9 +20,11 @@ from collections import defaultdict
 from mmengine.config import Config
 
 from ..utils.near_names import quote_with_near
-from .checkpoint import explain_checkpoint, explain_work_dir
+from .annotation_table import AnnotationTable
 from .config_keys import explain_misspelt
-from .data import explain_data
+from .data import check, explain_data
+from .data_problem import number, report_problems, some
+from .given_files import explain_checkpoint, explain_work_dir
 from .paths import Needed, needed_paths, prompt_files, prompt_hook, ready_bank
 from .sharding import explain_sharding
 
@@ -158,6 +161,67 @@ def _place(items: list[Needed]) -> str:
     folder = os.path.commonpath([os.path.abspath(item.path) for item in items])
     keys = f': {", ".join(item.key for item in items)}' if os.path.exists(folder) else ''
     return folder + keys
+
+
+def report_data(
+    cfg: Config, config: str, each_image: bool = False, as_json: bool = False
+) -> tuple[str, bool]:
+    """What training, validation and test need, what is there, and what is wrong with it.
+
+    Args:
+        cfg: the config.
+        config: its name.
+        each_image: read every image to its end; otherwise the first 20 of each set are looked for.
+        as_json: one JSON object instead of lines.
+
+    Returns:
+        The text, and whether a run would fail or its numbers be worthless.
+
+    Raises:
+        ValueError: the config cannot work whatever files there are.
+    """
+    for stage in ('train', 'test'):
+        if mistake := explain_mistake(cfg, Namespace(), stage):
+            raise ValueError(mistake)
+    by_path = {}
+    for item in needed_paths(cfg, Namespace(resume=None), 'all'):
+        by_path.setdefault(os.path.normpath(item.path), item)
+    needed = list(by_path.values())
+    missing = [item for item in needed if not os.path.exists(item.path)]
+    files, problems = check(cfg, 'all', each_image)
+    is_bad = bool(missing) or any(problem.is_error for problem in problems)
+    if as_json:
+        found = dict(
+            config=config,
+            paths=[item._asdict() | dict(there=item not in missing) for item in needed],
+            files=[dict(path=table.path, uses=uses, **table.summary()) for table, uses in files],
+            problems=[problem._asdict() for problem in problems],
+        )
+        return json.dumps(found, indent=1, ensure_ascii=False), is_bad
+    lines = []
+    for item in needed:
+        mark = 'MISSING' if item in missing else 'there'
+        lines.append(f'{mark:7}  {item.path}  ({item.owner.split(" (")[0]}, {item.key})')
+    lines += [_describe(table, uses) for table, uses in files]
+    lines.append(report_problems(problems, config))
+    if missing:
+        # without its first line, which speaks of a start
+        remedies = report_missing(missing, config).partition('\n')[2]
+        lines += [f'missing: {some([item.path for item in missing])}', remedies]
+    return '\n'.join(lines), is_bad
+
+
+def _describe(table: AnnotationTable, uses: list[str]) -> str:
+    """What is in a file, and what it is used for, in three lines."""
+    found = table.summary()
+    fewest = list(found['boxes_by_class'].items())
+    return (
+        f'{table.path} ({", ".join(uses)})\n'
+        f'  {number(found["images"], "image")}, {found["images_without_boxes"]} without boxes; '
+        f'{number(found["boxes"], "box", "boxes")}, {found["crowd_boxes"]} of them crowds; '
+        f'{number(found["classes"], "class", "classes")}\n'
+        f'  fewest boxes: {", ".join(f"{name!r} {count}" for name, count in fewest[:5])}'
+    )
 
 
 _MISTAKES = (explain_sharding, _unknown_member, _test_time_augmentation, _no_split_for_prompts)

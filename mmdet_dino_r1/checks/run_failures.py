@@ -17,8 +17,8 @@ from mmengine.config import Config
 from ..engine.hooks.checkpoint_hook import CheckpointNotSaved
 from ..engine.hooks.strict_load_hook import UnfitCheckpoint
 from ..utils.near_names import near_names
-from .checkpoint import work_dir_of
 from .config_tree import registries, walk
+from .given_files import work_dir_of
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How torch's CPU allocator and its loader say that the memory of the machine was not enough.

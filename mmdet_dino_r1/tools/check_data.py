@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mmengine.config import DictAction
 
-from mmdet_dino_r1.checks.data_report import report_data
+from mmdet_dino_r1.checks.preflight import report_data
 from mmdet_dino_r1.config.loading import load_config
 from mmdet_dino_r1.utils.command_line import one_line_errors
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import mmdet
 
-from ..checks.config_file import read_config
+from ..checks.given_files import read_config
 from ..checks.preflight import CHECKS, CHECKS_OF_FIRST_PROCESS
 from ..checks.run_failures import explain_failure, explain_user_error
 from ..utils.compat import join_processes_without_gpu
