@@ -28,19 +28,18 @@ from ..models.layers import DenoisingQueries, PromptDecoder, PromptFusionEncoder
 from ..utils.near_names import near_names
 from .config_tree import registries
 
-# What registries and those who call them take out of a dict before the class sees it.
+# What registries and those who call them take out of a dict before the class sees it: hooks,
+# schedulers, optimisers, weight initializers, members of a group, norms, convolutions and losses.
 _TAKEN_BEFORE = frozenset(
     'type _scope_ _delete_ init_cfg priority convert_to_iter_based optimizer constructor '
-    # of a member of a DatasetGroup, of weight initializers, of norms, convolutions and losses
-    'paramwise_cfg prompts override name layer requires_grad fallback_on_stride scale_factor '
+    'paramwise_cfg override name layer prompts requires_grad fallback_on_stride scale_factor '
     'bg_cls_weight'.split()
 )
 # Who takes a dict that has no `type`: functions whose parameters its keys are, or the keys.
 _TAKERS: dict[str, tuple[Callable | str, ...]] = {
-    **dict.fromkeys(
-        ('train_dataloader', 'val_dataloader', 'test_dataloader'),
-        (DataLoader, 'num_batch_per_epoch'),
-    ),
+    'train_dataloader': (DataLoader, 'num_batch_per_epoch'),
+    'val_dataloader': (DataLoader, 'num_batch_per_epoch'),
+    'test_dataloader': (DataLoader, 'num_batch_per_epoch'),
     'optim_wrapper': (OptimWrapper,),
     'train_cfg': (runner.EpochBasedTrainLoop, runner.IterBasedTrainLoop, 'by_epoch'),
     'val_cfg': (runner.ValLoop,),
@@ -64,8 +63,6 @@ _AT_TOP = frozenset(
     'efficient_conv_bn_eval find_unused_parameters model_wrapper_cfg runner_type sync_bn '
     'tta_model'.split()
 )
-
-
 Wrong = tuple[str, str]  # a key as for --cfg-options, and what was probably meant
 
 

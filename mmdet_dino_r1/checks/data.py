@@ -30,7 +30,7 @@ from .class_check import (
 from .config_tree import described
 from .data_check import check_file, check_images
 from .data_problem import LEVELS, Problem, report_problems
-from .paths import SPLITS, Member, exemplars, members_of, metrics, prompt_hook
+from .paths import SPLITS, Member, datasets_of, exemplars, metrics, prompt_hook
 
 # A million boxes, some 190 MB, take 9 s; mmdet parses them again in every process.
 MAX_BYTES = 200_000_000
@@ -71,7 +71,7 @@ def check(
     files, found, single = _Files(max_bytes), [], {}
     for split in SPLITS[stage]:
         tables = []
-        for member in members_of(cfg, split):
+        for member in datasets_of(cfg, split):
             table, problems = _check_dataset(files, cfg, split, member)
             tables += [] if table is None else [table]
             found += problems

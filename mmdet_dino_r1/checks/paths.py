@@ -61,7 +61,7 @@ def needed_paths(cfg: Config, args: argparse.Namespace, stage: str) -> list[Need
     """
     needed = list(_weights(cfg, args, stage))
     for split in SPLITS[stage]:
-        for member in members_of(cfg, split):
+        for member in datasets_of(cfg, split):
             needed += _files(member)
         needed += metrics(cfg, split)
     for split in SPLITS[stage]:
@@ -89,7 +89,7 @@ def _weights(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[Need
             yield Needed('weights to start from', key, path, f'{key}=FILE')
 
 
-def members_of(cfg: Config, split: str) -> Iterator[Member]:
+def datasets_of(cfg: Config, split: str) -> Iterator[Member]:
     """The innermost datasets of a loader, through all wrappers.
 
     Of a ``DatasetGroup`` those that ``only`` leaves and, with ``skip_missing``, those that have
@@ -208,7 +208,7 @@ def prompt_files(cfg: Config, split: str) -> Iterator[Needed]:
         path, name, override = ready_bank(hook), 'bank', f'{key}.bank=FILE'
     if hook.get('protocol') != 'visual_i' and _is_local(path):
         yield Needed(described(key, hook), name, path, override)
-    for member in members_of(cfg, split):
+    for member in datasets_of(cfg, split):
         if (source := exemplars(cfg, member)) is None:
             continue
         if bank.get('ann_file'):
@@ -216,7 +216,7 @@ def prompt_files(cfg: Config, split: str) -> Iterator[Needed]:
         elif member.cfg.get('prompts'):
             yield from _files(member, source, 'prompts.')
         elif 'ann_file' in source:
-            yield from _files(next(members_of(cfg, 'train')), source)
+            yield from _files(next(datasets_of(cfg, 'train')), source)
         else:
             train = described('train_dataloader.dataset', cfg.train_dataloader.dataset)
             raise ValueError(
