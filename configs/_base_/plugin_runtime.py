@@ -8,7 +8,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     # a full disk or a killed process leaves the checkpoint before, whole
     checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3),
-    checkpoint_fit=dict(type='CheckpointFitHook'),  # refuses to resume or test another model's
+    strict_load=dict(type='StrictLoadHook'),  # refuses to resume or test another model's
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # a resumed run goes on as if it had not been stopped
     resume=dict(type='ResumeHook'),

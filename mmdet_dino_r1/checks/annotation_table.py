@@ -54,29 +54,22 @@ class AnnotationTable:
         images, anns = coco['images'], coco['annotations']
         self.is_lvis = bool(images) and 'neg_category_ids' in images[0]
         self.image_ids = [image['id'] for image in images]
-        self.files = [
-            image_file(image) if 'file_name' in image or 'coco_url' in image else ''
-            for image in images
-        ]
-        sizes = [[image.get('width'), image.get('height')] for image in images]
-        self.sizes = _numbers(sizes, 2)
+        named = [not image.keys().isdisjoint(('file_name', 'coco_url')) for image in images]
+        self.files = [image_file(i) if has else '' for i, has in zip(images, named, strict=True)]
+        self.sizes = _numbers([[image.get('width'), image.get('height')] for image in images], 2)
         self.categories = [(category['id'], category['name']) for category in coco['categories']]
 
         self.ann_ids = [ann.get('id') for ann in anns]
         hash(tuple(self.ann_ids))  # a list as an id is an error here, not where ids are compared
-        self.lacking = {
-            key: np.array([row for row, ann in enumerate(anns) if key not in ann], dtype=int)
-            for key in _READ
-        }
+        self.lacking = {key: np.flatnonzero([key not in ann for ann in anns]) for key in _READ}
         self.image = _rows(self.image_ids, (ann.get('image_id') for ann in anns), len(anns))
         ids = [id_ for id_, _ in self.categories]
         self.category = _rows(ids, (ann.get('category_id') for ann in anns), len(anns))
         self.boxes = _numbers([ann.get('bbox') for ann in anns], 4)
         # a file without areas is one that only exemplars are taken from
         self.areas = np.array([ann.get('area', np.inf) for ann in anns], dtype=float)
-        self.crowd = np.array(
-            [bool(ann.get('iscrowd') or ann.get('ignore')) for ann in anns], dtype=bool
-        )
+        crowd = (ann.get('iscrowd') or ann.get('ignore') for ann in anns)
+        self.crowd = np.fromiter(map(bool, crowd), bool, len(anns))
 
     def __len__(self) -> int:
         return len(self.ann_ids)
@@ -114,15 +107,18 @@ class AnnotationTable:
         rows = self.category[wanted & (self.category >= 0)]
         return np.bincount(rows, minlength=len(self.categories)).tolist()
 
-    def told(self, rows: Iterable[int], with_box: bool = False) -> tuple[str, ...]:
-        """Which annotations these rows are: 'annotation 7 of image 3', or also ``with_box``."""
-        said = []
-        for row in rows:
-            image = self.image_ids[self.image[row]] if self.image[row] >= 0 else None
-            of = '' if image is None else f' of image {image}'
-            box = f': {[round(float(x), 1) for x in self.boxes[row]]}' if with_box else ''
-            said.append(f'annotation {self.ann_ids[row]}{of}{box}')
-        return tuple(said)
+    def image_name(self, row: int) -> str:
+        """Which image a row is: 'image 3'."""
+        return f'image {self.image_ids[row]}'
+
+    def name(self, row: int) -> str:
+        """Which annotation a row is: 'annotation 7 of image 3'."""
+        of = f' of {self.image_name(self.image[row])}' if self.image[row] >= 0 else ''
+        return f'annotation {self.ann_ids[row]}{of}'
+
+    def name_with_box(self, row: int) -> str:
+        """The same and its (x, y, width, height)."""
+        return f'{self.name(row)}: {[round(float(x), 1) for x in self.boxes[row]]}'
 
     def summary(self) -> dict[str, Any]:
         """Images, boxes and classes in numbers; boxes of a class are those that are read."""
@@ -162,6 +158,5 @@ def _numbers(given: Sequence, count: int) -> np.ndarray:
 
 def _row(row: Any, count: int) -> Sequence[float]:
     right = isinstance(row, list) and len(row) == count
-    return (
-        row if right and all(type(number) in (int, float) for number in row) else [np.nan] * count
-    )
+    right = right and all(type(number) in (int, float) for number in row)
+    return row if right else [np.nan] * count

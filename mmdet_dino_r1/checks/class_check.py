@@ -1,16 +1,17 @@
 """Whether the classes of a config and of its annotation files fit together.
 
 This package goes by names. mmdet's own ``CocoDataset`` drops in silence what does not match.
+
+Names: table = a parsed file; reader = a dataset in messages: 'train_dataloader.dataset
+(CocoDataset)'; wanted = classes of its ``metainfo``, else of the dataset's type, in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from .annotation_table import AnnotationTable
-from .data_problem import Problem, classes, error, near_names, note, number, some, warning
-
-_IF_MEANT = 'Right if meant so; otherwise correct the names.'
+from .data_problem import Problem, meant, number, problems, some
 
 
 def check_labels(
@@ -19,13 +20,8 @@ def check_labels(
     """Whether mmdet's ``CocoDataset`` gives the classes of a config the labels meant.
 
     Its labels are the positions of the *file's* categories, whatever the order of the config's
-    classes. A class that the file lacks shifts them; a category that is no class is dropped.
-
-    Args:
-        table: the file.
-        wanted: classes of the config's ``metainfo``, else of the dataset's type, in order.
-        reader: the dataset, for messages: 'train_dataloader.dataset (CocoDataset)'.
-        by_id: whether labels follow the ids, as in ``Objects365V1Dataset``.
+    classes; ``by_id`` in the order of their ids, as in ``Objects365V1Dataset``. A class that the
+    file lacks shifts them; a category that is no class is dropped.
     """
     order = sorted(table.categories) if by_id else table.categories
     names = list(dict.fromkeys(name for _, name in order))
@@ -40,49 +36,39 @@ def check_labels(
             f'{some(names)}: every box is dropped, and AP will be 0'
         )
         return [Problem('error', 'classes_all_unknown', table.path, what, remedy, len(wanted))]
-    problems = _dropped(table, wanted, reader)
-    if lacking := [name for name in wanted if name not in set(names)]:
-        what = f'{classes(lacking)} of {reader} not in the file, so labels stand for other names'
-        near = near_names(lacking, names)
-        problems.append(error('classes_unknown', table.path, what, remedy, near))
-    elif found != list(wanted):
-        what = f'the file, which decides, has the classes of {reader} in another order'
-        pairs = enumerate(zip(found, wanted, strict=False))
-        shifted = [f'label {label}: {a!r}, not {b!r}' for label, (a, b) in pairs if a != b]
-        problems.append(error('classes_order', table.path, what, remedy, shifted))
-    return problems
+    dropped, unknown = _differ(table, wanted, reader, ', so labels stand for other names', remedy)
+    pairs = enumerate(zip(found, wanted, strict=False))
+    shifted = [f'label {label}: {a!r}, not {b!r}' for label, (a, b) in pairs if a != b]
+    words = dict(reader=reader, remedy=remedy)
+    return dropped + (unknown or problems('classes_order', table.path, shifted, **words))
 
 
 def check_wanted(table: AnnotationTable, wanted: Sequence[str], reader: str) -> list[Problem]:
-    """Whether ``CocoJsonDataset`` finds the classes it is asked for; arguments as above."""
-    if lacking := [name for name in wanted if name not in set(table.names)]:
-        what = f'{classes(lacking)} of {reader} not in the file'
-        remedy = 'Correct the names, or leave metainfo out: the file then names the classes.'
-        near = near_names(lacking, table.names)
-        return [error('classes_unknown', table.path, what, remedy, near)]
-    return _dropped(table, wanted, reader)
+    """Whether ``CocoJsonDataset`` finds the classes it is asked for, and what it leaves."""
+    remedy = 'Correct the names, or leave metainfo out: the file then names the classes.'
+    dropped, unknown = _differ(table, wanted, reader, '', remedy)
+    return unknown or dropped
 
 
-def _dropped(table: AnnotationTable, wanted: Sequence[str], reader: str) -> list[Problem]:
+def _differ(
+    table: AnnotationTable, wanted: Sequence[str], reader: str, so: str, remedy: str
+) -> tuple[list[Problem], list[Problem]]:
+    """Categories of the file that are no classes, and classes that the file lacks."""
     counts = zip(table.names, table.count(table.is_read), strict=True)
     dropped = {name: count for name, count in counts if name not in set(wanted)}
-    if not dropped:
-        return []
-    what = (
-        f'{number(len(dropped), "category", "categories")} not among the classes of {reader}: '
-        f'{number(sum(dropped.values()), "box", "boxes")} dropped'
+    lacking = [name for name in wanted if name not in set(table.names)]
+    boxes = number(sum(dropped.values()), 'box', 'boxes')
+    words = dict(reader=reader, boxes=boxes, so=so, remedy=remedy)
+    return (
+        problems('categories_dropped', table.path, dropped, meant(wanted), **words),
+        problems('classes_unknown', table.path, lacking, meant(table.names), **words),
     )
-    near = near_names(list(dropped), wanted)
-    return [warning('categories_dropped', table.path, what, _IF_MEANT, near)]
 
 
 def check_num_classes(table: AnnotationTable, labels: int, num_classes: int) -> list[Problem]:
-    """Whether the denoising label embedding has a row for each label of the training set.
+    """Whether the denoising label embedding has a row for each of the training set's labels.
 
-    Args:
-        table: the training set's file.
-        labels: how many labels the training set has.
-        num_classes: rows of the embedding, ``model.bbox_head.num_classes``.
+    It has ``model.bbox_head.num_classes`` rows.
     """
     if labels <= num_classes:
         return []
@@ -92,32 +78,21 @@ def check_num_classes(table: AnnotationTable, labels: int, num_classes: int) -> 
 
 
 def check_same_classes(train: AnnotationTable, val: AnnotationTable) -> list[Problem]:
-    """How the classes of training and validation differ.
-
-    Args:
-        train: the file that is trained on.
-        val: the file of the validation, which the problems are of.
-    """
+    """How the classes of the ``train`` and the ``val`` file differ; the latter is named."""
     trained, tested = _ids(train), _ids(val)
-    problems = []
-    if extra := [name for name in tested if name not in trained]:
-        what = f'{classes(extra)} of {len(tested)} not in {train.path}: found by prompts alone'
-        near = near_names(extra, trained)
-        problems.append(warning('classes_not_trained', val.path, what, _IF_MEANT, near))
-    if missing := [name for name in trained if name not in tested]:
-        what = f'{classes(missing)} of {train.path} not in this file: never evaluated'
-        near = near_names(missing, tested)
-        problems.append(warning('classes_not_evaluated', val.path, what, _IF_MEANT, near))
+    extra = [name for name in tested if name not in trained]
+    missing = [name for name in trained if name not in tested]
     moved = [
         f'{name!r}: {id_}, there {trained[name]}'
         for name, id_ in tested.items()
         if trained.get(name, id_) != id_
     ]
-    if moved:
-        what = f'{classes(moved)} with another id than in {train.path}'
-        remedy = "Names are matched, so it does no harm but to prompts with match='id'."
-        problems.append(note('class_ids_differ', val.path, what, remedy, moved))
-    return problems
+    words = dict(file=train.path, of=len(tested))
+    return [
+        *problems('classes_not_trained', val.path, extra, meant(trained), **words),
+        *problems('classes_not_evaluated', val.path, missing, meant(tested), **words),
+        *problems('class_ids_differ', val.path, moved, **words),
+    ]
 
 
 def check_exemplars(
@@ -136,75 +111,32 @@ def check_exemplars(
         match: 'name' or 'id', by which a category of one file is found in the other.
         skip_missing: whether classes without a prompt are allowed.
     """
-    return [
-        *_without_prompt(prompts, test, tested, match, skip_missing),
-        *(_swapped(prompts, test) if match == 'id' else ()),
-    ]
-
-
-def _without_prompt(
-    prompts: AnnotationTable,
-    test: AnnotationTable,
-    tested: Sequence[str],
-    match: str,
-    skip_missing: bool,
-) -> Iterable[Problem]:
-    counts = prompts.count(prompts.is_exemplar)
-    with_boxes = {
-        id_ if match == 'id' else name
-        for (id_, name), count in zip(prompts.categories, counts, strict=True)
-        if count
-    }
-    ids = _ids(test)
-    without = [
-        name for name in tested if (ids.get(name) if match == 'id' else name) not in with_boxes
-    ]
-    if not without:
-        return
-    what = (
-        f'{classes(without)} of {len(tested)} in {test.path} without a box here that could be '
-        'the prompt: never detected'
-    )
-    near = near_names(without, prompts.names)
-    if skip_missing:
-        yield warning('classes_without_prompt', prompts.path, what, _IF_MEANT, near)
-        return
-    remedy = (
-        'Take prompts from another file (default_hooks.prompt_bank.bank.ann_file), or allow it: '
-        'default_hooks.prompt_bank.bank.skip_missing=True.'
-    )
-    yield error('classes_without_prompt', prompts.path, what, remedy, near)
-
-
-def _swapped(prompts: AnnotationTable, test: AnnotationTable) -> Iterable[Problem]:
-    """Categories of one id whose names are those of different classes."""
-    names, ids = dict(test.categories), _ids(test)
-    swapped = [
+    ids, by_id = _ids(test), match == 'id'
+    counts = zip(prompts.categories, prompts.count(prompts.is_exemplar), strict=True)
+    with_boxes = {id_ if by_id else name for (id_, name), count in counts if count}
+    without = [name for name in tested if (ids.get(name) if by_id else name) not in with_boxes]
+    names = dict(test.categories)
+    swapped = [  # categories of one id whose names are those of different classes
         f'id {id_}: {name!r}, there {names[id_]!r}'
         for id_, name in prompts.categories
-        if names.get(id_, name) != name and name in ids
+        if by_id and names.get(id_, name) != name and name in ids
     ]
-    if swapped:
-        what = f"{classes(swapped)} with the id of another class of {test.path}, and match='id'"
-        remedy = "Remove match='id' from the source of the prompts."
-        yield error('prompts_swapped', prompts.path, what, remedy, swapped)
+    allow = ', or allow it: default_hooks.prompt_bank.bank.skip_missing=True'
+    words = dict(file=test.path, of=len(tested), or_allow='' if skip_missing else allow)
+    level, tell = 'warning' if skip_missing else '', meant(prompts.names)
+    return [
+        *problems('classes_without_prompt', prompts.path, without, tell, level, **words),
+        *problems('prompts_swapped', prompts.path, swapped, **words),
+    ]
 
 
 def check_metric_file(dataset: AnnotationTable, metric: AnnotationTable, key: str) -> list[Problem]:
-    """Whether the evaluator reads annotations of the images that are tested.
-
-    Args:
-        dataset: what the loader reads.
-        metric: what the evaluator reads.
-        key: config key of the evaluator's file.
-    """
+    """Whether the ``metric``'s file, named by ``key``, has the images of the ``dataset``'s."""
     known = set(metric.image_ids)
-    unknown = [f'image {id_}' for id_ in dataset.image_ids if id_ not in known]
-    if not unknown:
-        return []
-    what = f'{number(unknown, "image")} of {dataset.path} not in this file, which {key} names'
-    remedy = f'Set {key}={dataset.path}'
-    return [error('metric_of_other_images', metric.path, what, remedy, unknown)]
+    lacking = [row for row, id_ in enumerate(dataset.image_ids) if id_ not in known]
+    words = dict(file=dataset.path, key=key)
+    tell = dataset.image_name
+    return problems('metric_of_other_images', metric.path, lacking, tell, **words)
 
 
 def _ids(table: AnnotationTable) -> dict:

@@ -1,28 +1,88 @@
-"""What a check of the data found, and how it is put into words."""
+"""Every kind of problem that a check of the data can find, and how it is put into words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
+from ..utils.near_names import near_names
+
+LEVELS = ('error', 'warning', 'note')
 EXAMPLES = 3  # shown of each problem
+# kind | level | one/many of what is counted | what is wrong with it | remedy. An error: the run
+# would fail or its numbers be worthless; a warning: data is lost or something looks unintended.
+_TABLE = """
+image_id_repeated | error | image id | used more than once; only the last image is read |
+    Give each image its own id.
+image_file_repeated | warning | image file | listed more than once |
+    Put all boxes of an image under one entry of `images`.
+image_file_missing | error | image | without file_name | Add it.
+image_size_missing | error | image | without width and height, which mmdet reads |
+    Add both, in pixels.
+category_id_repeated | error | category id | used more than once | Give each its own id.
+category_name_repeated | error | category name | used more than once |
+    Give each category its own name, or merge them.
+category_empty | warning | category/categories | of {of} without a box |
+    They are neither trained nor evaluated; add boxes, or remove them.
+image_id_missing | error | annotation | without image_id, which every reader reads | Add it.
+category_id_missing | error | annotation | without category_id, which every reader reads | Add it.
+bbox_missing | error | annotation | without bbox, which every reader reads | Add it.
+id_missing | error | annotation | without id, which pycocotools reads | Add it.
+area_missing | error | annotation | without area, which CocoDataset reads |
+    Add it: width x height of the box.
+iscrowd_missing | error | annotation | without iscrowd, which CocoMetric reads | Add iscrowd=0.
+annotation_id_repeated | error | annotation id | used more than once, which CocoDataset refuses |
+    Number them anew.
+image_unknown | warning | annotation | of an image that the file does not list |
+    Remove these annotations, or add their images to `images`.
+category_unknown | warning | annotation | of a category that the file does not list: dropped |
+    Add their categories to `categories`.
+box_not_finite | error | box/boxes | whose bbox is not four finite numbers | {form}
+box_flat | warning | box/boxes | whose width or height is not positive: CocoDataset drops them |
+    {form}
+box_outside | warning | box/boxes | outside the image: CocoDataset drops them | {form}
+box_tiny | warning | box/boxes | whose width or height is under 1 pixel: CocoDataset drops them |
+    {form}
+box_beyond | warning | box/boxes | reaching beyond the image by more than 1 pixel | {form}
+area_flat | warning | box/boxes | whose area is not positive: CocoDataset drops them |
+    Write area=width*height.
+image_missing | error | image file | of {of} missing |
+    data_root, data_prefix.img and file_name are joined; correct what is wrong.
+image_broken | error | image file | that cannot be read | Replace them.
+image_size_differs | error | image | of another width and height than the file says |
+    Correct width and height, and the boxes if the images were resized.
+classes_unknown | error | class/classes | of {reader} not in the file{so} | {remedy}
+classes_order | error | class/classes | of {reader} in another order in the file, which decides |
+    {remedy}
+categories_dropped | warning | category/categories | not among the classes of {reader}: {boxes}
+    dropped | Right if meant so; otherwise correct the names.
+classes_not_trained | warning | class/classes | of {of} not in {file}: found by prompts alone |
+    Right if meant so; otherwise correct the names.
+classes_not_evaluated | warning | class/classes | of {file} not in this file: never evaluated |
+    Right if meant so; otherwise correct the names.
+class_ids_differ | note | class/classes | with another id than in {file} |
+    Names are matched, so it does no harm but to prompts with match='id'.
+classes_without_prompt | error | class/classes | of {of} in {file} without a box here that could be
+    the prompt: never detected |
+    Take prompts from another file (default_hooks.prompt_bank.bank.ann_file){or_allow}.
+prompts_swapped | error | class/classes | with the id of another class of {file}, and match='id' |
+    Remove match='id' from the source of the prompts.
+metric_of_other_images | error | image | of {file} not in this file, which {key} names |
+    Set {key}={file}
+"""
+_KINDS = {}
+for _line in _TABLE.strip().replace('\n    ', ' ').splitlines():
+    _kind, *_words = _line.split(' | ')
+    _KINDS[_kind] = _words
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Something wrong with the data.
 
-    Attributes:
-        level: 'error': the run would fail or its numbers be worthless; 'warning': data is lost or
-            something looks unintended; 'note'.
-        kind: a name for programs: 'box_outside'.
-        where: the annotation file.
-        what: one sentence, with how many.
-        remedy: what to do.
-        count: how many boxes, images or classes are concerned.
-        examples: the first of them.
+    ``level`` is 'error', 'warning' or 'note'; ``kind`` a name for programs; ``where`` the file;
+    ``what`` one sentence and ``remedy`` what to do; ``count`` how many boxes, images or classes are
+    concerned, and ``examples`` the first of them.
     """
 
     level: str
@@ -33,40 +93,39 @@ class Problem:
     count: int = 1
     examples: tuple[str, ...] = ()
 
-    @classmethod
-    def of(
-        cls, level: str, kind: str, where: str, what: str, remedy: str, found: Iterable
-    ) -> Problem:
-        """A problem of everything found, which is counted and of which the first are examples.
-
-        Args: as the class's attributes; ``found`` is what is wrong, one entry each.
-        """
-        found = list(found)
-        return cls(level, kind, where, what, remedy, len(found), tuple(map(str, found[:EXAMPLES])))
-
     @property
     def is_error(self) -> bool:
         """Whether a run should not start."""
         return self.level == 'error'
 
 
-error = partial(Problem.of, 'error')
-warning = partial(Problem.of, 'warning')
-note = partial(Problem.of, 'note')
+def problems(
+    kind: str,
+    where: str,
+    found: Collection,
+    tell: Callable[[Any], str] = str,
+    level: str = '',
+    **words,
+) -> list[Problem]:
+    """The problem of that ``kind`` if anything was ``found``, else none.
 
-
-def number(count: int | Sequence, one: str, many: str = '') -> str:
-    """A count, or that of a sequence, in words.
-
-    '1 box', '2 boxes'; without ``many`` an s is put after ``one``.
+    ``tell`` puts an entry of what was found into words, as an example; ``where`` is the file,
+    ``level`` instead of the table's, and the rest is what the table's text lacks.
     """
+    if not len(found):
+        return []
+    usual, counted, what, remedy = _KINDS[kind]
+    what = f'{number(found, *counted.split("/"))} {what.format(**words)}'
+    examples = tuple(map(tell, islice(found, EXAMPLES)))
+    return [
+        Problem(level or usual, kind, where, what, remedy.format(**words), len(found), examples)
+    ]
+
+
+def number(count: int | Collection, one: str, many: str = '') -> str:
+    """A ``count``, or that of a sequence, in words: '1 box'; by default ``many`` is ``one`` + s."""
     count = count if isinstance(count, int) else len(count)
     return f'{count} {one if count == 1 else many or one + "s"}'
-
-
-def classes(names: Sequence) -> str:
-    """How many: '1 class', '2 classes'."""
-    return number(names, 'class', 'classes')
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
@@ -74,12 +133,26 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ', '.join(map(repr, names[:most])) + (', …' if len(names) > most else '')
 
 
-def near_names(names: Sequence[str], known: Iterable[str]) -> list[str]:
-    """The names quoted; those that become examples with the known one that was probably meant."""
-    by_folded = {str(other).strip().casefold(): other for other in known}
-    said = []
-    for name in names[:EXAMPLES]:
-        folded = str(name).strip().casefold()
-        near = [folded] if folded in by_folded else get_close_matches(folded, by_folded, 1, 0.7)
-        said.append(repr(name) + (f' (there is {by_folded[near[0]]!r})' if near else ''))
-    return said + [repr(name) for name in names[EXAMPLES:]]
+def meant(known: Iterable[str]) -> Callable[[str], str]:
+    """A function that quotes a name, with the known one that was probably meant."""
+    folded = {str(other).strip().casefold(): other for other in known}
+
+    def tell(name: str) -> str:
+        near = near_names(str(name).strip().casefold(), folded, n=1, cutoff=0.7)
+        return repr(name) + (f' (there is {folded[near[0]]!r})' if near else '')
+
+    return tell
+
+
+def report_problems(found: Sequence[Problem], config: str) -> str:
+    """All problems found in the data of a config in one message, each with examples and remedy."""
+    counts = {level: sum(p.level == level for p in found) for level in LEVELS}
+    said = ', '.join(number(count, level) for level, count in counts.items() if count)
+    lines = [f'the data of {config}: {said or "no problem found"}.']
+    for problem in found:
+        lines.append(f'  {problem.level}: {problem.where}: {problem.what}')
+        if problem.examples:
+            more = ', …' if problem.count > len(problem.examples) else ''
+            lines.append(f'    {", ".join(problem.examples)}{more}')
+        lines.append(f'    Remedy: {problem.remedy}')
+    return '\n'.join(lines)

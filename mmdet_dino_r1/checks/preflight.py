@@ -1,21 +1,32 @@
-"""Looks for every file and folder a run will need, before any model is built.
+"""What is looked at before a run, in one table: nothing is built where a check speaks.
 
 A run that will fail on its annotation file should say so at once, and for all missing paths
 together, not one by one after minutes of building. Only local paths are looked at; URLs and
 remote storage backends are left to the run itself.
+
+A check returns what is wrong, with the remedy, or None.
+
+Names: cfg = the config, ``--cfg-options`` merged; args = what mmdet's own parser made of the
+command line; stage = 'train' (its validation included) or 'test'.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
+from argparse import Namespace
 from collections import defaultdict
-from difflib import get_close_matches
 
 from mmengine.config import Config
 
-from ..engine.sharding import explain_sharding
-from .paths import Needed, datasets, evaluators, prompt_bank, prompt_hook, ready_bank, weights
+from ..utils.near_names import quote_with_near
+from .annotation_table import AnnotationTable
+from .config_keys import explain_misspelt
+from .data import check, explain_data
+from .data_problem import number, report_problems, some
+from .given_files import explain_checkpoint, explain_work_dir
+from .paths import Needed, needed_paths, prompt_files, prompt_hook, ready_bank
+from .sharding import explain_sharding
 
 # What to say where the data of a shipped config is missing: part of the path, remedy. The first
 # that fits a path is said.
@@ -40,49 +51,84 @@ _HOW_TO_GET = {
 }
 
 
-def explain_mistake(cfg: Config, args: argparse.Namespace, stage: str) -> str | None:
-    """What cannot work whatever files there are, with its remedy; None if nothing is wrong.
+def explain_mistake(cfg: Config, args: Namespace, stage: str) -> str | None:
+    """What cannot work whatever files there are."""
+    found = (check(cfg, args, stage) for check in _MISTAKES)
+    return next((message for message in found if message), None)
 
-    Args:
-        cfg: the config, ``--cfg-options`` merged.
-        args: what mmdet's own parser made of the command line.
-        stage: 'train' (its validation included) or 'test'.
-    """
-    if stage == 'train' and (mistake := explain_sharding(cfg)):
-        return mistake
+
+def _tested(cfg: Config, stage: str) -> tuple[str, dict]:
+    """The split that a stage evaluates, and its dataset."""
     split = 'val' if stage == 'train' else 'test'
-    dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
-    if mistake := _unknown_member(dataset, f'{split}_dataloader.dataset'):
-        return mistake
-    if getattr(args, 'tta', False) and (mistake := _refuse_tta(cfg, dataset)):
-        return mistake
+    return split, (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
+
+
+def _unknown_member(cfg: Config, args: Namespace, stage: str) -> str | None:
+    """Names in ``only`` that the group has not."""
+    split, dataset = _tested(cfg, stage)
+    group, only, key = dataset.get('datasets'), dataset.get('only'), f'{split}_dataloader.dataset'
+    if not isinstance(group, dict) or only is None:
+        return None
+    known = [name for name, member in group.items() if member is not None]
+    unknown = [name for name in ([only] if isinstance(only, str) else only) if name not in known]
+    if isinstance(only, str) and not unknown:
+        return f'{key}.only must be a list: {key}.only="[\'{only}\']"'
+    if not unknown:
+        return None
+    return (
+        f'{key}.only names datasets that the group has not: '
+        f'{", ".join(quote_with_near(name, known) for name in unknown)}. '
+        f'It has: {", ".join(known)}'
+    )
+
+
+def _test_time_augmentation(cfg: Config, args: Namespace, stage: str) -> str | None:
+    """Why ``--tta`` cannot work with this test set and these prompts."""
+    if not getattr(args, 'tta', False):
+        return None
+    if _tested(cfg, stage)[1].get('datasets'):
+        return (
+            "--tta works with a single dataset: mmdet's script gives its flipping pipeline to "
+            'test_dataloader.dataset as a whole, and a group of datasets has none. Give '
+            'test_dataloader.dataset one dataset instead of a group (`only` does not help).'
+        )
+    key, hook = prompt_hook(cfg)
+    if hook.get('protocol') == 'visual_i':
+        return (
+            '--tta does not go with protocol visual_i: the boxes that serve as prompts would '
+            'not be flipped with the image. Use visual_g with a prompt bank.'
+        )
+    if hook and ready_bank(hook) is None:
+        return (
+            '--tta needs a ready prompt bank: reference images would pass through the flips as '
+            'well. Build one (mim run mmdet_dino_r1 build_prompt_bank CONFIG CHECKPOINT --out '
+            f'FILE) and add --cfg-options {key}.bank=FILE'
+        )
+    return None
+
+
+def _no_split_for_prompts(cfg: Config, args: Namespace, stage: str) -> str | None:
+    """Why the exemplars of a validation or test cannot be found."""
     try:
-        list(prompt_bank(cfg, split))
+        list(prompt_files(cfg, _tested(cfg, stage)[0]))
     except ValueError as error:
         return str(error)
     return None
 
 
-def find_missing(cfg: Config, args: argparse.Namespace, stage: str) -> list[Needed]:
+def find_missing(cfg: Config, args: Namespace, stage: str) -> list[Needed]:
     """Every needed path that does not exist.
-
-    Args:
-        cfg: the config, ``--cfg-options`` merged.
-        args: what mmdet's own parser made of the command line.
-        stage: 'train' (its validation included) or 'test'.
 
     Raises:
         ValueError: a mistake that :func:`explain_mistake` puts into words.
     """
-    splits = ('train', 'val') if stage == 'train' else ('test',)
-    needed = list(weights(cfg, args, stage))
-    for split in splits:
-        needed += datasets(cfg.get(f'{split}_dataloader'), f'{split}_dataloader')
-        needed += evaluators(cfg.get(f'{split}_evaluator'), f'{split}_evaluator')
-    if cfg.get(f'{splits[-1]}_dataloader'):
-        needed += prompt_bank(cfg, splits[-1])
-    missing = {(item.owner, item.member, item.key, item.path): item for item in needed}
-    return [item for item in missing.values() if not os.path.exists(item.path)]
+    return [item for item in needed_paths(cfg, args, stage) if not os.path.exists(item.path)]
+
+
+def explain_missing(cfg: Config, args: Namespace, stage: str) -> str | None:
+    """All paths that do not exist."""
+    missing = find_missing(cfg, args, stage)
+    return report_missing(missing, args.config) if missing else None
 
 
 def report_missing(missing: list[Needed], config: str) -> str:
@@ -97,12 +143,13 @@ def report_missing(missing: list[Needed], config: str) -> str:
         lines.append(f'  {owner}')
         lines += [f'    {name:{width}}  {_place(items)}' for name, items in found.items()]
     lines.append(f'Remedy: put the files there (relative paths start at {os.getcwd()})')
-    lines += [f'  {remedy}' for remedy in _how_to_get(missing)]
-    overrides = {item.override: None for item in missing if item.override and not item.member}
-    if overrides:
-        lines.append('or say where they are:')
-        lines.append('  --cfg-options ' + ' '.join(overrides))
-    for group in {item.override: None for item in missing if item.override and item.member}:
+    paths = [item.path.replace(os.sep, '/') for item in missing]
+    fitting = {next((part for part in _HOW_TO_GET if part in path), None) for path in paths}
+    lines += [f'  {remedy}' for part, remedy in _HOW_TO_GET.items() if part in fitting]
+    movable = [item for item in missing if item.override]
+    if overrides := dict.fromkeys(item.override for item in movable if not item.member):
+        lines += ['or say where they are:', '  --cfg-options ' + ' '.join(overrides)]
+    for group in dict.fromkeys(item.override for item in movable if item.member):
         lines.append('or leave them out of the mean, or name the ones to test:')
         lines.append(f'  --cfg-options {group}.skip_missing=True')
         lines.append(f"  --cfg-options {group}.only=\"['NAME','NAME']\"")
@@ -111,62 +158,74 @@ def report_missing(missing: list[Needed], config: str) -> str:
 
 def _place(items: list[Needed]) -> str:
     """The path or, of a member of a group, the folder that is missing or lacks several."""
-    paths = [os.path.abspath(item.path) for item in items]
-    folder = os.path.commonpath(paths)
-    if not os.path.exists(folder):
-        return folder
-    return f'{folder}: {", ".join(item.key for item in items)}'
+    folder = os.path.commonpath([os.path.abspath(item.path) for item in items])
+    keys = f': {", ".join(item.key for item in items)}' if os.path.exists(folder) else ''
+    return folder + keys
 
 
-def _how_to_get(missing: list[Needed]) -> list[str]:
-    """What is known about getting them, each remedy once."""
-    paths = [item.path.replace(os.sep, '/') for item in missing]
-    fitting = [next((part for part in _HOW_TO_GET if part in path), None) for path in paths]
-    return [remedy for part, remedy in _HOW_TO_GET.items() if part in fitting]
+def report_data(
+    cfg: Config, config: str, each_image: bool = False, as_json: bool = False
+) -> tuple[str, bool]:
+    """What training, validation and test need, what is there, and what is wrong with it.
+
+    Args:
+        cfg: the config.
+        config: its name.
+        each_image: read every image to its end; otherwise the first 20 of each set are looked for.
+        as_json: one JSON object instead of lines.
+
+    Returns:
+        The text, and whether a run would fail or its numbers be worthless.
+
+    Raises:
+        ValueError: the config cannot work whatever files there are.
+    """
+    for stage in ('train', 'test'):
+        if mistake := explain_mistake(cfg, Namespace(), stage):
+            raise ValueError(mistake)
+    by_path = {}
+    for item in needed_paths(cfg, Namespace(resume=None), 'all'):
+        by_path.setdefault(os.path.normpath(item.path), item)
+    needed = list(by_path.values())
+    missing = [item for item in needed if not os.path.exists(item.path)]
+    files, problems = check(cfg, 'all', each_image)
+    is_bad = bool(missing) or any(problem.is_error for problem in problems)
+    if as_json:
+        found = dict(
+            config=config,
+            paths=[item._asdict() | dict(there=item not in missing) for item in needed],
+            files=[dict(path=table.path, uses=uses, **table.summary()) for table, uses in files],
+            problems=[problem._asdict() for problem in problems],
+        )
+        return json.dumps(found, indent=1, ensure_ascii=False), is_bad
+    lines = []
+    for item in needed:
+        mark = 'MISSING' if item in missing else 'there'
+        lines.append(f'{mark:7}  {item.path}  ({item.owner.split(" (")[0]}, {item.key})')
+    lines += [_describe(table, uses) for table, uses in files]
+    lines.append(report_problems(problems, config))
+    if missing:
+        # without its first line, which speaks of a start
+        remedies = report_missing(missing, config).partition('\n')[2]
+        lines += [f'missing: {some([item.path for item in missing])}', remedies]
+    return '\n'.join(lines), is_bad
 
 
-def _unknown_member(dataset: dict, key: str) -> str | None:
-    """One line on names in ``only`` that the group has not."""
-    group, only = dataset.get('datasets'), dataset.get('only')
-    if not isinstance(group, dict) or only is None:
-        return None
-    known = [name for name, member in group.items() if member is not None]
-    unknown = [name for name in ([only] if isinstance(only, str) else only) if name not in known]
-    if isinstance(only, str) and not unknown:
-        return f'{key}.only must be a list: {key}.only="[\'{only}\']"'
-    if not unknown:
-        return None
-    hints = []
-    for name in unknown:
-        near = get_close_matches(name, known, n=3, cutoff=0.5)
-        hints.append(f'{name!r}' + (f' (near: {", ".join(near)})' if near else ''))
+def _describe(table: AnnotationTable, uses: list[str]) -> str:
+    """What is in a file, and what it is used for, in three lines."""
+    found = table.summary()
+    fewest = list(found['boxes_by_class'].items())
     return (
-        f'{key}.only names datasets that the group has not: {", ".join(hints)}. '
-        f'It has: {", ".join(known)}'
+        f'{table.path} ({", ".join(uses)})\n'
+        f'  {number(found["images"], "image")}, {found["images_without_boxes"]} without boxes; '
+        f'{number(found["boxes"], "box", "boxes")}, {found["crowd_boxes"]} of them crowds; '
+        f'{number(found["classes"], "class", "classes")}\n'
+        f'  fewest boxes: {", ".join(f"{name!r} {count}" for name, count in fewest[:5])}'
     )
 
 
-def _refuse_tta(cfg: Config, dataset: dict) -> str | None:
-    """Why ``--tta`` cannot work with this test set and these prompts; None where it can."""
-    if dataset.get('datasets'):
-        return (
-            "--tta works with a single dataset: mmdet's script gives its flipping pipeline to "
-            'test_dataloader.dataset as a whole, and a group of datasets has none. Give '
-            'test_dataloader.dataset one dataset instead of a group (`only` does not help).'
-        )
-    found = prompt_hook(cfg)
-    if found is None:
-        return None
-    key, hook = found
-    if hook.get('protocol') == 'visual_i':
-        return (
-            '--tta does not go with protocol visual_i: the boxes that serve as prompts would '
-            'not be flipped with the image. Use visual_g with a prompt bank.'
-        )
-    if ready_bank(hook) is None:
-        return (
-            '--tta needs a ready prompt bank: reference images would pass through the flips as '
-            'well. Build one (mim run mmdet_dino_r1 build_prompt_bank CONFIG CHECKPOINT --out '
-            f'FILE) and add --cfg-options {key}.bank=FILE'
-        )
-    return None
+_MISTAKES = (explain_sharding, _unknown_member, _test_time_augmentation, _no_split_for_prompts)
+# In this order; the first that speaks ends the start.
+CHECKS = (explain_misspelt, explain_mistake, explain_missing, explain_work_dir)
+# What reads large files is for the first of several processes, with which the others end.
+CHECKS_OF_FIRST_PROCESS = (explain_checkpoint, explain_data)

@@ -1,34 +1,54 @@
-"""Puts into words how a run has failed where its traceback does not say what to do."""
+"""Puts into words how a run has failed where its traceback does not say what to do.
+
+Names: cfg, args, stage as of all checks (``preflight.py``); error = what ended the run.
+"""
 
 from __future__ import annotations
 
 import argparse
 import errno
+import re
 import shutil
 from collections.abc import Iterator
 
 import torch
 from mmengine.config import Config
 
-from .checkpoint import work_dir_of
+from ..engine.hooks.checkpoint_hook import CheckpointNotSaved
+from ..engine.hooks.strict_load_hook import UnfitCheckpoint
+from ..utils.near_names import near_names
+from .config_tree import registries, walk
+from .given_files import work_dir_of
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How torch's CPU allocator and its loader say that the memory of the machine was not enough.
 _NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", 'not enough memory: you tried')
 _WORKER_KILLED = 'is killed by signal'
+# How mmengine words a `type` it cannot find; runners and schedulers leave the scope out.
+_UNKNOWN_TYPE = re.compile(r'^(\S+) is not in the (?:\w+::)?(.+?) registry\.')
+
+
+def explain_user_error(error: BaseException, cfg: Config) -> str | None:
+    """What ended a run where it is the user's to mend and needs no traceback; else None."""
+    if isinstance(error, (CheckpointNotSaved, UnfitCheckpoint)):
+        return str(error)
+    said = str(error.args[0]) if isinstance(error, KeyError) and error.args else ''
+    if (match := _UNKNOWN_TYPE.match(said)) is None:
+        return None
+    name, kind = match.groups()
+    tree = walk(cfg.to_dict(), '')
+    places = [key for key, value in tree if value == name and key.rpartition('.')[2] == 'type']
+    where = f' ({", ".join(places)})' if places else ''
+    known = [registry.module_dict for registry in registries() if registry.name == kind]
+    near = near_names(name, set().union(*known), cutoff=0.6)
+    hint = f'Did you mean {" or ".join(near)}?' if near else 'Is its module in `custom_imports`?'
+    return f"type='{name}'{where} is not registered as a {kind}. {hint}"
 
 
 def explain_failure(
     error: BaseException, cfg: Config, args: argparse.Namespace, stage: str
 ) -> str | None:
-    """What to change, with the present values; None where the traceback has to do.
-
-    Args:
-        error: what ended the run.
-        cfg: the config, ``--cfg-options`` merged.
-        args: what mmdet's own parser made of the command line.
-        stage: 'train' or 'test'.
-    """
+    """What to change, with the present values; None where the traceback has to do."""
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         folder = work_dir_of(cfg, args)
         free = shutil.disk_usage(folder).free / 1e6
@@ -39,7 +59,7 @@ def explain_failure(
         )
     text = str(error)
     if isinstance(error, RuntimeError) and _WORKER_KILLED in text:
-        loader = 'train_dataloader' if stage == 'train' else 'test_dataloader'
+        loader = f'{stage}_dataloader'
         return (
             'a process that loads data was killed, most often because the memory of the machine, '
             'or the shared memory (/dev/shm) of a container, is used up.\nTo need less of it:\n'
@@ -78,9 +98,14 @@ def _savings(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[tupl
             yield f'{sampler} model.prompt_sampler.max_prompts=N', 'now all classes of a batch'
         yield from _settings(cfg, ['model.dn_cfg.group_cfg.num_dn_queries'])
     yield from _settings(cfg, ['model.num_queries'])
-    loader = 'train_dataloader' if stage == 'train' else 'test_dataloader'
-    if scales := sorted(_scales(cfg.get(loader) or {}), key=max):
-        yield f'{loader}.dataset.pipeline', f'smaller images; scales up to {scales[-1]}'
+    scales = []
+    for key, value in walk(cfg.get(f'{stage}_dataloader'), ''):
+        if key.endswith(('.scale', '.scales')):
+            pairs = value if key.endswith('s') else [value]
+            scales += [tuple(pair) for pair in pairs or () if isinstance(pair, (list, tuple))]
+    if scales:
+        said = f'smaller images; scales up to {max(scales, key=max)}'
+        yield f'{stage}_dataloader.dataset.pipeline', said
 
 
 def _settings(cfg: Config, keys: list[str], meaning: str = '') -> Iterator[tuple[str, str]]:
@@ -97,15 +122,3 @@ def _settings(cfg: Config, keys: list[str], meaning: str = '') -> Iterator[tuple
 
 def _lines(settings: Iterator[tuple[str, str]]) -> str:
     return '\n'.join(f'  {key}' + (f'  ({said})' if said else '') for key, said in settings)
-
-
-def _scales(node: object) -> Iterator[tuple]:
-    """Every ``scale`` and ``scales`` of pairs below ``node``."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            pairs = value if name == 'scales' else [value] if name == 'scale' else []
-            yield from (tuple(p) for p in pairs or [] if isinstance(p, (list, tuple)))
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            yield from _scales(child)

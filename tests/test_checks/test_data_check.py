@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 
 from mmdet_dino_r1.checks import class_check, data_check
 from mmdet_dino_r1.checks.annotation_table import AnnotationTable
-from mmdet_dino_r1.checks.data_problem import near_names, number, some
+from mmdet_dino_r1.checks.data_problem import meant, number, problems, some
 from mmdet_dino_r1.datasets.exemplar_selection import candidate_boxes
 
 ALL_USES = ('train', 'val', 'prompts', 'metric')
@@ -435,7 +435,8 @@ def test_words():
     assert number(1, 'box', 'boxes') == '1 box'
     assert number([1, 2], 'image') == '2 images'
     assert some(['a', 'b', 'c'], 2) == "'a', 'b', …"
-    assert near_names(['x'] * 5, []) == ["'x'"] * 5
+    (problem,) = problems('category_empty', 'f.json', ['x'] * 5, meant([]), of=9)
+    assert (problem.count, problem.examples) == (5, ("'x'",) * 3)
 
 
 def test_nothing_is_changed():

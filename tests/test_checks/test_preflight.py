@@ -1,13 +1,10 @@
 """Every missing path is found before anything is built, and said in one message."""
 
-import os
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
-from mmdet_dino_r1.checks import checkpoint as preflight_checkpoint
 from mmdet_dino_r1.checks.preflight import explain_mistake, find_missing, report_missing
 
 
@@ -428,49 +425,3 @@ def test_missing_text_embeddings_are_said_with_both_remedies():
     report = report_missing([needed], 'x.py')
     assert 'cache_text_embeddings CONFIG' in report
     assert report.endswith('--cfg-options model.text_alignment=None')
-
-
-class TestWorkDir:
-    """The folder that mmdet's script will choose, tried."""
-
-    def explain(self, cfg=(), **args):
-        args = Namespace(**(dict(work_dir=None, config='configs/x.py') | args))
-        return preflight_checkpoint.explain_work_dir(Config(dict(cfg)), args)
-
-    def test_the_order_of_choice(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        assert self.explain() is None
-        assert self.explain(dict(work_dir='of_config')) is None
-        assert self.explain(dict(work_dir='hidden'), work_dir='of_line') is None
-        assert sorted(os.listdir()) == ['of_config', 'of_line', 'work_dirs']
-        assert os.listdir('work_dirs') == ['x']
-        assert os.listdir('of_line') == []
-
-    def test_a_file_in_its_place(self, tmp_path):
-        file = tmp_path / 'file'
-        file.touch()
-        for folder in (file, file / 'below'):
-            assert self.explain(work_dir=str(folder)) == (
-                f'the work directory {folder} cannot be used: {file} is a file.\n'
-                'Remedy: --work-dir DIR, a folder that can be made and written to.'
-            )
-
-    @pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs another user in a child process')
-    def test_a_folder_of_somebody_else(self):
-        """Root may write anywhere, so a child process lays that down first."""
-        here = Path('/usr')
-        reader, writer = os.pipe()
-        if (child := os.fork()) == 0:
-            try:
-                if os.getuid() == 0:
-                    os.setuid(65534)
-                os.write(writer, self.explain(work_dir='/usr/run').encode())
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
-        os.close(writer)
-        said = os.read(reader, 10_000).decode()
-        os.close(reader)
-        assert said.startswith(
-            f'the work directory {here}/run cannot be used: Permission denied ({here}).'
-        )

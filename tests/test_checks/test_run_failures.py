@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from test_engine.test_runner import tiny_cfg
 
-from mmdet_dino_r1.checks.run_failures import explain_failure
+from mmdet_dino_r1.checks.run_failures import explain_failure, explain_user_error
 from mmdet_dino_r1.tools.launch import launch
 
 
@@ -112,6 +112,20 @@ def test_other_errors_keep_their_traceback_alone(command, monkeypatch):
     monkeypatch.setattr(FailingHook, 'error', RuntimeError('of its own'), raising=False)
     with pytest.raises(RuntimeError, match='of its own'):
         command('train', hook=True)
+
+
+def test_a_mistyped_type_is_placed_and_corrected():
+    cfg = Config(dict(custom_hooks=[dict(type='ReferenceModlHook')]))
+    with pytest.raises(KeyError) as error:
+        HOOKS.build(cfg.custom_hooks[0])
+    message = explain_user_error(error.value, cfg)
+    assert message.startswith("type='ReferenceModlHook' (custom_hooks.0.type) is not registered")
+    assert 'Did you mean ReferenceModelHook' in message
+
+
+def test_other_key_errors_are_not_explained():
+    for error in (KeyError('img'), KeyError()):
+        assert explain_user_error(error, Config()) is None
 
 
 def test_misspelt_keys_and_a_bad_work_dir_stop_it(command):

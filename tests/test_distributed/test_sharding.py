@@ -11,12 +11,16 @@ from mmengine.registry import RUNNERS
 from test_engine.test_runner import tiny_cfg
 
 from mmdet_dino_r1.checks.preflight import explain_mistake
-from mmdet_dino_r1.engine.sharding import explain_sharding
+from mmdet_dino_r1.checks.sharding import explain_sharding
 
 
 def grqo_cfg(**keys) -> Config:
     """What of a DINO-R1 config matters here."""
     return Config(dict(model=dict(bbox_head=dict(loss_grqo=dict(type='GRQOLoss'))), **keys))
+
+
+def explain(cfg) -> str | None:
+    return explain_sharding(cfg, Namespace(), 'train')
 
 
 @pytest.mark.parametrize('strategy', ['FSDPStrategy', 'DeepSpeedStrategy', 'ColossalAIStrategy'])
@@ -35,26 +39,24 @@ def test_a_sharded_policy_has_no_reference(strategy):
     assert explain_mistake(cfg, Namespace(), 'test') is None
     # what needs no reference goes on, and so does the baseline
     cfg.model.bbox_head.loss_grqo.kl_weight = 0
-    assert explain_sharding(cfg) is None
+    assert explain(cfg) is None
     cfg.model.bbox_head.loss_grqo = None
-    assert explain_sharding(cfg) is None
+    assert explain(cfg) is None
 
 
 def test_a_wrapper_that_shards_is_refused_under_the_plain_runner():
-    message = explain_sharding(grqo_cfg(model_wrapper_cfg=dict(type='MMFullyShardedDataParallel')))
+    message = explain(grqo_cfg(model_wrapper_cfg=dict(type='MMFullyShardedDataParallel')))
     assert message.startswith("model_wrapper_cfg.type='MMFullyShardedDataParallel': ")
     assert "strategy=dict(type='FSDPStrategy')" in message
-    assert (
-        explain_sharding(grqo_cfg(model_wrapper_cfg=dict(type='MMDistributedDataParallel'))) is None
-    )
+    assert explain(grqo_cfg(model_wrapper_cfg=dict(type='MMDistributedDataParallel'))) is None
 
 
 def test_a_strategy_that_nobody_would_read_is_said():
-    message = explain_sharding(grqo_cfg(strategy=dict(type='DDPStrategy')))
+    message = explain(grqo_cfg(strategy=dict(type='DDPStrategy')))
     assert "runner_type='FlexibleRunner'" in message
     cfg = grqo_cfg(strategy=dict(type='DDPStrategy'), runner_type='FlexibleRunner')
-    assert explain_sharding(cfg) is None
-    assert explain_sharding(ConfigDict()) is None
+    assert explain(cfg) is None
+    assert explain(ConfigDict()) is None
 
 
 def test_deepspeed_that_is_not_installed_is_named(tiny_shapes, tmp_path):

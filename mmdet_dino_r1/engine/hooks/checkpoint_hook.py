@@ -21,8 +21,8 @@ class CheckpointNotSaved(OSError):
     """A checkpoint could not be written; the message says what is left and how to go on."""
 
 
-@register_backend('whole_file')
-class WholeFileBackend(LocalBackend):
+@register_backend('atomic')
+class AtomicFileBackend(LocalBackend):
     """Writes beside the file and renames: under its name there is a whole file or none."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
@@ -51,7 +51,7 @@ class WholeFileBackend(LocalBackend):
             raise OSError(error.errno, need, str(path)) from error
 
 
-class _RemovesLater(WholeFileBackend):
+class _RemovesLater(AtomicFileBackend):
     """Keeps what it shall remove until the new checkpoint is there."""
 
     def __init__(self) -> None:
@@ -75,12 +75,12 @@ class _RemovesLater(WholeFileBackend):
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, whose last checkpoint is always whole (ours).
 
-    mmengine writes under the final name and removes the oldest checkpoint before. With a full
-    disk, or killed in the middle, it leaves half a file, and with ``max_keep_ckpts=1`` nothing
-    else. Here the file gets its name when it is whole, the outdated one goes after that (so the
-    disk must hold one more than ``max_keep_ckpts``), and where writing fails ``last_checkpoint``
-    still names the one before, for ``--resume``. Checkpoints on a remote storage are written as
-    mmengine does.
+    mmengine removes the oldest checkpoint, then writes under the final name. With a full disk, or
+    killed in the middle, it leaves half a file, and with ``max_keep_ckpts=1`` nothing else.
+
+    Here a file gets its name when it is whole. The outdated one goes after that, so the disk must
+    hold one more than ``max_keep_ckpts``. Where writing fails, ``last_checkpoint`` still names the
+    one before, for ``--resume``. On a remote storage mmengine's own writing is kept.
 
     Args:
         **kwargs: those of mmengine's ``CheckpointHook``.
@@ -98,7 +98,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._is_local = type(self.file_backend) is LocalBackend
         if not self._is_local:
             return
-        self.backend_args = dict(backend='whole_file')
+        self.backend_args = dict(backend='atomic')
         self.file_backend = _RemovesLater()
         if is_main_process():
             for path in Path(self.out_dir).glob(f'*.pth{_UNFINISHED}'):
@@ -151,23 +151,20 @@ class SafeCheckpointHook(CheckpointHook):
         self.file_backend.remove_outdated()
 
     def _explain(self, error: OSError) -> str:
-        free = shutil.disk_usage(self.out_dir).free / 1e6
-        lines = [
-            f'the checkpoint {error.filename or ""} was not saved: {error.strerror}.',
-            f'Free in {self.out_dir}: {free:.1f} MB.',
-        ]
         if self._named is None:
-            lines.append('There is no checkpoint before it. Make room and start again')
+            then = 'There is no checkpoint before it. Make room and start again'
         else:
-            lines.append(
+            then = (
                 f'The last checkpoint is whole: {self._named}\n'
                 'Make room and continue from it: the same command with --resume'
             )
-        lines.append(
+        free = shutil.disk_usage(self.out_dir).free / 1e6
+        return (
+            f'the checkpoint {error.filename or ""} was not saved: {error.strerror}.\n'
+            f'Free in {self.out_dir}: {free:.1f} MB.\n{then}\n'
             'To need less room: --cfg-options default_hooks.checkpoint.max_keep_ckpts=1, or '
             'default_hooks.checkpoint.out_dir=DIR on another disk.'
         )
-        return '\n'.join(lines)
 
 
 def _name_file(runner: Runner) -> Path:

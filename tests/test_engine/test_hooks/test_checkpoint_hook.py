@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmdet_dino_r1.engine.hooks import checkpoint_hook
-from mmdet_dino_r1.engine.hooks.checkpoint_hook import CheckpointNotSaved, WholeFileBackend
+from mmdet_dino_r1.engine.hooks.checkpoint_hook import AtomicFileBackend, CheckpointNotSaved
 
 SIZE = 1_000_000  # bytes of the model below
 
@@ -113,7 +113,7 @@ def test_a_name_that_could_not_be_written_is_put_back(tmp_path, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     with monkeypatch.context() as patched, pytest.raises(CheckpointNotSaved):
-        patched.setattr(WholeFileBackend, 'put', put_and_fill)
+        patched.setattr(AtomicFileBackend, 'put', put_and_fill)
         run(folder, resume=True)
     assert (folder / 'last_checkpoint').read_text() == f'{folder}/epoch_1.pth'
 
@@ -122,7 +122,7 @@ def test_killed_while_writing(tmp_path):
     """SIGKILL in the middle of the second: the first is whole, named, and continued from."""
     folder = tmp_path / 'run'
     if (child := os.fork()) == 0:
-        backend = checkpoint_hook.WholeFileBackend.put
+        backend = checkpoint_hook.AtomicFileBackend.put
 
         def die_half_way(self, obj, filepath):
             if filepath.endswith('epoch_2.pth'):
@@ -132,7 +132,7 @@ def test_killed_while_writing(tmp_path):
             backend(self, obj, filepath)
 
         try:
-            checkpoint_hook.WholeFileBackend.put = die_half_way
+            checkpoint_hook.AtomicFileBackend.put = die_half_way
             run(folder)
         finally:
             os._exit(1)

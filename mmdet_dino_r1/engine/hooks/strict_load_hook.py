@@ -1,4 +1,4 @@
-"""Refuses checkpoints of another model where all of a checkpoint is needed."""
+"""Strict load: refuses checkpoints of another model where all of a checkpoint is needed."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class UnfitCheckpoint(ValueError):
     """A checkpoint is not of this model; the message names tensors and the remedy."""
 
 
-@HOOKS.register_module()
-class CheckpointFitHook(Hook):
-    """Stops a resumed run or a test whose checkpoint is not of this model (ours).
+# The second name is the former one, for configs written before 0.6; it goes with 0.7.
+@HOOKS.register_module(name=['StrictLoadHook', 'CheckpointFitHook'])
+class StrictLoadHook(Hook):
+    """Loads strictly to resume or to test: stops where the checkpoint is not of this model (ours).
 
     mmengine warns and goes on with random weights in place of what does not fit. That is right for
     ``load_from`` alone, where a new head on old weights is wanted. Put it into ``default_hooks``.
@@ -90,15 +91,11 @@ def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]
 
 
 def _explain(file: str | None, found: list[str], *remedies: str) -> str:
-    more = [f'  and {len(found) - _SHOWN} more'] if len(found) > _SHOWN else []
+    lines = [f'the checkpoint {file} is not of this model: {len(found)} tensors do not fit.']
+    lines += [f'  {line}' for line in found[:_SHOWN]]
+    if len(found) > _SHOWN:
+        lines.append(f'  and {len(found) - _SHOWN} more')
     beside = [str(path) for path in sorted(Path(file or '').parent.glob('*.py'))]
     copies = f' (beside it: {", ".join(beside)})' if beside else ''
-    return '\n'.join(
-        [
-            f'the checkpoint {file} is not of this model: {len(found)} tensors do not fit.',
-            *(f'  {line}' for line in found[:_SHOWN]),
-            *more,
-            f'Use the config that it was trained with{copies}.',
-            *remedies,
-        ]
-    )
+    lines.append(f'Use the config that it was trained with{copies}.')
+    return '\n'.join([*lines, *remedies])

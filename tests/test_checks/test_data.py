@@ -1,0 +1,289 @@
+"""The data of a config from all sides, each file read once; what `mim train` makes of it."""
+
+import json
+from argparse import Namespace
+
+import cv2
+import numpy as np
+import pytest
+from conftest import CONFIGS
+from mmengine.config import Config
+
+from mmdet_dino_r1.checks import data
+from mmdet_dino_r1.checks.data_problem import Problem, report_problems
+from mmdet_dino_r1.checks.paths import needed_paths
+from mmdet_dino_r1.tools import launch
+
+NAMES = ('bolt', 'nut', 'gear')
+
+
+def coco_file(folder, split, names=NAMES, change=None):
+    """An annotation file of three images, one box of each class in each."""
+    images = [dict(id=i, file_name=f'{i}.png', width=40, height=30) for i in range(1, 4)]
+    categories = [dict(id=i, name=name) for i, name in enumerate(names, start=1)]
+    annotations = [
+        dict(image_id=i, category_id=c, bbox=[4, 4, 20, 10], area=200, iscrowd=0)
+        for i in range(1, 4)
+        for c in range(1, len(names) + 1)
+    ]
+    for number, annotation in enumerate(annotations, start=1):
+        annotation['id'] = number
+    coco = dict(images=images, categories=categories, annotations=annotations)
+    if change is not None:
+        change(coco)
+    (folder / f'{split}.json').write_text(json.dumps(coco))
+    (folder / split).mkdir(exist_ok=True)
+    for image in images:
+        cv2.imwrite(str(folder / split / image['file_name']), np.zeros((30, 40, 3), np.uint8))
+
+
+@pytest.fixture
+def root(tmp_path):
+    for split in ('train', 'val'):
+        coco_file(tmp_path, split)
+    return tmp_path
+
+
+def config(root, kind='CocoJsonDataset', **more):
+    """Training and validation on ``root``, prompts from the training set."""
+
+    def dataset(split):
+        files = dict(ann_file=f'{split}.json', data_prefix=dict(img=f'{split}/'))
+        return dict(type=kind, data_root=f'{root}/', **files, **more)
+
+    return Config(
+        dict(
+            model=dict(bbox_head=dict(num_classes=80)),
+            train_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dataset('train'))),
+            val_dataloader=dict(dataset=dataset('val')),
+            test_dataloader=dict(dataset=dataset('val')),
+            val_evaluator=dict(type='CocoMetric', ann_file=f'{root}/val.json'),
+            test_evaluator=dict(type='CocoMetric', ann_file=f'{root}/val.json'),
+            default_hooks=dict(prompt_bank=dict(type='PromptBankHook', bank=dict(shots=2))),
+        )
+    )
+
+
+def kinds(cfg, stage='train'):
+    return [(p.level, p.kind) for p in data.find_problems(cfg, stage)]
+
+
+class TestFindProblems:
+    @pytest.mark.parametrize('stage', ['train', 'test', 'all'])
+    def test_none(self, root, stage):
+        assert kinds(config(root), stage) == []
+        assert kinds(config(root, 'CocoDataset', metainfo=dict(classes=NAMES)), stage) == []
+
+    def test_cocos_classes_against_ones_own_file(self, root):
+        """The first thing to trip over: every box is dropped without a word, AP is 0."""
+        problems = data.find_problems(config(root, 'CocoDataset'), 'train')
+        assert [(p.level, p.kind) for p in problems] == [('error', 'classes_all_unknown')] * 2
+        assert [p.where for p in problems] == [f'{root}/train.json', f'{root}/val.json']
+        assert 'none of the 80 classes of train_dataloader.dataset.dataset (CocoDataset)' in (
+            problems[0].what
+        )
+        assert "metainfo=dict(classes=('bolt', 'nut', 'gear',))" in problems[0].remedy
+
+    def test_classes_in_capitals(self, root):
+        """mmdet 2 called them CLASSES; mmdet 3 passes over that."""
+        cfg = config(root, 'CocoDataset', metainfo=dict(CLASSES=NAMES))
+        assert kinds(cfg) == [('error', 'classes_all_unknown')] * 2
+
+    def test_classes_without_the_comma(self, root):
+        (problem, _) = data.find_problems(
+            config(root, 'CocoDataset', metainfo=dict(classes='nut')), 'train'
+        )
+        assert (problem.kind, problem.level) == ('classes_no_list', 'error')
+        assert "classes=('nut',)" in problem.remedy
+
+    def test_classes_in_a_file(self, root):
+        (root / 'names.txt').write_text('\n'.join(NAMES))
+        cfg = config(root, 'CocoDataset', metainfo=dict(classes=str(root / 'names.txt')))
+        assert kinds(cfg) == []
+
+    def test_another_order(self, root):
+        cfg = config(root, 'CocoDataset', metainfo=dict(classes=NAMES[::-1]))
+        assert kinds(cfg) == [('error', 'classes_order')] * 2
+        assert kinds(config(root, metainfo=dict(classes=NAMES[::-1]))) == []
+
+    def test_the_evaluator_was_forgotten(self, root):
+        coco_file(root, 'other', change=lambda coco: coco['images'][0].update(id=99))
+        cfg = config(root)
+        cfg.val_evaluator.ann_file = f'{root}/other.json'
+        (problem,) = [
+            p for p in data.find_problems(cfg, 'train') if p.kind == 'metric_of_other_images'
+        ]
+        assert problem.level == 'error'
+        assert problem.remedy == f'Set val_evaluator.ann_file={root}/val.json'
+
+    def test_other_names_in_validation(self, root):
+        coco_file(root, 'val', ('Bolt', 'nut', 'gear'))
+        assert kinds(config(root)) == [
+            ('error', 'classes_without_prompt'),
+            ('warning', 'classes_not_trained'),
+            ('warning', 'classes_not_evaluated'),
+        ]
+
+    def test_classes_without_prompts_may_be_allowed(self, root):
+        coco_file(root, 'val', (*NAMES, 'washer'))
+        cfg = config(root)
+        assert kinds(cfg)[0] == ('error', 'classes_without_prompt')
+        cfg.default_hooks.prompt_bank.bank.skip_missing = True
+        assert kinds(cfg)[0] == ('warning', 'classes_without_prompt')
+        cfg.default_hooks.prompt_bank.protocol = 'visual_i'
+        assert kinds(cfg) == [('warning', 'classes_not_trained')]
+
+    def test_too_many_classes(self, root):
+        cfg = config(root)
+        cfg.model.bbox_head.num_classes = 2
+        assert kinds(cfg) == [('error', 'num_classes')]
+
+    def test_missing_images(self, root):
+        for image in (root / 'train').iterdir():
+            image.unlink()
+        (problem,) = data.find_problems(config(root), 'train')
+        assert problem.what == '3 image files of the first 3 missing'
+
+    def test_what_a_metric_needs_is_asked_of_its_file_alone(self, root):
+        def without(coco):
+            for annotation in coco['annotations']:
+                del annotation['iscrowd']
+
+        coco_file(root, 'train', change=without)
+        assert kinds(config(root)) == []
+        coco_file(root, 'val', change=without)
+        assert kinds(config(root)) == [('error', 'iscrowd_missing')]
+
+    def test_a_file_without_annotations(self, root):
+        coco_file(root, 'train', change=lambda coco: coco.update(annotations=[]))
+        assert ('error', 'no_box') in kinds(config(root))
+
+    @pytest.mark.parametrize('content', ['', '{"images": []}', '<annotation/>'])
+    def test_no_coco_file(self, root, content):
+        (root / 'train.json').write_text(content)
+        (problem,) = data.find_problems(config(root), 'train')
+        assert (problem.kind, problem.level) == ('not_coco', 'error')
+
+    @pytest.mark.parametrize('encoding', ['utf-16', 'utf-8-sig', 'latin-1'])
+    def test_another_encoding(self, root, encoding):
+        """pycocotools opens the file as UTF-8; without this check, after the model was built."""
+        coco = json.loads((root / 'train.json').read_text())
+        coco['categories'][0]['name'] = 'Schlüssel'
+        (root / 'train.json').write_text(json.dumps(coco, ensure_ascii=False), encoding)
+        (problem,) = data.find_problems(config(root), 'train')
+        assert (problem.kind, problem.level) == ('not_coco', 'error')
+        assert problem.remedy.endswith('in UTF-8.')
+
+    def test_what_is_missing_is_left_to_the_other_check(self, root):
+        (root / 'val.json').unlink()
+        assert kinds(config(root)) == []
+
+    def test_large_files_are_left_to_the_tool(self, root, monkeypatch):
+        monkeypatch.setattr(data, 'MAX_BYTES', 10)
+        assert kinds(config(root)) == [('note', 'not_read')] * 2
+
+    def test_each_file_is_parsed_once(self, root, monkeypatch):
+        parsed = []
+        table = data.AnnotationTable
+        monkeypatch.setattr(
+            data,
+            'AnnotationTable',
+            lambda coco, path: (parsed.append(path), table(coco, path))[1],
+        )
+        assert kinds(config(root), 'all') == []
+        assert parsed == [f'{root}/train.json', f'{root}/val.json']
+
+    def test_other_formats_are_not_read(self, root):
+        assert kinds(config(root, 'VOCDataset')) == []
+        assert kinds(config(root, 'NoSuchDataset')) == []
+
+    def test_a_group_with_prompts_matched_by_id(self, root):
+        coco_file(root, 'refs', NAMES[::-1])
+        member = dict(data_root=f'{root}/', ann_file='val.json', data_prefix=dict(img='val/'))
+        refs = dict(ann_file='refs.json', data_prefix=dict(img='refs/'))
+        common = dict(type='CocoJsonDataset')
+        cfg = config(root)
+        cfg.test_dataloader.dataset = dict(
+            type='DatasetGroup', common=common, datasets=dict(a=dict(member, prompts=refs))
+        )
+        assert kinds(cfg, 'test') == []
+        cfg.test_dataloader.dataset.datasets.a.prompts.match = 'id'
+        assert kinds(cfg, 'test') == [('error', 'prompts_swapped')]
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('*swin_t*.py')), ids=lambda p: p.stem)
+def test_shipped_configs_without_their_data(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(path)
+    assert data.find_problems(cfg, 'all') == []
+    assert needed_paths(cfg, Namespace(resume=None), 'all')
+
+
+@pytest.mark.parametrize(('name', 'stage'), [('', 'all'), ('_novel', 'test')])
+def test_the_shapes_set_has_no_problem(name, stage, tiny_shapes, tmp_path, monkeypatch):
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'shapes').symlink_to(tiny_shapes)
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile(CONFIGS / f'dino_r1_r18_shapes{name}.py')
+    assert kinds(cfg, stage) == []
+
+
+class TestReport:
+    def test_text(self):
+        problems = [
+            Problem('error', 'k', 'f.json', '5 boxes bad', 'Do.', 5, ('a', 'b', 'c')),
+            Problem('warning', 'k', 'f.json', '1 box odd', 'See.', 1, ('d',)),
+        ]
+        assert report_problems(problems, 'x.py').splitlines() == [
+            'the data of x.py: 1 error, 1 warning.',
+            '  error: f.json: 5 boxes bad',
+            '    a, b, c, …',
+            '    Remedy: Do.',
+            '  warning: f.json: 1 box odd',
+            '    d',
+            '    Remedy: See.',
+        ]
+        assert report_problems([], 'x.py') == 'the data of x.py: no problem found.'
+
+
+class TestBeforeTraining:
+    def start(self, cfg, stage='train'):
+        return data.explain_data(cfg, Namespace(config='mine.py'), stage)
+
+    def test_errors_stop(self, root):
+        said = self.start(config(root, 'CocoDataset'))
+        assert said.startswith('the data of mine.py: 2 errors.')
+        assert "Set type='CocoJsonDataset'" in said
+        assert said.endswith('To start nevertheless: --cfg-options check_data=False')
+        assert self.start(config(root, 'CocoDataset'), 'test') is None
+
+    def test_warnings_are_printed(self, root, capsys):
+        coco_file(root, 'train', (*NAMES, 'washer'))
+        assert self.start(config(root)) is None
+        assert 'mine.py: 1 warning.' in capsys.readouterr().err
+
+    def test_nothing_is_said_of_good_data(self, root, capsys):
+        assert self.start(config(root)) is None
+        assert capsys.readouterr().err == ''
+
+    @pytest.mark.parametrize(
+        ('rank', 'more', 'checked'), [('0', '', 1), ('1', '', 0), ('0', 'check_data = False', 0)]
+    )
+    def test_once_and_only_where_wanted(self, root, monkeypatch, rank, more, checked):
+        path = root / 'mine.py'
+        config(root).dump(path)
+        path.write_text(f'{path.read_text()}\n{more}\n')
+        script = root / 'train.py'
+        script.write_text(
+            'from argparse import Namespace\n'
+            'def parse_args():\n'
+            f'    return Namespace(config={str(path)!r}, cfg_options=None, resume=None,\n'
+            "                     work_dir=None, launcher='pytorch')\n"
+        )
+        calls = []
+        monkeypatch.setenv('RANK', rank)
+        monkeypatch.setattr(launch, 'mmdet_script', lambda stage: script)
+        monkeypatch.setattr(launch, 'join_processes_without_gpu', lambda launcher: None)
+        monkeypatch.setattr(data, 'find_problems', lambda *args: calls.append(args) or [])
+        launch.launch('train')
+        assert len(calls) == checked
