@@ -23,7 +23,7 @@ class UnfitCheckpoint(ValueError):
     """A checkpoint is not of this model; the message names tensors and the remedy."""
 
 
-# The second name is the former one, for configs written before 0.6; it goes with 0.7.
+# The second name is the one of 0.6 and before; it goes with 0.8.
 @HOOKS.register_module(name=['StrictLoadHook', 'CheckpointFitHook'])
 class StrictLoadHook(Hook):
     """Loads strictly to resume or to test: stops where the checkpoint is not of this model (ours).
