@@ -2,6 +2,7 @@
 
 from .checkpoint_fit_hook import CheckpointFitHook
 from .checkpoint_hook import SafeCheckpointHook
+from .first_batch_hook import FirstBatchHook
 from .gradient_share_hook import GradientShareHook
 from .group_visualization_hook import GroupVisualizationHook
 from .prompt_bank_hook import PromptBankHook
@@ -11,6 +12,7 @@ from .text_alignment_hook import TextAlignmentHook
 
 __all__ = [
     'CheckpointFitHook',
+    'FirstBatchHook',
     'GradientShareHook',
     'GroupVisualizationHook',
     'PromptBankHook',
