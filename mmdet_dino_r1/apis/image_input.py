@@ -61,7 +61,7 @@ class PreparedImage:
         """Give the data sample prompts of its own.
 
         Args:
-            boxes: boxes (x1, y1, x2, y2) and points (x, y), in pixels as read.
+            boxes: (n, 4) boxes (x1, y1, x2, y2) or (n, 2) points (x, y), in pixels as read.
             classes: name of each one's class.
             names: all classes, in label order.
             point_size: see :func:`exemplar_boxes`, as for the errors.
