@@ -115,6 +115,7 @@ lint: $(VENV)/.lint-done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+	$(BIN)/mypy
 
 format: $(VENV)/.lint-done
 	$(BIN)/ruff check --fix .
@@ -122,10 +123,10 @@ format: $(VENV)/.lint-done
 
 $(VENV)/.lint-done: requirements/dev.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PIP) install $(shell grep -E '^(ruff|codespell)==' requirements/dev.txt)
+	$(PIP) install $(shell grep -E '^(ruff|codespell|mypy)==' requirements/dev.txt)
 	@touch $@
 
 # Leaves data/, work_dirs/ and the environment; .mim belongs to the editable install.
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +

@@ -3,7 +3,7 @@
 mim and mmengine look for a package's configs under ``<package>/.mim``; they live in ``configs/``.
 A wheel gets them as copies, written into the build folder, so that building never touches the
 source tree. An editable install gets links in the source tree (git-ignored), which no wheel picks
-up: wheels are made from the packages' Python files, the web page and those copies alone.
+up: wheels are made from the packages' Python files, py.typed, the web page and those copies alone.
 """
 
 import base64
@@ -169,7 +169,7 @@ setup(
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     packages=find_packages(include=[NAME, f'{NAME}.*']),
-    package_data={f'{NAME}.web': ['page/*']},
+    package_data={NAME: ['py.typed'], f'{NAME}.web': ['page/*']},
     # mmdet, mmengine, mmcv and torch are left out on purpose: two families of distributions
     # provide them under the same import names, and naming one would install it over the other.
     install_requires=read_requirements('runtime.txt'),

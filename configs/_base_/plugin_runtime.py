@@ -12,6 +12,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # a resumed run goes on as if it had not been stopped
     resume=dict(type='ResumeHook'),
+    # <work dir>/<time>/first_batch.jpg: are the boxes where they should be?
+    first_batch=dict(type='FirstBatchHook'),
     visualization=dict(type='DetVisualizationHook'),
     # visual prompts for validation and test: per class the mean of 16 boxes of the training set
     prompt_bank=dict(type='PromptBankHook', bank=dict(shots=16, seed=0)),

@@ -72,7 +72,7 @@ def keep_best(found: InstanceData, score_thr: float, top_k: int | None) -> Insta
 def spread_colours(number: int) -> list[tuple[int, int, int]]:
     """As many colours for drawing, RGB in 0..255, their hues as far apart as they can be."""
     shares = [hsv_to_rgb(index / number, 0.9, 0.85) for index in range(number)]
-    return [tuple(round(255 * share) for share in colour) for colour in shares]
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in shares]
 
 
 def to_dict(

@@ -84,7 +84,7 @@ def export_onnx(
     _need('onnx', 'onnxscript')
     if not isinstance(bank, PromptBank):
         bank = load_prompt_bank(bank)
-    image_size = tuple(image_size)
+    image_size = tuple(image_size)  # type: ignore[assignment]  # of two: _check sees to it
     model = load_detector(model, checkpoint, cfg_options)
     _check(model, bank, image_size, opset)
     weights = weights_fingerprint(model)
@@ -118,6 +118,7 @@ def export_onnx(
             dynamic_shapes=({0: 'batch'},),  # names it
             verbose=False,
         )
+    assert program is not None  # with dynamo=True there is one
     program.model.metadata_props[METADATA_KEY] = json.dumps(metadata, ensure_ascii=False)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)

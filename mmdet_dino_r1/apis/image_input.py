@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tif
 # Images waiting for others of their size, in batches, before one goes ahead incomplete.
 _MOST_WAITING = 4
 
-Image = str | PathLike | np.ndarray
+Image: TypeAlias = str | PathLike | np.ndarray
 
 
 class UnreadableImage(ValueError):
@@ -52,7 +53,7 @@ class PreparedImage:
 
     def attach(
         self,
-        boxes: Sequence[Sequence[float]],
+        boxes: Sequence[Sequence[float]] | np.ndarray | Tensor,
         classes: Sequence[str],
         names: Sequence[str],
         point_size: float = POINT_SIZE,
@@ -60,7 +61,7 @@ class PreparedImage:
         """Give the data sample prompts of its own.
 
         Args:
-            boxes: boxes (x1, y1, x2, y2) and points (x, y), in pixels as read.
+            boxes: (n, 4) boxes (x1, y1, x2, y2) or (n, 2) points (x, y), in pixels as read.
             classes: name of each one's class.
             names: all classes, in label order.
             point_size: see :func:`exemplar_boxes`, as for the errors.
@@ -114,7 +115,7 @@ class ImageReader:
                     f'{name} is {image.dtype} {image.shape}; uint8 (height, width, 3) in BGR '
                     'order is needed.'
                 )
-            source = dict(img=image)
+            source: dict = dict(img=image)
         elif '://' not in name and not Path(name).is_file():
             raise UnreadableImage(f'There is no image {name}.')
         else:
@@ -139,16 +140,16 @@ def list_images(inputs: Image | Sequence[Image]) -> list[Image]:
     """
     if isinstance(inputs, list | tuple):
         return [image for item in inputs for image in list_images(item)]
-    name = describe(inputs, '://')
+    name = describe(inputs, '://')  # type: ignore[arg-type]  # refuses what is no image
     if '://' in name or not Path(name).is_dir():
-        return [inputs]
-    found = sorted(path for path in Path(inputs).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        return [inputs]  # type: ignore[list-item]
+    found = sorted(path for path in Path(name).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise FileNotFoundError(
             f'The folder {inputs} has no image ({", ".join(IMAGE_SUFFIXES)}); those in it are not '
             'searched.'
         )
-    return found
+    return [*found]
 
 
 def same_size_batches(

@@ -390,7 +390,7 @@ class DINOR1Inferencer(BaseInferencer):
         image: PreparedImage,
         sample: DetDataSample,
         class_names: Sequence[str],
-        out_file: Path | None = None,
+        out_file: str | Path | None = None,
         show: bool = False,
         wait_time: float = 0,
     ) -> np.ndarray:

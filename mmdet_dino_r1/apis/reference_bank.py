@@ -75,5 +75,5 @@ def encode_references(
         package_version=__version__,
         **(provenance or {}),
     )
-    bank = PromptBank.from_exemplars(names, record.embeddings, record.labels, about)
+    bank = PromptBank.from_exemplars(names, torch.cat(embeddings), record.labels, about)
     return bank.with_exemplars(record)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
 from os import PathLike
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 # Editors round, and detections written to a file end a fraction outside: that much is clipped.
 TOLERANCE = 1.0
 POINT_SIZE = 0.05
+BoxesOrPoints: TypeAlias = Sequence[Sequence[float]] | np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Reference:
     """
 
     image: str | PathLike | np.ndarray
-    boxes: Sequence[Sequence[float]] | np.ndarray | Tensor
+    boxes: BoxesOrPoints
     classes: Sequence[str] | str
 
     def __post_init__(self) -> None:
@@ -62,7 +64,7 @@ def describe(image: str | PathLike | np.ndarray, array_name: str) -> str:
 
 
 def names_per_box(
-    boxes: Sequence[Sequence[float]], classes: Sequence[str] | str, where: str
+    boxes: BoxesOrPoints, classes: Sequence[str] | str, where: str
 ) -> tuple[str, ...]:
     """One class name per box.
 
@@ -125,7 +127,7 @@ def own_prompts(
 
 
 def exemplar_boxes(
-    shapes: Sequence[Sequence[float]],
+    shapes: BoxesOrPoints,
     image_size: tuple[int, int],
     where: str,
     point_size: float = POINT_SIZE,

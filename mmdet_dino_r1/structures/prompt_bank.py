@@ -255,17 +255,17 @@ def protocol_summary(provenance: Mapping) -> str:
 
 def _join_exemplars(banks: Sequence[PromptBank]) -> BankExemplars | None:
     """The exemplars of all banks with rows counted through; None if one bank has no record."""
-    parts = [bank.exemplars for bank in banks]
-    if any(part is None for part in parts):
+    parts = [bank.exemplars for bank in banks if bank.exemplars is not None]
+    if len(parts) < len(banks):
         return None
     starts = [sum(len(bank) for bank in banks[:index]) for index in range(len(banks))]
-    kept = all(part.embeddings is not None for part in parts)
+    encoded = [part.embeddings for part in parts if part.embeddings is not None]
     return BankExemplars(
         labels=torch.cat([p.labels + start for p, start in zip(parts, starts, strict=True)]),
         boxes=torch.cat([p.boxes for p in parts]),
         image_ids=tuple(i for p in parts for i in p.image_ids),
         file_names=tuple(name for p in parts for name in p.file_names),
-        embeddings=torch.cat([p.embeddings for p in parts]) if kept else None,
+        embeddings=torch.cat(encoded) if len(encoded) == len(parts) else None,
     )
 
 

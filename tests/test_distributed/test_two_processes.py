@@ -132,3 +132,9 @@ def test_fsdp_with_a_reference_is_refused_on_all_ranks(folder):
         message = (folder / 'sharded_reference' / f'refused{rank}.txt').read_text()
         assert message.startswith('FSDPStrategy shards the policy')
         assert not (folder / 'sharded_reference' / f'rank{rank}.pt').exists()
+
+
+def test_each_run_leaves_one_picture_of_its_first_batch(folder):
+    """Under DDP, gradient accumulation, EMA and FSDP."""
+    drawn = sorted(path.parts[-3] for path in folder.glob('*/*/first_batch.jpg'))
+    assert drawn == ['accumulated2', 'kept', 'recomputed', 'sharded', 'uneven']

@@ -52,7 +52,8 @@ def wheel(checkout, tmp_path_factory):
 def test_the_wheel_holds_all_and_only_what_belongs_there(wheel):
     shipped = {f'mmdet_dino_r1/.mim/configs/{name}' for name in CONFIGS}
     index = {f'mmdet_dino_r1/.mim/{name}' for name in ('model-index.yml', 'configs/metafile.yml')}
-    assert set(contents(wheel)) == MODULES | WEB_PAGE | shipped | index
+    typed = {'mmdet_dino_r1/py.typed'}
+    assert set(contents(wheel)) == MODULES | WEB_PAGE | shipped | index | typed
     assert {'mmdet_dino_r1/tools/train.py', 'mmdet_dino_r1/tools/test.py'} <= MODULES
 
 

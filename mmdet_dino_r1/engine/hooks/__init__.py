@@ -1,6 +1,7 @@
 """Hooks of the standard runner."""
 
 from .checkpoint_hook import SafeCheckpointHook
+from .first_batch_hook import FirstBatchHook
 from .gradient_share_hook import GradientShareHook
 from .group_visualization_hook import GroupVisualizationHook
 from .prompt_bank_hook import PromptBankHook
@@ -10,6 +11,7 @@ from .strict_load_hook import StrictLoadHook
 from .text_alignment_hook import TextAlignmentHook
 
 __all__ = [
+    'FirstBatchHook',
     'GradientShareHook',
     'GroupVisualizationHook',
     'PromptBankHook',

@@ -1,0 +1,157 @@
+"""A picture of what the first training step is given: wrong boxes are seen there (ours).
+
+Shapes: bs, H, W (of the padded batch), num_exemplars. Pictures are BGR.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from math import ceil
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmdet.registry import HOOKS
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from ..sharding import unwrapped
+from .text_alignment_hook import training_classes
+
+TRUTH, EXEMPLAR = (0, 200, 0), (0, 128, 255)  # green, orange
+_LONGEST = 640  # side of an image in the picture, in pixels
+_CAPTION = 22  # height of the line above it
+
+
+@HOOKS.register_module()
+class FirstBatchHook(Hook):
+    """Write ``first_batch.jpg`` beside the log of each training, once.
+
+    It shows the images as the network gets them, their boxes with class names in green, and in
+    orange the exemplars drawn for the step. It is written before the losses are computed, so a
+    first step that fails leaves it too. Later steps cost nothing, no random number is drawn, and
+    what goes wrong with the picture is a warning.
+
+    Args:
+        max_images: how many images of the main process's batch are shown; 0: no picture.
+    """
+
+    # After ReferenceModelHook, which copies the model, and GradientShareHook, which runs it.
+    priority = 'VERY_LOW'
+
+    def __init__(self, max_images: int = 8) -> None:
+        self.max_images = max_images
+        self._is_due = False
+
+    def before_train(self, runner: Runner) -> None:
+        """A picture is due."""
+        self._is_due = self.max_images > 0 and is_main_process()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        """Watch, in the first step, what detector and prompt encoder are called with."""
+        if not self._is_due:
+            return
+        self._is_due = False
+        detector, seen = unwrapped(runner.model), {}
+        if not hasattr(detector, 'prompt_encoder'):  # another detector, or in an unknown wrapper
+            return
+
+        def keep(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            seen.update(kwargs)
+
+        def draw(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            for handle in handles:
+                handle.remove()
+            self._write(runner, detector.data_preprocessor, seen | kwargs)
+
+        handles = [
+            detector.register_forward_pre_hook(keep, with_kwargs=True),
+            detector.prompt_encoder.register_forward_pre_hook(draw, with_kwargs=True),
+        ]
+
+    def _write(self, runner: Runner, preprocessor: nn.Module, step: dict) -> None:
+        path, classes = Path(runner.log_dir) / 'first_batch.jpg', ()
+        try:
+            with suppress(ValueError):  # no names, or several lists of them: labels as numbers
+                classes = training_classes(runner.train_dataloader.dataset)
+            images = as_pixels(step['inputs'][: self.max_images], preprocessor)
+            samples = step['data_samples'][: self.max_images]
+            picture = draw_batch(images, samples, step['image_index'], step['boxes'], classes)
+            path.write_bytes(cv2.imencode('.jpg', picture)[1].tobytes())
+            print_log(f'First batch, boxes green, exemplars orange: {path}', logger='current')
+        except Exception as error:  # whatever it is, the training is worth more
+            told = f'No picture of the first batch: {type(error).__name__}: {error}'
+            print_log(told, logger='current', level=logging.WARNING)
+
+
+def as_pixels(batch_inputs: Tensor, preprocessor: nn.Module) -> np.ndarray:
+    """(bs, 3, H, W) network input -> (bs, H, W, 3) uint8.
+
+    Args:
+        batch_inputs: (bs, 3, H, W), what the preprocessor made of images loaded as BGR.
+        preprocessor: mmengine's ``ImgDataPreprocessor`` or a child of it.
+    """
+    if preprocessor._enable_normalize:
+        batch_inputs = batch_inputs * preprocessor.std + preprocessor.mean
+    if preprocessor._channel_conversion:
+        batch_inputs = batch_inputs.flip(1)
+    pixels = batch_inputs.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    return pixels.cpu().contiguous().numpy()
+
+
+def draw_batch(
+    images: np.ndarray,
+    samples: SampleList,
+    image_index: Tensor,
+    boxes: Tensor,
+    classes: Sequence[str] = (),
+) -> np.ndarray:
+    """The images of a batch side by side with their boxes.
+
+    Args:
+        images: (bs, H, W, 3) uint8.
+        samples: with ``gt_instances``, boxes (x1, y1, x2, y2) in pixels of the network input.
+        image_index: (num_exemplars,) long, in which image each exemplar lies.
+        boxes: (num_exemplars, 4) exemplars, normalised (cx, cy, w, h). One that is no box of its
+            image stands for none and is left out.
+        classes: names by label.
+
+    Returns:
+        (height, width, 3) uint8.
+    """
+    scale = _LONGEST / max(images.shape[1:3])
+    height, width = (round(side * scale) for side in images.shape[1:3])
+    exemplars, image_index = bbox_cxcywh_to_xyxy(boxes.detach().float()).cpu(), image_index.cpu()
+    tiles = []
+    for index, (image, sample) in enumerate(zip(images, samples, strict=True)):
+        truth, labels = sample.gt_instances.bboxes.cpu(), sample.gt_instances.labels.tolist()
+        chosen = exemplars[image_index == index] * truth.new_tensor(sample.img_shape[1::-1] * 2)
+        chosen = chosen[((chosen[:, None] - truth).abs() < 1).all(-1).any(-1)]
+        tile = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        for some, colour, thickness in ((truth, TRUTH, 2), (chosen, EXEMPLAR, 5)):
+            for x1, y1, x2, y2 in (some * scale).round().int().tolist():
+                cv2.rectangle(tile, (x1, y1), (x2, y2), colour, thickness)
+        for (x, y, *_), label in zip((truth * scale).int().tolist(), labels, strict=True):
+            name = classes[label] if label < len(classes) else ''
+            _text(tile, name if name and name.isascii() else str(label), x + 5, y + 16)
+        caption = np.zeros((_CAPTION, width, 3), np.uint8)
+        name = Path(sample.get('img_path') or str(sample.get('img_id'))).name
+        _text(caption, f'{name}: {len(truth)} boxes, {len(chosen)} exemplars', 3, 15)
+        tiles.append(np.vstack([caption, tile]))
+    columns = ceil(len(tiles) ** 0.5)
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[first : first + columns]) for first in range(0, len(tiles), columns)]
+    return np.vstack(rows)
+
+
+def _text(image: np.ndarray, text: str, x: int, y: int) -> None:
+    for ink, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # white, outlined
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(image, text, (x, y), font, 0.45, ink, thickness, cv2.LINE_AA)
