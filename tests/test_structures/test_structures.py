@@ -90,7 +90,7 @@ def test_objectness_is_the_best_prompt():
 
 def test_placeholder_has_the_dtype_of_the_boxes():
     choice = ExemplarChoice.placeholder(torch.zeros(0, 4, dtype=torch.double))
-    assert choice.boxes.dtype == torch.double and len(choice) == 1
+    assert choice.local_boxes.dtype == torch.double and len(choice) == 1
 
 
 # --- exemplars -> prompts -----------------------------------------------------------------
@@ -119,8 +119,8 @@ def test_prompt_is_the_mean_of_its_exemplars():
 
 def test_prompts_of_each_image():
     """Two images: the first is served by exemplars 0 and 2, the second by 1, 2 and 3."""
-    serves = torch.tensor([[True, False], [False, True], [True, True], [False, True]])
-    choice = choice_of([4, 4, 6, 6], serves=serves)
+    image_mask = torch.tensor([[True, False], [False, True], [True, True], [False, True]])
+    choice = choice_of([4, 4, 6, 6], image_mask=image_mask)
     embeddings = torch.tensor([[1.0], [2.0], [3.0], [5.0]])
     assert choice.mean_over_class(embeddings).tolist() == [[[1], [3]], [[2], [4]]]
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import torch
 from mmdet.models.layers import CdnQueryGenerator
-from mmdet.structures import SampleList
 from torch import Tensor
 
-from ...utils.device_copy import box_scales, to_device
+from ...structures import BatchBoxes
+from ...utils.device_copy import to_device
 
 
 class DenoisingQueries(CdnQueryGenerator):
@@ -27,28 +27,24 @@ class DenoisingQueries(CdnQueryGenerator):
     (the parent reads sizes off tensors, twice for each image, and asks which labels were chosen).
     """
 
-    def __call__(self, batch_data_samples: SampleList) -> tuple[Tensor, Tensor, Tensor, dict]:
+    def __call__(self, ground_truth: BatchBoxes) -> tuple[Tensor, Tensor, Tensor, dict]:
         """Make the denoising queries of a batch.
 
         Args:
-            batch_data_samples: with ``gt_instances.bboxes`` (x1, y1, x2, y2) in pixels of the
-                network input and ``gt_instances.labels``.
+            ground_truth: what may be denoised.
 
         Returns:
             (bs, num_denoising, dim) content, (bs, num_denoising, 4) noisy boxes (cx, cy, w, h)
             before the sigmoid, the attention mask (num_denoising + num_queries, the same), True
-            where hidden, and the layout: ``num_denoising_queries``, ``num_denoising_groups`` and
-            ``denoised``, for each image which of its boxes, ascending, on the CPU.
+            where a query may not look, and the layout: ``num_denoising_queries``,
+            ``num_denoising_groups`` and ``denoised``, for each image which of its boxes,
+            ascending, on the CPU.
         """
-        instances = [sample.gt_instances for sample in batch_data_samples]
-        labels = torch.cat([of_image.labels for of_image in instances])
-        scales = box_scales([sample.img_shape for sample in batch_data_samples], labels.device)
-        boxes = torch.cat([i.bboxes / scale for i, scale in zip(instances, scales, strict=True)])
-
-        denoised = [self._select(len(of_image)) for of_image in instances]
+        labels, boxes = ground_truth.labels, ground_truth.corners
+        denoised = [self._select(count) for count in ground_truth.counts]
         counts = [len(of_image) for of_image in denoised]
         num_groups = self.get_num_groups(max(counts))
-        first = torch.tensor([0, *(len(of_image) for of_image in instances[:-1])]).cumsum(0)
+        first = torch.tensor([0, *ground_truth.counts[:-1]]).cumsum(0)
         chosen = torch.cat([index + i for index, i in zip(denoised, first, strict=True)])
         places = _places(counts, num_groups)
         chosen, places = to_device(labels.device, chosen, places)

@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...structures import take_tokens
 from .attention import FusedBiAttention, FusedMultiheadAttention, attend_to_self_only
-from .chunking import piecewise
+from .chunking import in_chunks
 from .deformable_attention import LevelwiseDeformableAttention
 from .token_grid import reference_points, token_grid
 
@@ -76,7 +76,7 @@ class ImageLayer(DeformableDetrTransformerEncoderLayer):
         query_pos: Tensor,
         key_padding_mask: Tensor | None,
         reference_points: Tensor,
-        at: Tensor | None = None,
+        token_indices: Tensor | None = None,
         **levels: Tensor,
     ) -> Tensor:
         """One layer.
@@ -86,16 +86,19 @@ class ImageLayer(DeformableDetrTransformerEncoderLayer):
             query_pos: the same shape.
             key_padding_mask: (bs, num_points) bool, True at padding, or None.
             reference_points: (bs, num_points, num_levels, 2) (x, y).
-            at: (bs, n) tokens that are wanted; None: all.
+            token_indices: (bs, n) tokens that are wanted; None: all.
             **levels: layout of the levels, as the attention takes it.
 
         Returns:
             (bs, num_points, dim), or (bs, n, dim).
         """
         memory = query
-        if at is not None:
-            query, query_pos = take_tokens(query, at), take_tokens(query_pos, at)
-            reference_points = take_tokens(reference_points.flatten(2), at).unflatten(2, (-1, 2))
+        if token_indices is not None:
+            query, query_pos, reference_points = (
+                take_tokens(tokens, token_indices)
+                for tokens in (query, query_pos, reference_points.flatten(2))
+            )
+            reference_points = reference_points.unflatten(2, (-1, 2))
         query = self.self_attn(
             query=query,
             value=memory,
@@ -104,7 +107,7 @@ class ImageLayer(DeformableDetrTransformerEncoderLayer):
             reference_points=reference_points,
             **levels,
         )
-        return self.norms[1](piecewise(self.ffn, self.norms[0](query)))
+        return self.norms[1](in_chunks(self.ffn, self.norms[0](query)))
 
 
 class PromptFusionEncoder(GroundingDinoTransformerEncoder):
@@ -134,7 +137,7 @@ class PromptFusionEncoder(GroundingDinoTransformerEncoder):
         valid_ratios: Tensor,
         memory_text: Tensor,
         text_attention_mask: Tensor,
-        at: Tensor | None = None,
+        token_indices: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Alternate fusion, prompt layer and deformable self-attention.
 
@@ -147,7 +150,7 @@ class PromptFusionEncoder(GroundingDinoTransformerEncoder):
             valid_ratios: (bs, num_levels, 2) valid share of (w, h).
             memory_text: (bs, num_prompts, dim).
             text_attention_mask: (bs, num_prompts) bool, True at padding.
-            at: (bs, n) tokens whose memory is wanted; None: all.
+            token_indices: (bs, n) tokens whose memory is wanted; None: all.
 
         Returns:
             Image memory (bs, num_points or n, dim) and fused prompts (bs, num_prompts, dim).
@@ -171,7 +174,7 @@ class PromptFusionEncoder(GroundingDinoTransformerEncoder):
                 query_pos,
                 key_padding_mask,
                 reference_points=positions,
-                at=at if index == len(self.layers) - 1 else None,
+                token_indices=token_indices if index == len(self.layers) - 1 else None,
                 spatial_shapes=spatial_shapes,
                 level_start_index=level_start_index,
             )

@@ -1,6 +1,6 @@
 """Where the image tokens lie: constants of sizes, made once for each.
 
-Shapes: bs, num_levels, num_points (sum of H*W over levels).
+Shapes: bs, num_levels, num_points (sum of H*W over levels), dim.
 
 Equal to mmdet's ``get_encoder_reference_points``, ``gen_encoder_output_proposals`` and what its
 ``pre_transformer`` makes of the images' sizes. mmdet makes them anew in every step and, on CUDA,
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...utils.device_copy import remembered, to_device
 
@@ -71,10 +71,12 @@ class ImagePadding(NamedTuple):
 
     Attributes:
         masks: (bs, h, w) bool of each level, True at padding; None for each without any.
+        token_mask: (bs, num_points) bool, the same for all levels; None without any.
         valid_ratios: (bs, num_levels, 2) float, valid share of (w, h).
     """
 
     masks: tuple[Tensor | None, ...]
+    token_mask: Tensor | None
     valid_ratios: Tensor
 
 
@@ -102,7 +104,7 @@ def _image_padding(
     images: tuple, input_shape: tuple, shapes: tuple, device: torch.device
 ) -> ImagePadding:
     rows, columns = (
-        [_hidden(of_images, padded_to, length) for length in lengths]
+        [_padded(of_images, padded_to, length) for length in lengths]
         for of_images, padded_to, lengths in zip(
             zip(*images, strict=True), input_shape, zip(*shapes, strict=True), strict=True
         )
@@ -113,17 +115,43 @@ def _image_padding(
     ]
     valid_ratios = torch.stack(valid, dim=1)
     if all(image == input_shape for image in images):
-        return ImagePadding((None,) * len(shapes), *to_device(device, valid_ratios))
-    valid_ratios, *hidden = to_device(device, valid_ratios, *rows, *columns)
-    pairs = zip(hidden[: len(shapes)], hidden[len(shapes) :], strict=True)
-    masks = (of_rows[:, :, None] | of_columns[:, None] for of_rows, of_columns in pairs)
-    return ImagePadding(tuple(masks), valid_ratios)
+        return ImagePadding((None,) * len(shapes), None, *to_device(device, valid_ratios))
+    valid_ratios, *padded = to_device(device, valid_ratios, *rows, *columns)
+    pairs = zip(padded[: len(shapes)], padded[len(shapes) :], strict=True)
+    masks = [of_rows[:, :, None] | of_columns[:, None] for of_rows, of_columns in pairs]
+    token_mask = torch.cat([mask.flatten(1) for mask in masks], dim=1)
+    return ImagePadding(tuple(masks), token_mask, valid_ratios)
 
 
-def _hidden(of_images: Sequence[int], padded_to: int, length: int) -> Tensor:
+def _padded(of_images: Sequence[int], padded_to: int, length: int) -> Tensor:
     """(bs, length) bool: which rows (or columns) of a level are padding, as mmdet rounds it."""
     padding = torch.arange(padded_to) >= torch.tensor(of_images)[:, None]
     return F.interpolate(padding[:, None].float(), size=length)[:, 0].bool()
+
+
+def flatten_levels(
+    mlvl_feats: Sequence[Tensor],
+    padding: ImagePadding,
+    encoding: nn.Module,
+    level_embed: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Feature maps as tokens, and their positions.
+
+    Args:
+        mlvl_feats: (bs, dim, h, w) of each level.
+        padding: of the batch.
+        encoding: mmdet's sine encoding, from a mask or a map of one level to (bs, dim, h, w).
+        level_embed: (num_levels, dim), added to the positions.
+
+    Returns:
+        Both (bs, num_points, dim).
+    """
+    tokens = [feat.flatten(2).transpose(1, 2) for feat in mlvl_feats]
+    positions = [
+        encoding(mask, input=feat).flatten(2).transpose(1, 2) + embedding
+        for mask, feat, embedding in zip(padding.masks, mlvl_feats, level_embed, strict=True)
+    ]
+    return torch.cat(tokens, dim=1), torch.cat(positions, dim=1)
 
 
 def reference_points(grid: TokenGrid, valid_ratios: Tensor) -> Tensor:
@@ -160,7 +188,7 @@ def proposals(
     centres = grid.cells / valid_size
     side = (0.05 * 2.0**grid.level)[None, :, None].expand_as(centres)
     boxes = torch.cat([centres, side], dim=-1)
-    hidden = ((boxes <= 0.01) | (boxes >= 0.99)).any(dim=-1)
+    invalid_mask = ((boxes <= 0.01) | (boxes >= 0.99)).any(dim=-1)
     if padding is not None:
-        hidden = hidden | padding
-    return torch.logit(boxes).masked_fill(hidden[..., None], float('inf')), hidden
+        invalid_mask = invalid_mask | padding
+    return torch.logit(boxes).masked_fill(invalid_mask[..., None], float('inf')), invalid_mask

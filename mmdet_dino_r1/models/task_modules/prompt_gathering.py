@@ -15,21 +15,7 @@ import torch
 from mmengine import dist
 from torch import Tensor
 
-from ...structures import ExemplarChoice
-
-
-class Candidates(NamedTuple):
-    """Boxes that exemplars are drawn from, image by image; on the CPU.
-
-    Attributes:
-        labels: (num_boxes,) long.
-        image_index: (num_boxes,) long, the image each box lies in.
-        num_images: images with and without boxes.
-    """
-
-    labels: Tensor
-    image_index: Tensor
-    num_images: int
+from ...structures import Candidates, ExemplarChoice
 
 
 class JointCandidates(NamedTuple):
@@ -79,18 +65,18 @@ def gather_embeddings(embeddings: Tensor, choice: ExemplarChoice) -> Tensor:
     DDP then averages like any other: it is that of the mean over ranks of the losses.
 
     Args:
-        embeddings: of this rank's exemplars, (num_own, dim), at least one row.
-        choice: the same on all ranks but for ``image_index``, ``boxes``, ``own`` and ``serves``.
+        embeddings: of this rank's exemplars, (num_local, dim), at least one row.
+        choice: the same on all ranks but for what is local and ``image_mask``.
 
     Returns:
         (num_exemplars, dim); ``embeddings`` where nothing is shared.
     """
-    if choice.own is None:
+    if choice.local_indices is None:
         return embeddings
-    # without exemplars of its own the rank's one row is cut off, and still gets a gradient, of 0
-    own_rows = embeddings[: len(choice.own)]
+    # of a rank without exemplars the one row is cut off, and still gets a gradient, of 0
+    local_rows = embeddings[: len(choice.local_indices)]
     rows = embeddings.new_zeros(len(choice), embeddings.shape[-1])
-    rows = rows.index_copy(0, choice.on_device.own, own_rows)
+    rows = rows.index_copy(0, choice.on_device.local_indices, local_rows)
     return SumOverRanks.apply(rows)
 
 

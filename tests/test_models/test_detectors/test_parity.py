@@ -45,7 +45,7 @@ def test_every_stage_agrees(published_width, num_prompts):
     encoder_inputs, decoder_inputs = ours.pre_transformer(feats, samples)
     text = prompts.as_text_dict()
     our_memory = ours.forward_encoder(**encoder_inputs, text_dict=text)
-    our_outputs = ours.run_transformer(encoder_inputs, decoder_inputs, prompts, samples)
+    our_outputs = ours.run_transformer(encoder_inputs, decoder_inputs, prompts)
 
     their_feats = theirs.extract_feat(images)
     their_inputs, _ = theirs.pre_transformer(their_feats, samples)
