@@ -108,5 +108,5 @@ class ExemplarChoice:
         Args:
             boxes_like: of any shape, with the dtype and device that the box should have.
         """
-        whole = remembered_rows(((0.5, 0.5, 1.0, 1.0),), boxes_like.device).to(boxes_like.dtype)
+        whole = remembered_rows([(0.5, 0.5, 1.0, 1.0)], boxes_like.device).to(boxes_like.dtype)
         return cls(torch.zeros(1, dtype=torch.long), whole, torch.full((1,), -1))

@@ -137,22 +137,14 @@ class VisualPrompts:
         ]
 
     def as_text_dict(self) -> dict[str, Tensor]:
-        """What Grounding DINO's ``forward_encoder`` expects of its language model.
+        """What ``forward_encoder`` expects of Grounding DINO's language model.
 
-        The only place that knows the parent's keys. Each prompt attends to itself alone
-        (identity mask) and has position 0, so prompts do not influence one another.
-        An image without any prompt keeps its first padding token visible, since attention
-        over nothing is NaN; its label stays ``PADDING_LABEL`` and the head drops it.
+        The only place that knows the parent's keys. An image without any prompt keeps its first
+        padding token visible, since attention over nothing is NaN; its label stays
+        ``PADDING_LABEL`` and the head drops it.
         """
-        batch_size, num_prompts = self.labels.shape
         token_mask = self.valid
         first = torch.zeros_like(token_mask)
         first[:, 0] = True
         token_mask = token_mask | (first & ~token_mask.any(dim=1, keepdim=True))
-        identity = torch.eye(num_prompts, dtype=torch.bool, device=self.labels.device)
-        return dict(
-            embedded=self.embeddings,
-            text_token_mask=token_mask,
-            masks=identity.expand(batch_size, -1, -1),
-            position_ids=torch.zeros_like(self.labels),
-        )
+        return dict(embedded=self.embeddings, text_token_mask=token_mask)

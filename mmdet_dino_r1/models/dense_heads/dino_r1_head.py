@@ -24,7 +24,7 @@ from ...structures import BatchBoxes, ExemplarChoice, QuerySelection, VisualProm
 from ...utils.device_copy import box_scales, remembered_rows, to_device
 from ..layers import PromptContrastiveEmbed
 from ..task_modules import BatchedHungarianAssigner
-from .training_targets import TrainingTargets
+from .training_targets import TrainingTargets, denoising_pairs
 
 
 @MODELS.register_module()
@@ -118,14 +118,14 @@ class DINOR1Head(GroundingDINOHead):
                 costs = self.assigner.cost(
                     logits, boxes, targets.instances, ground_truth.img_shapes
                 )
-            matches = self.assigner.match(costs)
-            dn_matches = targets.denoising_matches(dn_meta, num_layers)
+            pairs = targets.pairs(self.assigner.match(costs))
+            dn_pairs = denoising_pairs(dn_meta['positives'], num_layers)
             pairs, dn_pairs, positives, has_boxes = to_device(
                 device,
-                targets.pairs(matches),
-                targets.pairs(dn_matches),
+                pairs,
+                dn_pairs,
                 # positives per stage, averaged over ranks in one go
-                torch.tensor([len(matches.gt) / (num_layers + 1), len(dn_matches.gt) / num_layers]),
+                torch.tensor([pairs.shape[1] / (num_layers + 1), dn_pairs.shape[1] / num_layers]),
                 torch.tensor(ground_truth.counts) > 0,
             )
             mean_positives = reduce_mean(positives).clamp(min=1)
@@ -221,11 +221,10 @@ class DINOR1Head(GroundingDINOHead):
 
         Args:
             hidden_states: (num_layers, bs, num_queries, dim).
-            references: num_layers + 1 times (bs, num_queries, 4), the boxes that the layers start
-                from.
+            references: num_layers + 1 times (bs, num_queries, 4), as in :meth:`loss`.
             memory_text: (bs, num_prompts, dim) fused prompts.
             text_token_mask: (bs, num_prompts) bool, True where the prompt counts.
-            prompts: what they are of: the class of each, and which are padding.
+            prompts: the class of each, and which are padding.
             batch_data_samples: meta information.
             rescale: boxes in the original image's pixels rather than the input's.
 
@@ -243,7 +242,7 @@ class DINOR1Head(GroundingDINOHead):
         scales = box_scales([sample.img_shape for sample in batch_data_samples], device)
         factors = [None] * len(logits)
         if rescale:
-            factors = tuple(tuple(sample.scale_factor) for sample in batch_data_samples)
+            factors = [tuple(sample.scale_factor) for sample in batch_data_samples]
             factors = remembered_rows(factors, device).repeat(1, 2)
         counts = prompts.counts or [len(prompts)] * len(logits)
         found = [
@@ -299,3 +298,16 @@ def suppress(found: InstanceList, nms: dict) -> InstanceList:
     ]
     kept = to_device(found[0].scores.device, *kept)
     return [of_image[keep] for of_image, keep in zip(found, kept, strict=True)]
+
+
+def best_of(chunks: Sequence[InstanceData], limit: int) -> InstanceData:
+    """The best detections of one image over all chunks of its prompts.
+
+    Args:
+        chunks: of each chunk ``bboxes`` (n, 4) (x1, y1, x2, y2), ``scores`` and ``labels`` (n,).
+        limit: at most so many.
+    """
+    if len(chunks) == 1:
+        return chunks[0]
+    found = InstanceData.cat(list(chunks))
+    return found[found.scores.topk(min(limit, len(found))).indices]

@@ -1,6 +1,6 @@
 """Ground truth of a batch in the form that the losses use.
 
-Shapes: num_layers, bs, num_queries, num_gts (of one image), all_gts (of the batch), num_prompts.
+Shapes: num_gts (of one image), all_gts (of the batch), num_prompts.
 """
 
 from __future__ import annotations
@@ -56,35 +56,18 @@ class TrainingTargets:
         return cls(ground_truth, torch.searchsorted(classes, labels), instances)
 
     def pairs(self, matches: Matches) -> Tensor:
-        """(4, num_pairs) layer, image, query and place among all boxes; on the CPU."""
+        """(4, num_pairs) stage, image, query and place among all boxes; on the CPU."""
         counts = torch.tensor(self.ground_truth.counts)
         gt = (counts.cumsum(0) - counts)[matches.image] + matches.gt
         return torch.stack([matches.layer, matches.image, matches.query, gt])
 
-    def denoising_matches(self, dn_meta: dict, num_layers: int) -> Matches:
-        """Which denoising query restores which ground truth: known without matching.
 
-        DINO lays each group out as positive then negative queries, one of either for each
-        denoised ground truth of the fullest image.
+def denoising_pairs(positives: Tensor, num_layers: int) -> Tensor:
+    """(4, num_pairs) like :meth:`TrainingTargets.pairs`: known without matching.
 
-        Args:
-            dn_meta: from :class:`DenoisingQueries`.
-            num_layers: decoder layers.
-        """
-        num_groups = dn_meta['num_denoising_groups']
-        per_group = dn_meta['num_denoising_queries'] // num_groups
-        denoised = dn_meta['denoised']
-        counts = torch.tensor([len(boxes) for boxes in denoised])
-        image = torch.arange(len(counts)).repeat_interleave(counts)  # (all_gts,)
-        slot = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
-        layer, group, image, slot, gt = (
-            part.flatten()
-            for part in torch.broadcast_tensors(
-                torch.arange(num_layers)[:, None, None],
-                torch.arange(num_groups)[:, None],
-                image,
-                slot,
-                torch.cat(denoised),
-            )
-        )
-        return Matches(layer, image, group * per_group + slot, gt)
+    Args:
+        positives: (3, n) image, query and box of one layer, from :class:`DenoisingQueries`.
+        num_layers: decoder layers.
+    """
+    layer = torch.arange(num_layers).repeat_interleave(positives.shape[1])
+    return torch.cat([layer[None], positives.repeat(1, num_layers)])

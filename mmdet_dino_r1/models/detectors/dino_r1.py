@@ -22,11 +22,11 @@ from mmdet.models.detectors import GroundingDINO
 from mmdet.models.layers import SinePositionalEncoding
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import SampleList
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ...structures import BatchBoxes, ExemplarChoice, PromptBank, VisualPrompts
 from ...utils.finite import StepReport, check_finite
+from ..dense_heads.dino_r1_head import best_of
 from ..layers import (
     DenoisingQueries,
     PromptDecoder,
@@ -154,23 +154,18 @@ class DINOR1(GroundingDINO):
     def pre_transformer(
         self, mlvl_feats: tuple[Tensor, ...], batch_data_samples: SampleList
     ) -> tuple[dict, dict]:
-        """The parent's results, made without waiting for the device.
+        """Arguments of :meth:`forward_encoder` and of :meth:`forward_decoder`.
+
+        As the parent's, made without waiting for the device; ``spatial_shapes`` are numbers.
 
         Args:
             mlvl_feats: (bs, dim, h, w) of each level.
             batch_data_samples: meta information.
-
-        Returns:
-            Arguments of :meth:`forward_encoder` and of :meth:`forward_decoder`, as the parent's
-            but for ``spatial_shapes``, which are numbers.
         """
         shapes, device = [tuple(feat.shape[-2:]) for feat in mlvl_feats], mlvl_feats[0].device
-        padding = image_padding(
-            [sample.img_shape for sample in batch_data_samples],
-            batch_data_samples[0].batch_input_shape,
-            shapes,
-            device,
-        )
+        img_shapes = [sample.img_shape[:2] for sample in batch_data_samples]
+        input_shape = batch_data_samples[0].batch_input_shape
+        padding = image_padding(img_shapes, input_shape, shapes, device)
         feat, feat_pos = flatten_levels(
             mlvl_feats, padding, self.positional_encoding, self.level_embed
         )
@@ -197,10 +192,11 @@ class DINOR1(GroundingDINO):
             None: all.
 
         Returns:
-            Arguments of :meth:`pre_decoder`: ``memory`` (bs, num_points or n, dim),
-            ``invalid_mask`` (bs, num_points or n), True where no query may come from, and
-            ``proposals`` (bs, num_points, 4), boxes (cx, cy, w, h) around all tokens before the
-            sigmoid.
+            Arguments of :meth:`pre_decoder`: ``memory`` (bs, num_points or n, dim) and
+            ``memory_text`` (bs, num_prompts, dim), fused; ``invalid_mask`` (bs, num_points or n),
+            True where no query may come from; ``text_token_mask`` (bs, num_prompts), True where
+            the prompt counts; ``proposals`` (bs, num_points, 4), boxes (cx, cy, w, h) around all
+            tokens before the sigmoid.
         """
         visible = text_dict['text_token_mask']
         memory, memory_text = self.encoder(
@@ -216,16 +212,11 @@ class DINOR1(GroundingDINO):
         boxes, invalid_mask = proposals(grid, levels['valid_ratios'], feat_mask)
         if token_indices is not None:
             invalid_mask = invalid_mask.gather(1, token_indices)
-        return dict(
-            memory=memory,
-            invalid_mask=invalid_mask,
-            proposals=boxes,
-            memory_text=memory_text,
-            text_token_mask=visible,
-        )
+        prompts = dict(memory_text=memory_text, text_token_mask=visible)
+        return dict(prompts, memory=memory, invalid_mask=invalid_mask, proposals=boxes)
 
     def selectable(self, memory: Tensor, invalid_mask: Tensor) -> Tensor:
-        """(bs, n, dim) memory as the selection sees it, blank at invalid tokens (bs, n)."""
+        """(bs, n, dim) memory as the selection sees it: blank where ``invalid_mask`` (bs, n) is."""
         memory = memory.masked_fill(invalid_mask[..., None], 0.0)
         return self.memory_trans_norm(self.memory_trans_fc(memory))
 
@@ -240,13 +231,11 @@ class DINOR1(GroundingDINO):
     ) -> tuple[dict, dict]:
         """Select queries and, where there is ground truth, add the denoising ones.
 
-        Args: ``memory``, ``invalid_mask`` and ``proposals`` as :meth:`forward_encoder` returns
-            them; ``memory_text`` is (bs, num_prompts, dim), ``text_token_mask`` (bs, num_prompts)
-            and True where the prompt counts.
+        Args: as :meth:`forward_encoder` returns them; boxes of ``proposals`` are (cx, cy, w, h).
 
         Returns:
-            Keyword arguments of :meth:`forward_decoder`, and of the head (``selection``,
-            ``dn_meta`` with ground truth, ``memory_text``, ``text_token_mask``).
+            Keyword arguments of :meth:`forward_decoder`, among them (bs, num_queries, dim) queries,
+            and of the head (``selection``, ``dn_meta`` with ground truth, and the prompts).
         """
         selection = self.query_selector(
             self.selectable(memory, invalid_mask),
@@ -293,30 +282,6 @@ class DINOR1(GroundingDINO):
         selected, head_inputs = self.pre_decoder(**encoded, ground_truth=ground_truth)
         return head_inputs | self.forward_decoder(**decoder_inputs, **selected)
 
-    def objectness_at(
-        self,
-        batch_inputs: Tensor,
-        batch_data_samples: SampleList,
-        choice: ExemplarChoice,
-        indices: Tensor,
-    ) -> Tensor:
-        """The path up to the objectness, (bs, num_queries), for the reference model's snapshot.
-
-        Args and returns: see :meth:`ReferenceModel.objectness_logits`.
-        """
-        feats = self.extract_feat(batch_inputs)
-        encoder_inputs, _ = self.pre_transformer(feats, batch_data_samples)
-        prompts = self.training_prompts(encoder_inputs, choice)
-        encoded = self.forward_encoder(
-            **encoder_inputs, text_dict=prompts.as_text_dict(), token_indices=indices
-        )
-        return self.query_selector.objectness_logits(
-            self.selectable(encoded['memory'], encoded['invalid_mask']),
-            encoded['memory_text'],
-            encoded['text_token_mask'],
-            self.bbox_head.cls_branches[-1],
-        )
-
     # --- training -----------------------------------------------------------------------
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
@@ -358,16 +323,12 @@ class DINOR1(GroundingDINO):
                 reference_logits=reference_logits,
                 ground_truth=ground_truth,
             )
-            if self.text_alignment is not None:
-                losses |= self.text_alignment_loss(encoder_inputs, boxes)
+            if self.text_alignment is not None:  # with all boxes, not only those drawn
+                everything = boxes.chosen()
+                embeddings = self.encode_exemplars(encoder_inputs, everything)
+                losses |= self.text_alignment(embeddings, everything.labels, self.text_feat_map)
             check_finite(losses, batch_data_samples)
         return losses
-
-    def text_alignment_loss(self, encoder_inputs: dict, boxes: BatchBoxes) -> dict[str, Tensor]:
-        """Contrast of all the batch's boxes, not only those drawn, with their class names."""
-        everything = boxes.chosen()
-        prompts = self.encode_exemplars(encoder_inputs, everything)
-        return self.text_alignment(prompts, everything.labels, self.text_feat_map)
 
     def _check_labels(self, choice: ExemplarChoice) -> None:
         highest, num_classes = int(choice.labels.max()), self.bbox_head.num_classes
@@ -405,16 +366,9 @@ class DINOR1(GroundingDINO):
                     rescale=rescale,
                 )
             )
-        results = [self._best_of(of_image) for of_image in zip(*chunks, strict=True)]
+        limit = self.test_cfg.get('max_per_img', self.num_queries)
+        results = [best_of(of_image, limit) for of_image in zip(*chunks, strict=True)]
         return self.add_pred_to_datasample(batch_data_samples, results)
-
-    def _best_of(self, chunks: tuple[InstanceData, ...]) -> InstanceData:
-        """The best ``max_per_img`` detections of one image over all chunks."""
-        if len(chunks) == 1:
-            return chunks[0]
-        found = InstanceData.cat(list(chunks))
-        limit = min(self.test_cfg.get('max_per_img', self.num_queries), len(found))
-        return found[found.scores.topk(limit).indices]
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> tuple[Tensor, ...]:
         """Logits and boxes of every decoder layer, without post-processing."""

@@ -1,6 +1,11 @@
 """Encoder and decoder of Grounding DINO, with visual prompts in the place of text.
 
-Shapes: bs, num_points (sum of H*W over levels), num_prompts, num_queries, dim.
+Shapes: bs, num_points (sum of H*W over levels), num_levels, num_prompts, num_queries, dim.
+Names: spatial_shapes = (h, w) of each level, numbers; level_start_index = (num_levels,);
+valid_ratios = (bs, num_levels, 2) valid share of (w, h); key_padding_mask = (bs, num_points) bool,
+True at padding, or None; memory_text = (bs, num_prompts, dim) prompts; text_attention_mask =
+(bs, num_prompts) bool, True at padding; token_indices = (bs, n) image tokens whose memory is
+wanted, None: all.
 Parameter names are mmdet's.
 """
 
@@ -79,18 +84,10 @@ class ImageLayer(DeformableDetrTransformerEncoderLayer):
         token_indices: Tensor | None = None,
         **levels: Tensor,
     ) -> Tensor:
-        """One layer.
+        """One layer, to (bs, num_points, dim) or, of the tokens wanted, (bs, n, dim).
 
-        Args:
-            query: (bs, num_points, dim).
-            query_pos: the same shape.
-            key_padding_mask: (bs, num_points) bool, True at padding, or None.
-            reference_points: (bs, num_points, num_levels, 2) (x, y).
-            token_indices: (bs, n) tokens that are wanted; None: all.
-            **levels: layout of the levels, as the attention takes it.
-
-        Returns:
-            (bs, num_points, dim), or (bs, n, dim).
+        ``query`` is (bs, num_points, dim), ``query_pos`` the same, ``reference_points``
+        (bs, num_points, num_levels, 2) (x, y); ``levels`` are the attention's.
         """
         memory = query
         if token_indices is not None:
@@ -141,16 +138,7 @@ class PromptFusionEncoder(GroundingDinoTransformerEncoder):
     ) -> tuple[Tensor, Tensor]:
         """Alternate fusion, prompt layer and deformable self-attention.
 
-        Args:
-            query: (bs, num_points, dim) flattened features.
-            query_pos: their positions, same shape.
-            key_padding_mask: (bs, num_points) bool, True at padding, or None.
-            spatial_shapes: (h, w) of each level, numbers.
-            level_start_index: (num_levels,).
-            valid_ratios: (bs, num_levels, 2) valid share of (w, h).
-            memory_text: (bs, num_prompts, dim).
-            text_attention_mask: (bs, num_prompts) bool, True at padding.
-            token_indices: (bs, n) tokens whose memory is wanted; None: all.
+        ``query`` (bs, num_points, dim) are the flattened features, ``query_pos`` their positions.
 
         Returns:
             Image memory (bs, num_points or n, dim) and fused prompts (bs, num_prompts, dim).
@@ -220,17 +208,11 @@ class PromptDecoder(GroundingDinoTransformerDecoder):
     ) -> tuple[Tensor, Tensor]:
         """Refine queries and their boxes layer by layer.
 
-        Args:
-            query: (bs, num_queries, dim), denoising queries first.
-            value: (bs, num_points, dim) memory.
-            key_padding_mask: (bs, num_points) bool, True at padding, or None.
-            self_attn_mask: (num_queries, num_queries) bool, True where hidden, or None.
-            reference_points: (bs, num_queries, 4) normalised (cx, cy, w, h).
-            spatial_shapes: (h, w) of each level, numbers.
-            level_start_index: (num_levels,).
-            valid_ratios: (bs, num_levels, 2) valid share of (w, h).
-            reg_branches: box offsets, one module for each layer.
-            **prompts: ``memory_text`` and ``text_attention_mask``.
+        ``query`` is (bs, num_queries, dim), denoising queries first, and ``reference_points``
+        (bs, num_queries, 4) normalised (cx, cy, w, h); ``value`` (bs, num_points, dim) is the
+        memory. ``self_attn_mask`` (num_queries, num_queries) is True where a query may not look,
+        or None. ``reg_branches`` give the box offsets, one module for each layer; ``prompts`` are
+        ``memory_text`` and ``text_attention_mask``.
 
         Returns:
             Normalised hidden states (num_layers, bs, num_queries, dim) and the boxes before

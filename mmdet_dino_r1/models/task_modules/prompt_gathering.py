@@ -9,6 +9,7 @@ Shapes: num_boxes (ground truth), num_exemplars, dim.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -44,17 +45,13 @@ def gather_candidates(candidates: Candidates) -> JointCandidates:
     """
     seed = int(torch.randint(2**62, ()))
     ranks = dist.all_gather_object((*candidates, seed))
+    labels, image_index, num_images, seeds = zip(*ranks, strict=True)
+    first_boxes = [0, *accumulate(len(of_rank) for of_rank in labels)]
+    first_images = [0, *accumulate(num_images)]
+    image_index = [of_rank + i for of_rank, i in zip(image_index, first_images, strict=False)]
+    joint = Candidates(torch.cat(labels), torch.cat(image_index), first_images[-1])
     me = dist.get_rank()
-    first_box, first_image, image_index = 0, 0, []
-    num_images = 0
-    for rank, (labels, images, images_of_rank, _) in enumerate(ranks):
-        image_index.append(images + num_images)
-        if rank < me:
-            first_box += len(labels)
-            first_image += images_of_rank
-        num_images += images_of_rank
-    joint = Candidates(torch.cat([rank[0] for rank in ranks]), torch.cat(image_index), num_images)
-    return JointCandidates(joint, first_box, first_image, seed=ranks[0][3])
+    return JointCandidates(joint, first_boxes[me], first_images[me], seeds[0])
 
 
 def gather_embeddings(embeddings: Tensor, choice: ExemplarChoice) -> Tensor:

@@ -1,6 +1,7 @@
 """The only place that draws exemplars in training.
 
-Shapes: num_boxes (of all images of the batch), num_exemplars, bs.
+Shapes: num_boxes (of all images of the batch), num_exemplars, bs. Boxes are normalised
+(cx, cy, w, h).
 """
 
 from __future__ import annotations
@@ -143,11 +144,11 @@ def first_of_each_class(labels: Tensor, eligible: Tensor, most: int) -> Tensor:
 
     Args:
         labels: (num_boxes,) long, ascending.
-        eligible: (num_boxes, num_images or 1) bool.
+        eligible: (num_boxes, num_images) bool, or (num_boxes, 1) for all images.
         most: so many of each class.
 
     Returns:
-        bool, the shape of ``eligible``.
+        bool, the same shape.
     """
     before = eligible.long().cumsum(0) - eligible.long()  # eligible ones before each box
     start = torch.searchsorted(labels, labels)  # the first box of its class

@@ -9,7 +9,8 @@ from mmdet.models.task_modules.assigners import HungarianAssigner
 from torch import nn
 
 from mmdet_dino_r1.models.dense_heads.dino_r1_head import suppress
-from mmdet_dino_r1.models.dense_heads.training_targets import TrainingTargets
+from mmdet_dino_r1.models.dense_heads.training_targets import TrainingTargets, denoising_pairs
+from mmdet_dino_r1.models.layers import DenoisingQueries
 from mmdet_dino_r1.structures import BatchBoxes, ExemplarChoice
 
 WIDTH = 256  # mmdet pads logits to it
@@ -139,25 +140,37 @@ def test_denoising_pairs_by_hand():
     """Two groups for images of 2 and 1 boxes: positives of group g start at 4 g."""
     _, samples = make_batch([([[0, 0, 8, 8], [8, 8, 20, 20]], [1, 3]), ([[4, 4, 9, 9]], [3])])
     choice = ExemplarChoice(torch.zeros(2).long(), torch.zeros(2, 4), torch.tensor([1, 3]))
-    targets = TrainingTargets.build(BatchBoxes.read(samples), choice)
-    everything = [torch.tensor([0, 1]), torch.tensor([0])]
-    meta = dict(num_denoising_queries=8, num_denoising_groups=2, denoised=everything)
-    matches = targets.denoising_matches(meta, num_layers=1)
-    assert matches.image.tolist() == [0, 0, 1, 0, 0, 1]
-    assert matches.query.tolist() == [0, 1, 0, 4, 5, 4]
-    assert matches.gt.tolist() == [0, 1, 0, 0, 1, 0]
-    assert targets.pairs(matches)[3].tolist() == [0, 1, 2, 0, 1, 2]
+    ground_truth = BatchBoxes.read(samples)
+    targets = TrainingTargets.build(ground_truth, choice)
     assert targets.prompt_index.tolist() == [0, 1, 1]
 
+    def layout(num_dn_queries):
+        return DenoisingQueries(
+            num_classes=4,
+            embed_dims=8,
+            num_matching_queries=5,
+            group_cfg=dict(dynamic=True, num_dn_queries=num_dn_queries),
+        )
+
+    meta = layout(4)(ground_truth)[3]
+    assert (meta['num_denoising_queries'], meta['num_denoising_groups']) == (8, 2)
+    layer, image, query, gt = denoising_pairs(meta['positives'], num_layers=1)
+    assert layer.tolist() == [0] * 6
+    assert image.tolist() == [0, 0, 1, 0, 0, 1]
+    assert query.tolist() == [0, 1, 0, 4, 5, 4]
+    assert gt.tolist() == [0, 1, 2, 0, 1, 2]
+    of_layers = denoising_pairs(meta['positives'], num_layers=2)
+    assert of_layers[0].tolist() == [0] * 6 + [1] * 6
+    assert torch.equal(of_layers[1:, 6:], of_layers[1:, :6])
+
     # of the first image only its second box: there is room for one box in each group
-    meta = dict(
-        num_denoising_queries=4,
-        num_denoising_groups=2,
-        denoised=[torch.tensor([1]), torch.tensor([0])],
-    )
-    matches = targets.denoising_matches(meta, num_layers=1)
-    assert matches.query.tolist() == [0, 0, 2, 2]
-    assert targets.pairs(matches)[3].tolist() == [1, 2, 1, 2]
+    generator = layout(2)
+    generator._select = lambda count: torch.tensor([count - 1])
+    meta = generator(ground_truth)[3]
+    assert (meta['num_denoising_queries'], meta['num_denoising_groups']) == (4, 2)
+    _, _, query, gt = denoising_pairs(meta['positives'], num_layers=1)
+    assert query.tolist() == [0, 0, 2, 2]
+    assert gt.tolist() == [1, 2, 1, 2]
 
 
 def test_predictions_by_hand():

@@ -72,8 +72,9 @@ def test_objectness_at_some_tokens_is_that_of_the_whole_path():
     ).amax(dim=-1)
     indices = torch.randperm(everything.shape[1])[None, :30].repeat(2, 1)
     assert encoded['invalid_mask'].gather(1, indices).any()
+    model.reference_model.refresh(model)
     torch.testing.assert_close(
-        model.objectness_at(images, samples, choice, indices),
+        model.reference_model.objectness_logits(images, samples, choice, indices),
         everything.gather(1, indices),
         rtol=1e-5,
         atol=1e-5,

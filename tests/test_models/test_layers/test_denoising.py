@@ -31,9 +31,12 @@ def test_equal_mmdets_but_for_chance(batch):
         results.append(generator(boxes))
     for theirs_part, ours_part in zip(*results, strict=True):
         if isinstance(theirs_part, dict):
-            denoised = ours_part.pop('denoised')
+            image, _, denoised = ours_part.pop('positives')
             assert ours_part == theirs_part
-            assert [list(d) for d in denoised] == [list(range(len(boxes))) for boxes, _ in batch]
+            everything = [i for i, (boxes, _) in enumerate(batch) for _ in boxes]
+            num_groups = theirs_part['num_denoising_groups']
+            assert image.tolist() == everything * num_groups
+            assert denoised.tolist() == list(range(len(everything))) * num_groups
         else:
             assert torch.equal(ours_part, theirs_part)
 
@@ -48,9 +51,9 @@ def test_crowds_are_bounded():
     content, boxes, mask, layout = ours(ground_truth)
     assert layout['num_denoising_queries'] == 24 and layout['num_denoising_groups'] == 1
     assert content.shape == (2, 24, 8) and mask.shape == (29, 29)
-    first, second = layout['denoised']
-    assert len(first.unique()) == 12 and second.tolist() == [0]
-    assert not torch.equal(first, ours(ground_truth)[3]['denoised'][0])
+    first, second = layout['positives'][2].split([12, 1])
+    assert len(first.unique()) == 12 and first.max() < 50 and second.tolist() == [50]
+    assert not torch.equal(first, ours(ground_truth)[3]['positives'][2, :12])
     # each query sits on its box: centre (x + 4) / 64, (y + 4.5) / 64
     expected = (first[:, None] + torch.tensor([4.0, 4.5])) / 64
     torch.testing.assert_close(boxes[0, :12, :2].sigmoid(), expected, atol=1e-3, rtol=0)
