@@ -2,8 +2,15 @@
 
 import pytest
 import torch
+from conftest import make_batch
 
-from mmdet_dino_r1.structures import ExemplarChoice, PromptBank, QuerySelection, VisualPrompts
+from mmdet_dino_r1.structures import (
+    BatchBoxes,
+    ExemplarChoice,
+    PromptBank,
+    QuerySelection,
+    VisualPrompts,
+)
 
 
 def test_bank_averages_per_class_by_hand():
@@ -89,6 +96,27 @@ def test_objectness_is_the_best_prompt():
 def test_placeholder_has_the_dtype_of_the_boxes():
     choice = ExemplarChoice.placeholder(torch.zeros(0, 4, dtype=torch.double))
     assert choice.local_boxes.dtype == torch.double and len(choice) == 1
+
+
+# --- boxes of a batch -------------------------------------------------------------------
+
+
+def test_boxes_are_normalised_by_the_size_of_their_image():
+    _, samples = make_batch([([[4, 8, 12, 24]], [3]), ([], []), ([[0, 0, 20, 8]] * 2, [5, 1])])
+    samples[2].set_metainfo(dict(img_shape=(32, 40, 3)))
+    boxes = BatchBoxes.read(samples)
+    assert boxes.img_shapes == [(64, 64), (64, 64), (32, 40)] and boxes.counts == [1, 0, 2]
+    assert boxes.pixels[0].tolist() == [4, 8, 12, 24]
+    assert boxes.corners.tolist() == [[1 / 16, 1 / 8, 3 / 16, 3 / 8], *[[0, 0, 0.5, 0.25]] * 2]
+    assert boxes.boxes.tolist() == [[0.125, 0.25, 0.125, 0.25], *[[0.25, 0.125, 0.5, 0.25]] * 2]
+    assert boxes.candidates.image_index.tolist() == [0, 2, 2]
+    chosen = boxes.chosen(torch.tensor([2, 0]))
+    assert chosen.labels.tolist() == [1, 3] and chosen.local_images.tolist() == [2, 0]
+    assert torch.equal(chosen.local_boxes, boxes.boxes[[2, 0]])
+    assert boxes.chosen(torch.arange(0)).is_placeholder and len(boxes.chosen()) == 3
+    left = boxes.prompted(chosen)
+    assert left.labels.tolist() == [3, 1] and left.counts == [1, 0, 1]
+    assert torch.equal(left.boxes, boxes.boxes[[0, 2]])
 
 
 # --- exemplars -> prompts -----------------------------------------------------------------

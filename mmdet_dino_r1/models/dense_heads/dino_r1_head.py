@@ -102,7 +102,7 @@ class DINOR1Head(GroundingDINOHead):
             ground_truth: boxes of those classes only.
         """
         logits, boxes = self(hidden_states, references, memory_text, text_token_mask)
-        num_layers, device = len(logits), logits.device
+        num_layers, device, grqo = len(logits), logits.device, self.loss_grqo
         # costs, rewards and losses in float32 whatever the precision of the network
         with torch.autocast(device.type, enabled=False):
             logits, boxes, dn_logits, dn_boxes = self.split_outputs(
@@ -112,9 +112,7 @@ class DINOR1Head(GroundingDINOHead):
             logits = torch.cat([logits, selection.logits.float()[None]])
             boxes = torch.cat([boxes, selection.boxes_unact.float().sigmoid()[None]])
             targets = TrainingTargets.build(ground_truth, choice)
-            with torch.set_grad_enabled(
-                self.loss_grqo is not None and self.loss_grqo.differentiates_reward
-            ):
+            with torch.set_grad_enabled(grqo is not None and grqo.differentiates_reward):
                 costs = self.assigner.cost(
                     logits, boxes, targets.instances, ground_truth.img_shapes
                 )
@@ -142,10 +140,10 @@ class DINOR1Head(GroundingDINOHead):
                 targets,
                 (cls_factors[1], mean_positives[1]),
             )
-            if self.loss_grqo is not None and self.loss_grqo.active:
+            if grqo is not None and grqo.active:
                 # (num_layers, bs, num_queries): the selection has no reward
                 reward = torch.stack([self.query_reward(cost[:-1]) for cost in costs], dim=1)
-                losses |= self.loss_grqo(
+                losses |= grqo(
                     reward,
                     has_boxes=has_boxes,
                     objectness_logits=selection.objectness_logits.float(),

@@ -82,12 +82,8 @@ class DenoisingQueries(CdnQueryGenerator):
     def generate_dn_label_query(self, gt_labels: Tensor, num_groups: int) -> Tensor:
         """Embeddings of labels of which ``label_noise_scale / 2`` were drawn anew.
 
-        Args:
-            gt_labels: (all_gts,) long.
-            num_groups: of denoising queries.
-
-        Returns:
-            (2 * num_groups * all_gts, dim), copy after copy of the batch's labels.
+        Arguments are the parent's; the result is (2 * num_groups * all_gts, dim), copy after copy
+        of the batch's labels.
         """
         labels = gt_labels.repeat(2 * num_groups)
         replaced = torch.rand(labels.shape, device=labels.device) < self.label_noise_scale * 0.5
@@ -97,16 +93,10 @@ class DenoisingQueries(CdnQueryGenerator):
     def generate_dn_mask(
         self, max_num_target: int, num_groups: int, device: torch.device
     ) -> Tensor:
-        """The parent's, which writes to it group by group, at once.
+        """The parent's, which writes to it group by group, at once; arguments are the same.
 
-        Args:
-            max_num_target: most_gts.
-            num_groups: of denoising queries.
-            device: where the mask is wanted.
-
-        Returns:
-            (num_denoising + num_queries, the same) bool: no query sees a denoising query of
-            another group; those that are matched, which come last, are the last group.
+        (num_denoising + num_queries, the same) bool: no query sees a denoising query of another
+        group; those that are matched, which come last, are the last group.
         """
         in_group = 2 * max_num_target
         query = torch.arange(in_group * num_groups + self.num_matching_queries, device=device)

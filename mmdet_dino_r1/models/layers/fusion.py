@@ -40,16 +40,7 @@ from .token_grid import reference_points, token_grid
 
 
 class PromptFusionBlock(SingleScaleBiAttentionBlock):
-    """mmdet's fusion block around :class:`FusedBiAttention`.
-
-    Args:
-        v_dim: width of the image tokens.
-        l_dim: width of the prompts.
-        embed_dim: width of the attention.
-        num_heads: of the attention.
-        dropout: of its weights.
-        **kwargs: the parent's.
-    """
+    """mmdet's fusion block around :class:`FusedBiAttention`; arguments are the parent's."""
 
     def __init__(
         self, v_dim: int, l_dim: int, embed_dim: int, num_heads: int, dropout: float = 0.1, **kwargs
@@ -244,13 +235,10 @@ class PromptDecoder(GroundingDinoTransformerDecoder):
 
 
 def keep_views(ffn: nn.Module) -> None:
-    """Switch in-place activations off.
+    """Switch in-place activations of ``ffn`` off; its results stay as they are.
 
     The output of a linear layer is a view, and autograd pays for writing to a view with copies
     of the whole in the backward pass; written elsewhere it needs none and saves as much.
-
-    Args:
-        ffn: changed in place; its parameters and results stay as they are.
     """
     for module in ffn.modules():
         if hasattr(module, 'inplace'):

@@ -69,14 +69,12 @@ class BatchedHungarianAssigner(HungarianAssigner):
         """
         num_layers, _, num_queries, _ = logits.shape
         costs = []
-        scales = box_scales(img_shapes, boxes.device)
-        for image, (gts, img_shape, scale) in enumerate(
-            zip(gt_instances, img_shapes, scales, strict=True)
+        scales = box_scales(img_shapes, boxes.device)  # (bs, 4)
+        pixels = bbox_cxcywh_to_xyxy(boxes) * scales[:, None]
+        for scores, bboxes, gts, img_shape, scale in zip(
+            logits.unbind(1), pixels.unbind(1), gt_instances, img_shapes, scales, strict=True
         ):
-            predictions = InstanceData(
-                scores=logits[:, image].flatten(0, 1),
-                bboxes=bbox_cxcywh_to_xyxy(boxes[:, image].flatten(0, 1)) * scale,
-            )
+            predictions = InstanceData(scores=scores.flatten(0, 1), bboxes=bboxes.flatten(0, 1))
             meta = dict(img_shape=tuple(img_shape), scale=scale)
             # an image without boxes has an empty cost; not every match cost of mmdet bears one
             cost = logits.new_zeros(num_layers * num_queries, len(gts))
