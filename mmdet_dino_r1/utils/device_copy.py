@@ -55,7 +55,8 @@ def to_cpu(*tensors: Tensor) -> list[Tensor]:
 def _pack(tensors: Sequence[Tensor]) -> Tensor:
     """Their bytes one after the other, each beginning where a number of any type may."""
     parts = [tensor.reshape(-1).view(torch.uint8) for tensor in tensors]
-    return torch.cat([F.pad(part, (0, -len(part) % _ALIGNMENT)) for part in parts])
+    missing = [-len(part) % _ALIGNMENT for part in parts]
+    return torch.cat([F.pad(p, (0, n)) if n else p for p, n in zip(parts, missing, strict=True)])
 
 
 def _unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
