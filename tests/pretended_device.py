@@ -35,14 +35,14 @@ from pretended_tensor import DEVICE, TRAFFIC, Pretended, PretendMode, Traffic, h
 from torch import Tensor, nn
 
 from mmdet_dino_r1.models.backbones.swin import shift_mask
+from mmdet_dino_r1.models.layers import image_padding, token_grid
 from mmdet_dino_r1.utils import device_copy
 
 # by name: as attributes of their packages these are functions
 mmcv_attention = import_module('mmcv.ops.multi_scale_deform_attn')
-token_grids = import_module('mmdet_dino_r1.models.layers.token_grid')
 REMEMBERED = (
-    token_grids._token_grid,
-    token_grids._image_padding,
+    token_grid,
+    image_padding,
     device_copy.remembered_rows,
     shift_mask,
 )

@@ -112,7 +112,7 @@ class PromptedDetector(nn.Module):
             encoded[name] for name in ('memory', 'memory_text', 'text_token_mask')
         )
         selection = model.query_selector(
-            model.selectable(memory, encoded['hidden']),
+            model.selectable(memory, encoded['invalid_mask']),
             encoded['proposals'].expand(memory.shape[0], -1, -1),
             fused,
             visible,

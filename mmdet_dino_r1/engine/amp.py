@@ -37,8 +37,8 @@ class _GradientCheck:
         """Learn the names of the parameters, and who can tell of the step.
 
         Args:
-            model: whose parameters are optimised, without a wrapper. One with a ``step_report``
-                (see ``DINOR1``) tells in the message what the step was.
+            model: whose parameters are optimised, without a wrapper. Its ``step_diagnostics``, if
+                it has any (see ``DINOR1``), tell in the message what the step was.
         """
         self._model = model
 
@@ -116,7 +116,7 @@ class _GradientCheck:
         )
 
     def _describe_step(self) -> str:
-        report = getattr(self._model, 'step_report', None)
+        report = getattr(self._model, 'step_diagnostics', None)
         return 'The weights were not updated.' if report is None else report.describe()
 
 

@@ -2,4 +2,6 @@
 
 from . import backbones, dense_heads, detectors, layers, losses, task_modules
 
+task_modules.BestMatchReward = losses.BestMatchReward  # where 0.5 had it; until 0.7
+
 __all__ = ['backbones', 'dense_heads', 'detectors', 'layers', 'losses', 'task_modules']

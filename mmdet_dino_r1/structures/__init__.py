@@ -1,5 +1,6 @@
 """Typed values that travel between the stages; no model code."""
 
+from .batch_boxes import BatchBoxes, Candidates
 from .exemplar_choice import ExemplarChoice
 from .prompt_bank import BankExemplars, PromptBank, protocol_summary
 from .prompt_bank_file import load_prompt_bank, save_prompt_bank
@@ -9,6 +10,8 @@ from .visual_prompts import VisualPrompts
 
 __all__ = [
     'BankExemplars',
+    'BatchBoxes',
+    'Candidates',
     'ExemplarChoice',
     'PromptBank',
     'QuerySelection',

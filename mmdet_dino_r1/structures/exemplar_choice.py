@@ -1,6 +1,6 @@
 """Which boxes stand for which classes in one batch.
 
-Shapes: bs, num_exemplars (those of other ranks included), num_classes, dim.
+Shapes: bs, num_exemplars (of all ranks), num_local (of this rank), num_classes, dim.
 """
 
 from __future__ import annotations
@@ -22,43 +22,39 @@ class OnDevice(NamedTuple):
         classes: (num_classes,) long, ascending.
         weights: (num_classes, num_exemplars) or (bs, num_classes, num_exemplars) float, how much
             of each class's prompt an exemplar is; of no rows where each class has one exemplar.
-        own: (num_own,) long, as in the choice; empty where nothing is shared.
+        local_indices: (num_local,) long, as in the choice; empty where nothing is shared.
     """
 
     classes: Tensor
     weights: Tensor
-    own: Tensor
+    local_indices: Tensor
 
 
 @dataclass(frozen=True)
 class ExemplarChoice:
-    """Exemplars drawn from the images of one batch.
+    """Exemplars drawn from the images of one batch, or of all ranks' batches.
 
     Drawn once per step and shared by the policy and the reference model
     (the published code draws twice, unlike its Algorithm 1).
 
     Attributes:
-        image_index: (num_exemplars,) long, on the CPU: the image of the batch each box lies in.
-        boxes: (num_exemplars, 4) normalised (cx, cy, w, h), relative to the unpadded image.
-        labels: (num_exemplars,) long, on the CPU, dataset-level class of each box.
-        is_placeholder: the batch had no box at all. The single exemplar then only keeps the
-            graph connected; every loss of the step must be multiplied by zero.
-        serves: (num_exemplars, bs) bool, on the CPU: for which images the exemplar is part of
+        local_images: (num_local,) long, on the CPU: the image of this rank's batch in which each
+            of this rank's exemplars lies.
+        local_boxes: (num_local, 4) their boxes, normalised (cx, cy, w, h), relative to the
+            unpadded image. Never empty: one box of no meaning where the rank has no exemplar.
+        labels: (num_exemplars,) long, on the CPU, dataset-level class of every exemplar.
+        local_indices: (num_local,) long, on the CPU: where exemplars are shared across ranks,
+            the places in ``labels`` of this rank's; empty where it has none. None: nothing is
+            shared, all are this rank's.
+        image_mask: (num_exemplars, bs) bool, on the CPU: for which images the exemplar is part of
             its class's prompt; None: for all.
-        own: where exemplars are shared across ranks, the positions in ``labels`` of those that
-            lie on this rank, (num_own,) long, on the CPU; ``image_index`` and ``boxes`` then
-            hold these alone, or one box of no meaning where there are none. None: nothing is
-            shared.
-        drops_classes: classes of the batch were left out; their boxes must be no targets.
     """
 
-    image_index: Tensor
-    boxes: Tensor
+    local_images: Tensor
+    local_boxes: Tensor
     labels: Tensor
-    is_placeholder: bool = False
-    serves: Tensor | None = None
-    own: Tensor | None = None
-    drops_classes: bool = False
+    local_indices: Tensor | None = None
+    image_mask: Tensor | None = None
 
     def __len__(self) -> int:
         """Exemplars; see :attr:`classes` for the prompts."""
@@ -68,6 +64,14 @@ class ExemplarChoice:
     def classes(self) -> Tensor:
         """(num_classes,) long, on the CPU, ascending: prompt u stands for the u-th."""
         return self.labels.unique()
+
+    @property
+    def is_placeholder(self) -> bool:
+        """There was no box at all. The one exemplar, of no class, keeps the graph connected.
+
+        Every loss of the step must be multiplied by zero.
+        """
+        return self.labels.tolist() == [-1]
 
     def mean_over_class(self, embeddings: Tensor) -> Tensor:
         """One prompt per class: the mean of its exemplars.
@@ -89,24 +93,20 @@ class ExemplarChoice:
         """Copied once; the reference model reads the same."""
         classes = self.classes
         weights = torch.empty(0)
-        if self.serves is not None or not torch.equal(classes, self.labels):
+        if self.image_mask is not None or not torch.equal(classes, self.labels):
             weights = (classes[:, None] == self.labels).float()  # (num_classes, num_exemplars)
-            if self.serves is not None:
-                weights = weights * self.serves.T[:, None]  # (bs, num_classes, num_exemplars)
+            if self.image_mask is not None:
+                weights = weights * self.image_mask.T[:, None]  # (bs, num_classes, num_exemplars)
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        own = classes[:0] if self.own is None else self.own
-        return OnDevice(*to_device(self.boxes.device, classes, weights, own))
+        local = classes[:0] if self.local_indices is None else self.local_indices
+        return OnDevice(*to_device(self.local_boxes.device, classes, weights, local))
 
     @classmethod
     def placeholder(cls, boxes_like: Tensor) -> ExemplarChoice:
         """The whole first image as an exemplar of no class (label -1).
 
         Args:
-            boxes_like: of any shape, with the dtype and device that ``boxes`` should have.
+            boxes_like: of any shape, with the dtype and device that the box should have.
         """
-        return cls(
-            image_index=torch.zeros(1, dtype=torch.long),
-            boxes=remembered_rows(((0.5, 0.5, 1.0, 1.0),), boxes_like.device).to(boxes_like.dtype),
-            labels=torch.full((1,), -1, dtype=torch.long),
-            is_placeholder=True,
-        )
+        whole = remembered_rows([(0.5, 0.5, 1.0, 1.0)], boxes_like.device).to(boxes_like.dtype)
+        return cls(torch.zeros(1, dtype=torch.long), whole, torch.full((1,), -1))

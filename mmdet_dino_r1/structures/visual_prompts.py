@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..utils.device_copy import to_device
+from .prompt_bank import PromptBank
 
 PADDING_LABEL = -1
 
@@ -104,35 +105,46 @@ class VisualPrompts:
         shape = (batch_size, longest)
         return cls(means.unflatten(0, shape), labels.unflatten(0, shape), counts.tolist())
 
+    @classmethod
+    def from_banks(cls, banks: Sequence[PromptBank], like: Tensor) -> VisualPrompts:
+        """Each image's prompts from a prompt bank, all copied to the device at once.
+
+        Args:
+            banks: of each image.
+            like: of any shape, with the dtype and device that the prompts should have.
+        """
+        used = {id(bank): bank for bank in banks}
+        parts = [p for bank in used.values() for p in (bank.embeddings.cpu(), bank.label_tensor)]
+        copied = to_device(like.device, *parts)
+        rows = {
+            key: (embeddings.to(like.dtype), labels)
+            for key, embeddings, labels in zip(used, copied[::2], copied[1::2], strict=True)
+        }
+        if len(rows) == 1:
+            return cls.shared(*rows.popitem()[1], len(banks))
+        return cls.padded(*zip(*(rows[id(bank)] for bank in banks), strict=True))
+
     def chunks(self, size: int) -> list[VisualPrompts]:
-        """Split along the prompts into pieces of at most ``size`` (0 or less: one piece)."""
+        """Split along the prompts into chunks of at most ``size`` (0 or less: one chunk)."""
         if size <= 0 or size >= len(self):
             return [self]
-        pieces = zip(self.embeddings.split(size, 1), self.labels.split(size, 1), strict=True)
+        chunks = zip(self.embeddings.split(size, 1), self.labels.split(size, 1), strict=True)
         return [
             VisualPrompts(
-                *piece, self.counts and [min(max(n - size * i, 0), size) for n in self.counts]
+                *chunk, self.counts and [min(max(n - size * i, 0), size) for n in self.counts]
             )
-            for i, piece in enumerate(pieces)
+            for i, chunk in enumerate(chunks)
         ]
 
     def as_text_dict(self) -> dict[str, Tensor]:
-        """What Grounding DINO's ``forward_encoder`` expects of its language model.
+        """What ``forward_encoder`` expects of Grounding DINO's language model.
 
-        The only place that knows the parent's keys. Each prompt attends to itself alone
-        (identity mask) and has position 0, so prompts do not influence one another.
-        An image without any prompt keeps its first padding token visible, since attention
-        over nothing is NaN; its label stays ``PADDING_LABEL`` and the head drops it.
+        The only place that knows the parent's keys. An image without any prompt keeps its first
+        padding token visible, since attention over nothing is NaN; its label stays
+        ``PADDING_LABEL`` and the head drops it.
         """
-        batch_size, num_prompts = self.labels.shape
         token_mask = self.valid
         first = torch.zeros_like(token_mask)
         first[:, 0] = True
         token_mask = token_mask | (first & ~token_mask.any(dim=1, keepdim=True))
-        identity = torch.eye(num_prompts, dtype=torch.bool, device=self.labels.device)
-        return dict(
-            embedded=self.embeddings,
-            text_token_mask=token_mask,
-            masks=identity.expand(batch_size, -1, -1),
-            position_ids=torch.zeros_like(self.labels),
-        )
+        return dict(embedded=self.embeddings, text_token_mask=token_mask)

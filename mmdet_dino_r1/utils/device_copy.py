@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +55,8 @@ def to_cpu(*tensors: Tensor) -> list[Tensor]:
 def _pack(tensors: Sequence[Tensor]) -> Tensor:
     """Their bytes one after the other, each beginning where a number of any type may."""
     parts = [tensor.reshape(-1).view(torch.uint8) for tensor in tensors]
-    return torch.cat([F.pad(part, (0, -len(part) % _ALIGNMENT)) for part in parts])
+    missing = [-len(part) % _ALIGNMENT for part in parts]
+    return torch.cat([F.pad(p, (0, n)) if n else p for p, n in zip(parts, missing, strict=True)])
 
 
 def _unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
@@ -68,6 +70,8 @@ def _unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 def remembered(maxsize: int) -> Callable:
     """Decorate what makes tensors that steps of the same sizes share; they are not written to.
 
+    Lists among its arguments become tuples.
+
     Args:
         maxsize: how many results are kept.
     """
@@ -78,6 +82,7 @@ def remembered(maxsize: int) -> Callable:
 
         @wraps(make)
         def get(*args):
+            args = _as_tuples(args)
             # what is made while a graph is traced or exported belongs to that graph alone
             return make(*args) if torch.compiler.is_compiling() else cached(*args)
 
@@ -85,6 +90,10 @@ def remembered(maxsize: int) -> Callable:
         return get
 
     return decorate
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def box_scales(img_shapes: Sequence[Sequence[int]], device: torch.device) -> Tensor:
@@ -97,11 +106,11 @@ def box_scales(img_shapes: Sequence[Sequence[int]], device: torch.device) -> Ten
     Returns:
         (bs, 4) float (w, h, w, h).
     """
-    return remembered_rows(tuple((w, h, w, h) for h, w, *_ in img_shapes), device)
+    return remembered_rows([(w, h, w, h) for h, w, *_ in img_shapes], device)
 
 
 @remembered(maxsize=256)
-def remembered_rows(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+def remembered_rows(rows: Sequence[Sequence[float]], device: torch.device) -> Tensor:
     """(n, m) float from numbers; a step and its reference model ask for the same.
 
     Args:

@@ -86,7 +86,7 @@ def test_a_pinned_copy_that_need_not_finish_is_none(device):
 
 def test_too_many_fail_and_are_named(device):
     device_copy.to_device(DEVICE, torch.ones(1))
-    with pytest.raises(AssertionError, match=r'1 x to the device, at structures/device_copy\.py'):
+    with pytest.raises(AssertionError, match=r'1 x to the device, at utils/device_copy\.py'):
         device.check(waits=0, copies=0)
 
 

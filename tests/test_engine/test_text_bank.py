@@ -7,8 +7,7 @@ from conftest import TWO_IMAGES, build_tiny, make_batch
 from torch import nn
 
 from mmdet_dino_r1.engine.text_bank import prompt_norm, text_prompt_bank
-from mmdet_dino_r1.models.task_modules import BatchBoxes
-from mmdet_dino_r1.structures import TextEmbeddings
+from mmdet_dino_r1.structures import BatchBoxes, TextEmbeddings
 
 NAMES = ('cat', 'dog', 'cow')
 

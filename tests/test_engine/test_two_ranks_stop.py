@@ -25,7 +25,7 @@ def step(rank: int, port: int, folder: str) -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 1))
     _, samples = make_batch(TWO_IMAGES)
-    model.step_report = StepReport(model, samples[rank : rank + 1])
+    model.step_diagnostics = StepReport(model, samples[rank : rank + 1])
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
     cfg = Config.fromfile(CONFIGS / '_base_/schedules/adamw_12e.py').optim_wrapper
     wrapper = build_optim_wrapper(wrapped, cfg)

@@ -16,8 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from mmdet_dino_r1.models.layers import DenoisingQueries
 from mmdet_dino_r1.models.losses import GRQOLoss
 from mmdet_dino_r1.models.task_modules import BatchedHungarianAssigner, InBatchPromptSampler
-from mmdet_dino_r1.models.task_modules.prompt_gathering import Candidates
-from mmdet_dino_r1.structures import BankExemplars, PromptBank
+from mmdet_dino_r1.structures import BankExemplars, BatchBoxes, Candidates, PromptBank
 from mmdet_dino_r1.structures.prompt_bank_file import load_prompt_bank, save_prompt_bank
 
 NUM_CLASSES = 30  # of the tiny model, the size of its denoising label embedding
@@ -238,15 +237,14 @@ def test_exemplars_drawn(boxes, sampler, seed):
     assert len(set(drawn.index.tolist())) == len(drawn.index)
     assert chosen.tolist() == sorted(chosen.tolist())
     assert len(chosen.unique()) == min(limit, len(classes))
-    assert drawn.drops_classes == (limit < len(classes))
     for name in chosen.unique():
         count = int((of_class == name).sum())
         if not sampler.prefer_other_image:
-            assert drawn.serves is None
+            assert drawn.image_mask is None
             assert (chosen == name).sum() == min(most, count)
             continue
         for here in range(4):
-            serving = drawn.index[drawn.serves[:, here] & (chosen == name)]
+            serving = drawn.index[drawn.image_mask[:, here] & (chosen == name)]
             elsewhere = int(((of_class == name) & (image != here)).sum())
             assert len(serving) == min(most, elsewhere or count)
             assert elsewhere == 0 or here not in image[serving]
@@ -282,7 +280,7 @@ def test_denoising_queries_are_bounded_finite_and_apart(batch, num_dn_queries, s
     group = dict(dynamic=True, num_dn_queries=num_dn_queries)
     generator = DenoisingQueries(NUM_CLASSES, 8, num_matching_queries=5, group_cfg=group)
     _, samples = made(batch)
-    content, boxes, mask, layout = generator(samples)
+    content, boxes, mask, layout = generator(BatchBoxes.read(samples))
     count, groups = layout['num_denoising_queries'], layout['num_denoising_groups']
     fullest = min(max(len(of_image[1]) for of_image in batch), num_dn_queries)
     assert count == 2 * groups * fullest <= 2 * num_dn_queries

@@ -2,8 +2,15 @@
 
 import pytest
 import torch
+from conftest import make_batch
 
-from mmdet_dino_r1.structures import ExemplarChoice, PromptBank, QuerySelection, VisualPrompts
+from mmdet_dino_r1.structures import (
+    BatchBoxes,
+    ExemplarChoice,
+    PromptBank,
+    QuerySelection,
+    VisualPrompts,
+)
 
 
 def test_bank_averages_per_class_by_hand():
@@ -46,12 +53,10 @@ def test_prompts_are_padded_to_the_longest():
     assert prompts.embeddings[1, 1].tolist() == [0] * 4
 
 
-def test_text_dict_hides_padding_and_isolates_prompts():
+def test_text_dict_hides_padding():
     text = VisualPrompts.padded(
         [torch.ones(2, 4), torch.ones(0, 4)], [torch.tensor([5, 7]), torch.tensor([]).long()]
     ).as_text_dict()
-    assert text['masks'][1].tolist() == [[True, False], [False, True]]
-    assert text['position_ids'].tolist() == [[0, 0], [0, 0]]
     # an image without prompts keeps one token visible: attention over nothing is NaN
     assert text['text_token_mask'].tolist() == [[True, True], [True, False]]
 
@@ -90,7 +95,28 @@ def test_objectness_is_the_best_prompt():
 
 def test_placeholder_has_the_dtype_of_the_boxes():
     choice = ExemplarChoice.placeholder(torch.zeros(0, 4, dtype=torch.double))
-    assert choice.boxes.dtype == torch.double and len(choice) == 1
+    assert choice.local_boxes.dtype == torch.double and len(choice) == 1
+
+
+# --- boxes of a batch -------------------------------------------------------------------
+
+
+def test_boxes_are_normalised_by_the_size_of_their_image():
+    _, samples = make_batch([([[4, 8, 12, 24]], [3]), ([], []), ([[0, 0, 20, 8]] * 2, [5, 1])])
+    samples[2].set_metainfo(dict(img_shape=(32, 40, 3)))
+    boxes = BatchBoxes.read(samples)
+    assert boxes.img_shapes == [(64, 64), (64, 64), (32, 40)] and boxes.counts == [1, 0, 2]
+    assert boxes.pixels[0].tolist() == [4, 8, 12, 24]
+    assert boxes.corners.tolist() == [[1 / 16, 1 / 8, 3 / 16, 3 / 8], *[[0, 0, 0.5, 0.25]] * 2]
+    assert boxes.boxes.tolist() == [[0.125, 0.25, 0.125, 0.25], *[[0.25, 0.125, 0.5, 0.25]] * 2]
+    assert boxes.candidates.image_index.tolist() == [0, 2, 2]
+    chosen = boxes.chosen(torch.tensor([2, 0]))
+    assert chosen.labels.tolist() == [1, 3] and chosen.local_images.tolist() == [2, 0]
+    assert torch.equal(chosen.local_boxes, boxes.boxes[[2, 0]])
+    assert boxes.chosen(torch.arange(0)).is_placeholder and len(boxes.chosen()) == 3
+    left = boxes.prompted(chosen)
+    assert left.labels.tolist() == [3, 1] and left.counts == [1, 0, 1]
+    assert torch.equal(left.boxes, boxes.boxes[[0, 2]])
 
 
 # --- exemplars -> prompts -----------------------------------------------------------------
@@ -119,8 +145,8 @@ def test_prompt_is_the_mean_of_its_exemplars():
 
 def test_prompts_of_each_image():
     """Two images: the first is served by exemplars 0 and 2, the second by 1, 2 and 3."""
-    serves = torch.tensor([[True, False], [False, True], [True, True], [False, True]])
-    choice = choice_of([4, 4, 6, 6], serves=serves)
+    image_mask = torch.tensor([[True, False], [False, True], [True, True], [False, True]])
+    choice = choice_of([4, 4, 6, 6], image_mask=image_mask)
     embeddings = torch.tensor([[1.0], [2.0], [3.0], [5.0]])
     assert choice.mean_over_class(embeddings).tolist() == [[[1], [3]], [[2], [4]]]
 

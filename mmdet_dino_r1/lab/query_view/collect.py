@@ -59,7 +59,7 @@ def view_queries(
         feats = model.extract_feat(batch_inputs)
         encoder_inputs, decoder_inputs = model.pre_transformer(feats, batch_data_samples)
         prompts = model.prompts_for(encoder_inputs, batch_data_samples)
-        outputs = model.run_transformer(encoder_inputs, decoder_inputs, prompts, batch_data_samples)
+        outputs = model.run_transformer(encoder_inputs, decoder_inputs, prompts)
         selection = outputs['selection']
         logits, boxes = model.bbox_head(
             outputs['hidden_states'],

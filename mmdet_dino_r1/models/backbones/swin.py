@@ -1,7 +1,8 @@
 """mmdet's Swin Transformer with fused window attention.
 
-Shapes: bs, height, width (of a feature map), dim, num_windows (of one image), size (of a window's
-side), area (size * size), num_heads, head_dim.
+Shapes: bs, height, width (of a feature map), dim, num_windows (of one image),
+area (of a window, size * size), num_heads, head_dim.
+Names: rows, columns = of windows in an image; size = of a window's side.
 """
 
 from __future__ import annotations
@@ -22,12 +23,7 @@ HIDDEN = -10_000.0
 
 @MODELS.register_module()
 class FusedSwinTransformer(SwinTransformer):
-    """mmdet's ``SwinTransformer``: the same arguments, parameters and results.
-
-    Args:
-        *args: the parent's.
-        **kwargs: the parent's.
-    """
+    """mmdet's ``SwinTransformer``: arguments are the parent's, parameters and results, too."""
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -56,11 +52,9 @@ class FusedWindowAttention(BaseModule):
         self.drop = attention.drop
 
     def forward(self, query: Tensor, hw_shape: tuple[int, int]) -> Tensor:
-        """Attend; the residual is added by the block.
+        """Attend from ``query`` (bs, height * width, dim); the block adds the residual.
 
-        Args:
-            query: (bs, height * width, dim).
-            hw_shape: (height, width).
+        ``hw_shape`` is (height, width).
         """
         height, width = hw_shape
         size, shift = self.window_size, self.shift_size
@@ -81,13 +75,7 @@ class FusedWindowAttention(BaseModule):
         return self.drop(image[:, :height, :width].reshape(query.shape))
 
     def attend(self, windows: Tensor, rows: int, columns: int) -> Tensor:
-        """Self-attention of each window.
-
-        Args:
-            windows: (bs * num_windows, area, dim), image by image, row by row.
-            rows: of windows in an image.
-            columns: likewise.
-        """
+        """Attention within (bs * num_windows, area, dim) windows, image by image, row by row."""
         msa = self.w_msa
         count, area, dim = windows.shape
         # each (count, num_heads, area, head_dim)
@@ -112,15 +100,9 @@ class FusedWindowAttention(BaseModule):
         return msa.proj_drop(msa.proj(out.transpose(1, 2).reshape(count, area, dim)))
 
     def bias(self, rows: int, columns: int) -> Tensor:
-        """What is added to the logits.
+        """What is added to the logits: (num_windows, num_heads, area, area).
 
-        Args:
-            rows: of windows in an image.
-            columns: likewise.
-
-        Returns:
-            (num_windows, num_heads, area, area) where windows are shifted, else the same for all
-            windows, (1, num_heads, area, area).
+        Where windows are not shifted it is the same for all, (1, num_heads, area, area).
         """
         table, index = self.w_msa.relative_position_bias_table, self.w_msa.relative_position_index
         if not torch.is_grad_enabled():
@@ -136,16 +118,9 @@ class FusedWindowAttention(BaseModule):
 def shift_mask(rows: int, columns: int, size: int, shift: int, device: torch.device) -> Tensor:
     """Which tokens of a shifted image's windows lie apart in the image itself.
 
-    Args:
-        rows: of windows in an image.
-        columns: likewise.
-        size: of a window's side.
-        shift: by how many tokens the image was rolled up and to the left.
-        device: where the mask is wanted.
-
-    Returns:
-        (num_windows, area, area): ``HIDDEN`` between tokens that are apart, else 0. Remembered,
-        so not to be written to.
+    The image was rolled up and to the left by ``shift`` tokens. The result, on ``device``, is
+    (num_windows, area, area): ``HIDDEN`` between tokens that are apart, else 0. Remembered, so not
+    to be written to.
     """
 
     def strip(windows: int) -> Tensor:

@@ -1,10 +1,13 @@
 """Boxes and scores of the queries, and every loss on them.
 
-Shapes: num_layers (decoder layers), bs, num_queries (matching), num_prompts, dim.
+Shapes: num_layers (decoder layers), num_stages (the layers and then the encoder's selection; of
+denoising queries the layers alone), bs, num_queries (matching), num_prompts, dim.
 Boxes of predictions are normalised (cx, cy, w, h) unless said otherwise.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from mmcv.ops import batched_nms
@@ -17,11 +20,11 @@ from mmdet.utils import InstanceList, reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ...structures import ExemplarChoice, QuerySelection, VisualPrompts
+from ...structures import BatchBoxes, ExemplarChoice, QuerySelection, VisualPrompts
 from ...utils.device_copy import box_scales, remembered_rows, to_device
 from ..layers import PromptContrastiveEmbed
 from ..task_modules import BatchedHungarianAssigner
-from .training_targets import TrainingTargets
+from .training_targets import TrainingTargets, denoising_pairs
 
 
 @MODELS.register_module()
@@ -82,9 +85,9 @@ class DINOR1Head(GroundingDINOHead):
         dn_meta: dict,
         choice: ExemplarChoice,
         reference_logits: Tensor | None,
-        batch_data_samples: SampleList,
+        ground_truth: BatchBoxes,
     ) -> dict[str, Tensor]:
-        """All losses of a step.
+        """Match once, then detection, denoising and GRQO losses of a step.
 
         Args:
             hidden_states: (num_layers, bs, num_denoising + num_queries, dim).
@@ -92,145 +95,115 @@ class DINOR1Head(GroundingDINOHead):
                 the layers start from.
             memory_text: (bs, num_prompts, dim) fused prompts.
             text_token_mask: (bs, num_prompts) bool, all True.
-            selection: what the encoder selected; supervised like a decoder layer.
+            selection: what the encoder selected.
             dn_meta: layout of the denoising queries.
             choice: the exemplars; one prompt for each of their classes.
             reference_logits: (bs, num_queries) of the reference model, or None.
-            batch_data_samples: ground truth, boxes of those classes only.
+            ground_truth: boxes of those classes only.
         """
         logits, boxes = self(hidden_states, references, memory_text, text_token_mask)
+        num_layers, device, grqo = len(logits), logits.device, self.loss_grqo
         # costs, rewards and losses in float32 whatever the precision of the network
-        with torch.autocast(logits.device.type, enabled=False):
-            targets = TrainingTargets.build(batch_data_samples, choice)
-            losses = self.loss_by_feat(
-                logits.float(), boxes.float(), selection, dn_meta, targets, reference_logits
+        with torch.autocast(device.type, enabled=False):
+            logits, boxes, dn_logits, dn_boxes = self.split_outputs(
+                logits.float(), boxes.float(), dn_meta
             )
+            # the stages: all layers, then the selection, are matched and supervised alike
+            logits = torch.cat([logits, selection.logits.float()[None]])
+            boxes = torch.cat([boxes, selection.boxes_unact.float().sigmoid()[None]])
+            targets = TrainingTargets.build(ground_truth, choice)
+            with torch.set_grad_enabled(grqo is not None and grqo.differentiates_reward):
+                costs = self.assigner.cost(
+                    logits, boxes, targets.instances, ground_truth.img_shapes
+                )
+            pairs = targets.pairs(self.assigner.match(costs))
+            dn_pairs = denoising_pairs(dn_meta['positives'], num_layers)
+            pairs, dn_pairs, positives, has_boxes = to_device(
+                device,
+                pairs,
+                dn_pairs,
+                # positives per stage, averaged over ranks in one go
+                torch.tensor([pairs.shape[1] / (num_layers + 1), dn_pairs.shape[1] / num_layers]),
+                torch.tensor(ground_truth.counts) > 0,
+            )
+            mean_positives = reduce_mean(positives).clamp(min=1)
+            cls_factors = mean_positives if self.sync_cls_avg_factor else positives.clamp(min=1)
+            layers = [*(f'd{i}.' for i in range(num_layers - 1)), '']
+            losses = self._detection_losses(
+                [*(f'{layer}loss' for layer in layers), 'enc_loss'],
+                (logits, boxes, pairs),
+                targets,
+                (cls_factors[0], mean_positives[0]),
+            ) | self._detection_losses(
+                [f'{layer}dn_loss' for layer in layers],
+                (dn_logits, dn_boxes, dn_pairs),
+                targets,
+                (cls_factors[1], mean_positives[1]),
+            )
+            if grqo is not None and grqo.active:
+                # (num_layers, bs, num_queries): the selection has no reward
+                reward = torch.stack([self.query_reward(cost[:-1]) for cost in costs], dim=1)
+                losses |= grqo(
+                    reward,
+                    has_boxes=has_boxes,
+                    objectness_logits=selection.objectness_logits.float(),
+                    reference_logits=None if reference_logits is None else reference_logits.float(),
+                )
         if choice.is_placeholder:
             # nothing to learn from, but every parameter must take part in the backward pass
             losses = {name: value * 0 for name, value in losses.items()}
         return losses
 
-    def loss_by_feat(
-        self,
-        logits: Tensor,
-        boxes: Tensor,
-        selection: QuerySelection,
-        dn_meta: dict,
-        targets: TrainingTargets,
-        reference_logits: Tensor | None,
-    ) -> dict[str, Tensor]:
-        """Match once, then detection, denoising and GRQO losses.
-
-        Args: see :meth:`loss`; ``logits`` is (num_layers, bs, num_denoising + num_queries,
-            num_prompts) and ``boxes`` the same with 4.
-        """
-        num_denoising = dn_meta['num_denoising_queries']
-        num_layers = len(logits)
-        dn_logits, logits = logits[:, :, :num_denoising], logits[:, :, num_denoising:]
-        dn_boxes, boxes = boxes[:, :, :num_denoising], boxes[:, :, num_denoising:]
-        # the selection is matched and supervised as one more layer, the last
-        logits = torch.cat([logits, selection.logits.float()[None]])
-        boxes = torch.cat([boxes, selection.boxes_unact.float().sigmoid()[None]])
-
-        with torch.set_grad_enabled(
-            self.loss_grqo is not None and self.loss_grqo.differentiates_reward
-        ):
-            costs = self.assigner.cost(logits, boxes, targets.instances, targets.img_shapes)
-        matches = self.assigner.match(costs)
-        dn_matches = targets.denoising_matches(dn_meta, num_layers)
-        pairs, dn_pairs, positives, has_boxes = to_device(
-            logits.device,
-            targets.pairs(matches),
-            targets.pairs(dn_matches),
-            # positives per layer, averaged over ranks in one go
-            torch.tensor([len(matches.gt) / (num_layers + 1), len(dn_matches.gt) / num_layers]),
-            torch.tensor(targets.counts) > 0,
-        )
-        mean_positives = reduce_mean(positives).clamp(min=1)
-        cls_factors = mean_positives if self.sync_cls_avg_factor else positives.clamp(min=1)
-
-        matching = self._detection_losses(
-            logits, boxes, pairs, targets, cls_factors[0], mean_positives[0]
-        )
-        denoising = self._detection_losses(
-            dn_logits, dn_boxes, dn_pairs, targets, cls_factors[1], mean_positives[1]
-        )
-        losses = {}
-        for name, per_layer in matching.items():
-            *earlier, last, selected = per_layer.unbind()
-            losses[f'loss_{name}'] = last
-            losses[f'enc_loss_{name}'] = selected
-            losses.update({f'd{i}.loss_{name}': value for i, value in enumerate(earlier)})
-        for name, per_layer in denoising.items():
-            *earlier, last = per_layer.unbind()
-            losses[f'dn_loss_{name}'] = last
-            losses.update({f'd{i}.dn_loss_{name}': value for i, value in enumerate(earlier)})
-
-        if self.loss_grqo is not None and self.loss_grqo.active:
-            # (num_layers, bs, num_queries); the encoder's selection is no decoder layer
-            reward = torch.stack([self.query_reward(cost[:num_layers]) for cost in costs], dim=1)
-            losses.update(
-                self.loss_grqo(
-                    reward,
-                    has_boxes=has_boxes,
-                    objectness_logits=selection.objectness_logits.float(),
-                    reference_logits=(
-                        None if reference_logits is None else reference_logits.float()
-                    ),
-                )
-            )
-        return losses
-
     def _detection_losses(
         self,
-        logits: Tensor,
-        boxes: Tensor,
-        pairs: Tensor,
+        names: Sequence[str],
+        predictions: tuple[Tensor, Tensor, Tensor],
         targets: TrainingTargets,
-        cls_factor: Tensor,
-        box_factor: Tensor,
+        factors: tuple[Tensor, Tensor],
     ) -> dict[str, Tensor]:
-        """Focal, L1 and GIoU loss of each layer.
+        """Focal, L1 and GIoU loss of each stage.
 
         Args:
-            logits: (num_layers, bs, n, num_prompts).
-            boxes: (num_layers, bs, n, 4).
-            pairs: (4, num_pairs) positives, see :meth:`TrainingTargets.pairs`; everything else is
+            names: of the stages' losses, to be followed by ``_cls``, ``_bbox`` and ``_iou``.
+            predictions: (num_stages, bs, n, num_prompts) logits, (num_stages, bs, n, 4) boxes and
+                (4, num_pairs) positives, see :meth:`TrainingTargets.pairs`; everything else is
                 background.
             targets: ground truth.
-            cls_factor: divides the classification loss.
-            box_factor: divides the box losses.
-
-        Returns:
-            ``cls``, ``bbox`` and ``iou``, each (num_layers,).
+            factors: what divides the classification loss, and the box losses.
         """
-        num_layers = len(logits)
-        layer, image, query, gt = pairs
+        logits, boxes, (stage, image, query, gt) = predictions
+        cls_factor, box_factor = factors
+        num_stages, ground_truth = len(logits), targets.ground_truth
 
         positive = torch.zeros_like(logits)
-        positive[layer, image, query, targets.prompt_index[gt]] = 1
+        positive[stage, image, query, targets.prompt_index[gt]] = 1
         cls = self.loss_cls(
             logits.flatten(0, 2), positive.flatten(0, 2), reduction_override='none'
-        ).reshape(num_layers, -1)
+        ).reshape(num_stages, -1)
 
-        predicted, wanted = boxes[layer, image, query], targets.boxes[gt]  # (num_pairs, 4)
+        predicted, wanted = boxes[stage, image, query], ground_truth.boxes[gt]  # (num_pairs, 4)
         if len(gt) == 0:
             # mmdet's box losses return a scalar for no boxes; keep the graph connected
-            bbox = iou = boxes.reshape(num_layers, -1) * 0
+            bbox = iou = boxes.reshape(num_stages, -1) * 0
         else:
-            scale = targets.scale_of(image)
+            scale = box_scales(ground_truth.img_shapes, boxes.device)[image]
             bbox = self.loss_bbox(predicted, wanted, reduction_override='none')
             iou = self.loss_iou(
                 bbox_cxcywh_to_xyxy(predicted) * scale,
                 bbox_cxcywh_to_xyxy(wanted) * scale,
                 reduction_override='none',
             )
-        return dict(
+        losses = dict(
             cls=cls.sum(dim=1) / cls_factor,
-            # pairs come layer by layer, as many in each
-            bbox=bbox.reshape(num_layers, -1).sum(dim=1) / box_factor,
-            iou=iou.reshape(num_layers, -1).sum(dim=1) / box_factor,
+            # pairs come stage by stage, as many in each
+            bbox=bbox.reshape(num_stages, -1).sum(dim=1) / box_factor,
+            iou=iou.reshape(num_stages, -1).sum(dim=1) / box_factor,
         )
+        return {
+            f'{name}_{kind}': value
+            for kind, of_stages in losses.items()
+            for name, value in zip(names, of_stages.unbind(), strict=True)
+        }
 
     def predict(
         self,
@@ -246,11 +219,10 @@ class DINOR1Head(GroundingDINOHead):
 
         Args:
             hidden_states: (num_layers, bs, num_queries, dim).
-            references: num_layers + 1 times (bs, num_queries, 4), the boxes that the layers start
-                from.
+            references: num_layers + 1 times (bs, num_queries, 4), as in :meth:`loss`.
             memory_text: (bs, num_prompts, dim) fused prompts.
             text_token_mask: (bs, num_prompts) bool, True where the prompt counts.
-            prompts: what they are of: the class of each, and which are padding.
+            prompts: the class of each, and which are padding.
             batch_data_samples: meta information.
             rescale: boxes in the original image's pixels rather than the input's.
 
@@ -268,7 +240,7 @@ class DINOR1Head(GroundingDINOHead):
         scales = box_scales([sample.img_shape for sample in batch_data_samples], device)
         factors = [None] * len(logits)
         if rescale:
-            factors = tuple(tuple(sample.scale_factor) for sample in batch_data_samples)
+            factors = [tuple(sample.scale_factor) for sample in batch_data_samples]
             factors = remembered_rows(factors, device).repeat(1, 2)
         counts = prompts.counts or [len(prompts)] * len(logits)
         found = [
@@ -324,3 +296,16 @@ def suppress(found: InstanceList, nms: dict) -> InstanceList:
     ]
     kept = to_device(found[0].scores.device, *kept)
     return [of_image[keep] for of_image, keep in zip(found, kept, strict=True)]
+
+
+def best_of(chunks: Sequence[InstanceData], limit: int) -> InstanceData:
+    """The best detections of one image over all chunks of its prompts.
+
+    Args:
+        chunks: of each chunk ``bboxes`` (n, 4) (x1, y1, x2, y2), ``scores`` and ``labels`` (n,).
+        limit: at most so many.
+    """
+    if len(chunks) == 1:
+        return chunks[0]
+    found = InstanceData.cat(list(chunks))
+    return found[found.scores.topk(min(limit, len(found))).indices]

@@ -1,6 +1,6 @@
 """Ground truth of a batch in the form that the losses use.
 
-Shapes: num_layers, bs, num_queries, num_gts (of one image), all_gts (of the batch).
+Shapes: num_gts (of one image), all_gts (of the batch), num_prompts.
 """
 
 from __future__ import annotations
@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from mmdet.structures import SampleList
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ...structures import ExemplarChoice
-from ...utils.device_copy import box_scales
-from ..task_modules import Matches, normalised_boxes
+from ...structures import BatchBoxes, ExemplarChoice
+from ..task_modules import Matches
 
 
 @dataclass(frozen=True)
@@ -23,84 +21,53 @@ class TrainingTargets:
     """Boxes of all images one after the other, and which prompt each belongs to.
 
     Attributes:
-        boxes: (all_gts, 4) normalised (cx, cy, w, h).
+        ground_truth: the boxes, all of classes that have a prompt.
         prompt_index: (all_gts,) long, the column of the logits that should be high.
-        counts: boxes of each image.
-        img_shapes: (h, w) of each image, unpadded.
-        instances: per image what mmdet's match costs read.
+        instances: per image what mmdet's match costs read: ``bboxes`` (num_gts, 4)
+            (x1, y1, x2, y2) in pixels, ``positive_maps`` (num_gts, num_prompts), one-hot.
     """
 
-    boxes: Tensor
+    ground_truth: BatchBoxes
     prompt_index: Tensor
-    counts: Sequence[int]
-    img_shapes: Sequence[tuple[int, int]]
     instances: Sequence[InstanceData]
 
     @classmethod
-    def build(cls, batch_data_samples: SampleList, choice: ExemplarChoice) -> TrainingTargets:
+    def build(cls, ground_truth: BatchBoxes, choice: ExemplarChoice) -> TrainingTargets:
         """Targets are one-hot over the classes that have a prompt, ascending.
 
         Args:
-            batch_data_samples: with boxes of those classes only.
+            ground_truth: boxes of those classes only.
             choice: the exemplars.
         """
-        ground_truth = [sample.gt_instances for sample in batch_data_samples]
-        labels = torch.cat([gts.labels for gts in ground_truth])
-        classes = choice.on_device.classes
-        prompt_index = torch.searchsorted(classes, labels)
+        labels, classes = ground_truth.labels, choice.on_device.classes
         one_hot = (labels[:, None] == classes).float()  # (all_gts, num_prompts)
-        counts = [len(gts) for gts in ground_truth]
-        parts = zip(ground_truth, one_hot.split(counts), strict=True)
+        of_images = (
+            rows.split(ground_truth.counts) for rows in (ground_truth.pixels, labels, one_hot)
+        )
         instances = [
             InstanceData(
-                bboxes=gts.bboxes,
-                labels=gts.labels,
-                positive_maps=of_image,
-                text_token_mask=torch.ones_like(of_image, dtype=torch.bool),
+                bboxes=bboxes,
+                labels=of_image,
+                positive_maps=positive_maps,
+                text_token_mask=torch.ones_like(positive_maps, dtype=torch.bool),
             )
-            for gts, of_image in parts
+            for bboxes, of_image, positive_maps in zip(*of_images, strict=True)
         ]
-        return cls(
-            boxes=normalised_boxes(batch_data_samples),
-            prompt_index=prompt_index,
-            counts=counts,
-            img_shapes=[tuple(sample.img_shape[:2]) for sample in batch_data_samples],
-            instances=instances,
-        )
+        return cls(ground_truth, torch.searchsorted(classes, labels), instances)
 
     def pairs(self, matches: Matches) -> Tensor:
-        """(4, num_pairs) layer, image, query and position in ``boxes``; on the CPU."""
-        counts = torch.tensor(self.counts)
+        """(4, num_pairs) stage, image, query and place among all boxes; on the CPU."""
+        counts = torch.tensor(self.ground_truth.counts)
         gt = (counts.cumsum(0) - counts)[matches.image] + matches.gt
         return torch.stack([matches.layer, matches.image, matches.query, gt])
 
-    def scale_of(self, image: Tensor) -> Tensor:
-        """(n, 4) pixels per normalised unit, (w, h, w, h), for images (n,)."""
-        return box_scales(self.img_shapes, self.boxes.device)[image]
 
-    def denoising_matches(self, dn_meta: dict, num_layers: int) -> Matches:
-        """Which denoising query restores which ground truth: known without matching.
+def denoising_pairs(positives: Tensor, num_layers: int) -> Tensor:
+    """(4, num_pairs) like :meth:`TrainingTargets.pairs`: known without matching.
 
-        DINO lays each group out as positive then negative queries, one of either for each
-        denoised ground truth of the fullest image.
-
-        Args:
-            dn_meta: from :class:`DenoisingQueries`.
-            num_layers: decoder layers.
-        """
-        num_groups = dn_meta['num_denoising_groups']
-        per_group = dn_meta['num_denoising_queries'] // num_groups
-        denoised = dn_meta['denoised']
-        counts = torch.tensor([len(boxes) for boxes in denoised])
-        image = torch.arange(len(counts)).repeat_interleave(counts)  # (all_gts,)
-        slot = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
-        layer, group = torch.meshgrid(
-            torch.arange(num_layers), torch.arange(num_groups), indexing='ij'
-        )
-        shape = (num_layers, num_groups, len(image))
-        return Matches(
-            layer=layer[..., None].expand(shape).flatten(),
-            image=image.expand(shape).flatten(),
-            query=(group[..., None] * per_group + slot).flatten(),
-            gt=torch.cat(denoised).expand(shape).flatten(),
-        )
+    Args:
+        positives: (3, n) image, query and box of one layer, from :class:`DenoisingQueries`.
+        num_layers: decoder layers.
+    """
+    layer = torch.arange(num_layers).repeat_interleave(positives.shape[1])
+    return torch.cat([layer[None], positives.repeat(1, num_layers)])

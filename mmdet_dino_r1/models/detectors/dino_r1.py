@@ -4,13 +4,15 @@ The stages, in the order in which ``loss`` and ``predict`` call them:
 
     image --extract_feat--> feature maps --pre_transformer--> flattened features
     boxes --BatchBoxes.read, prompt_sampler--> ExemplarChoice --prompt_encoder--> VisualPrompts
+    (in prediction from the samples' own boxes, or from a prompt bank)
     both --forward_encoder--> memory, fused prompts
          --pre_decoder (query_selector)--> QuerySelection --forward_decoder--> hidden states
          --bbox_head--> detections, or matching, rewards and losses
 
-Shapes: bs, num_points (sum of H*W over levels), num_queries, num_prompts, dim.
+Shapes: bs, num_points (sum of H*W over levels), num_queries, num_prompts, num_exemplars, dim.
 Names: encoder_inputs, decoder_inputs = what ``pre_transformer`` returns; choice = exemplars of the
-step; batch_data_samples = meta information and, in training, ``gt_instances``.
+step; ground_truth = boxes that have a prompt; batch_data_samples = meta information and, in
+training, ``gt_instances``.
 """
 
 from __future__ import annotations
@@ -20,28 +22,28 @@ from mmdet.models.detectors import GroundingDINO
 from mmdet.models.layers import SinePositionalEncoding
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import SampleList
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ...structures import ExemplarChoice, PromptBank, VisualPrompts
+from ...structures import BatchBoxes, ExemplarChoice, PromptBank, VisualPrompts
 from ...utils.finite import StepReport, check_finite
+from ..dense_heads.dino_r1_head import best_of
 from ..layers import (
     DenoisingQueries,
     PromptDecoder,
     PromptFusionEncoder,
+    flatten_levels,
     image_padding,
     proposals,
     token_grid,
 )
 from ..losses import FrozenProjection
-from ..task_modules import BatchBoxes, gather_embeddings, prompted_boxes_only
-from .prompt_source import PromptSource
+from ..task_modules import gather_embeddings
 from .reference_model import ReferenceModel
 from .warm_start import report_when_loading
 
 
 @MODELS.register_module()
-class DINOR1(PromptSource, GroundingDINO):
+class DINOR1(GroundingDINO):
     """Detect every instance of the classes shown by visual prompts.
 
     ``bbox_head.loss_grqo`` decides what is trained: a ``GRQOLoss`` makes it DINO-R1, None the
@@ -70,7 +72,7 @@ class DINOR1(PromptSource, GroundingDINO):
         prompt_banks: what :meth:`set_prompt_bank` was given, by name of the dataset; None is
             the name of the one for all.
         reference_model: the frozen snapshot for GRQO's KL.
-        step_report: what to say of the last training step should its gradients go wrong.
+        step_diagnostics: what to say of the last training step should its gradients go wrong.
 
     Raises:
         ValueError: ``prompt_encoder.num_levels`` is not the model's number of feature levels.
@@ -135,57 +137,45 @@ class DINOR1(PromptSource, GroundingDINO):
         return tuple(feature.float() for feature in features)
 
     def encode_exemplars(self, encoder_inputs: dict, choice: ExemplarChoice) -> Tensor:
-        """(num_own, dim) embeddings of the chosen boxes here, from features before fusion."""
+        """(num_local, dim) embeddings of the chosen boxes here, from features before fusion."""
         inputs = {name: value for name, value in encoder_inputs.items() if name != 'feat_pos'}
-        return self.prompt_encoder(**inputs, image_index=choice.image_index, boxes=choice.boxes)
+        return self.prompt_encoder(
+            **inputs, image_index=choice.local_images, boxes=choice.local_boxes
+        )
 
     def training_prompts(self, encoder_inputs: dict, choice: ExemplarChoice) -> VisualPrompts:
         """All images get all classes: prompt u stands for the u-th class of the batch."""
-        own = self.encode_exemplars(encoder_inputs, choice)
+        local = self.encode_exemplars(encoder_inputs, choice)
         # ([bs,] num_prompts, dim): each image may have prompts of its own for the same classes
-        prompts = choice.mean_over_class(gather_embeddings(own, choice))
+        prompts = choice.mean_over_class(gather_embeddings(local, choice))
         labels = torch.arange(prompts.shape[-2], device=prompts.device)
         return VisualPrompts.shared(prompts, labels, len(encoder_inputs['feat']))
 
     def pre_transformer(
         self, mlvl_feats: tuple[Tensor, ...], batch_data_samples: SampleList
     ) -> tuple[dict, dict]:
-        """The parent's results, made without waiting for the device.
+        """Arguments of :meth:`forward_encoder` and of :meth:`forward_decoder`.
+
+        As the parent's, made without waiting for the device; ``spatial_shapes`` are numbers.
 
         Args:
             mlvl_feats: (bs, dim, h, w) of each level.
             batch_data_samples: meta information.
-
-        Returns:
-            Arguments of :meth:`forward_encoder` and of :meth:`forward_decoder`, as the parent's
-            but for ``spatial_shapes``, which are numbers.
         """
         shapes, device = [tuple(feat.shape[-2:]) for feat in mlvl_feats], mlvl_feats[0].device
-        padding = image_padding(
-            [sample.img_shape for sample in batch_data_samples],
-            batch_data_samples[0].batch_input_shape,
-            shapes,
-            device,
+        img_shapes = [sample.img_shape[:2] for sample in batch_data_samples]
+        input_shape = batch_data_samples[0].batch_input_shape
+        padding = image_padding(img_shapes, input_shape, shapes, device)
+        feat, feat_pos = flatten_levels(
+            mlvl_feats, padding, self.positional_encoding, self.level_embed
         )
-        positions = [
-            self.positional_encoding(mask, input=feat).flatten(2).transpose(1, 2) + embedding
-            for mask, feat, embedding in zip(
-                padding.masks, mlvl_feats, self.level_embed, strict=True
-            )
-        ]
-        is_padded = padding.masks[0] is not None
-        mask = torch.cat([m.flatten(1) for m in padding.masks], dim=1) if is_padded else None
         levels = dict(
             spatial_shapes=shapes,
             level_start_index=token_grid(shapes, device).starts,
             valid_ratios=padding.valid_ratios,
         )
-        encoder_inputs = dict(
-            feat=torch.cat([feat.flatten(2).transpose(1, 2) for feat in mlvl_feats], dim=1),
-            feat_mask=mask,
-            feat_pos=torch.cat(positions, dim=1),
-        )
-        return encoder_inputs | levels, dict(memory_mask=mask) | levels
+        encoder_inputs = dict(feat=feat, feat_mask=padding.token_mask, feat_pos=feat_pos)
+        return encoder_inputs | levels, dict(memory_mask=padding.token_mask) | levels
 
     def forward_encoder(
         self,
@@ -193,17 +183,20 @@ class DINOR1(PromptSource, GroundingDINO):
         feat_mask: Tensor | None,
         feat_pos: Tensor,
         text_dict: dict,
-        at: Tensor | None = None,
+        token_indices: Tensor | None = None,
         **levels,
     ) -> dict:
         """Let image and prompts see each other.
 
-        Args: as the parent's; ``at`` (bs, n) are the image tokens that are wanted, None: all.
+        Args: as the parent's; ``token_indices`` (bs, n) are the image tokens that are wanted,
+            None: all.
 
         Returns:
-            Arguments of :meth:`pre_decoder`: ``memory`` (bs, num_points or n, dim), ``hidden``
-            (bs, num_points or n), True where no query may come from, and ``proposals``
-            (bs, num_points, 4), boxes (cx, cy, w, h) around all tokens before the sigmoid.
+            Arguments of :meth:`pre_decoder`: ``memory`` (bs, num_points or n, dim) and
+            ``memory_text`` (bs, num_prompts, dim), fused; ``invalid_mask`` (bs, num_points or n),
+            True where no query may come from; ``text_token_mask`` (bs, num_prompts), True where
+            the prompt counts; ``proposals`` (bs, num_points, 4), boxes (cx, cy, w, h) around all
+            tokens before the sigmoid.
         """
         visible = text_dict['text_token_mask']
         memory, memory_text = self.encoder(
@@ -212,45 +205,40 @@ class DINOR1(PromptSource, GroundingDINO):
             key_padding_mask=feat_mask,
             memory_text=text_dict['embedded'],
             text_attention_mask=~visible,
-            at=at,
+            token_indices=token_indices,
             **levels,
         )
         grid = token_grid(levels['spatial_shapes'], feat.device)
-        boxes, hidden = proposals(grid, levels['valid_ratios'], feat_mask)
-        return dict(
-            memory=memory,
-            hidden=hidden if at is None else hidden.gather(1, at),
-            proposals=boxes,
-            memory_text=memory_text,
-            text_token_mask=visible,
-        )
+        boxes, invalid_mask = proposals(grid, levels['valid_ratios'], feat_mask)
+        if token_indices is not None:
+            invalid_mask = invalid_mask.gather(1, token_indices)
+        prompts = dict(memory_text=memory_text, text_token_mask=visible)
+        return dict(prompts, memory=memory, invalid_mask=invalid_mask, proposals=boxes)
 
-    def selectable(self, memory: Tensor, hidden: Tensor) -> Tensor:
-        """(bs, n, dim) memory as the selection sees it, (bs, n) hidden tokens blanked."""
-        memory = memory.masked_fill(hidden[..., None], 0.0)
+    def selectable(self, memory: Tensor, invalid_mask: Tensor) -> Tensor:
+        """(bs, n, dim) memory as the selection sees it: blank where ``invalid_mask`` (bs, n) is."""
+        memory = memory.masked_fill(invalid_mask[..., None], 0.0)
         return self.memory_trans_norm(self.memory_trans_fc(memory))
 
     def pre_decoder(
         self,
         memory: Tensor,
-        hidden: Tensor,
+        invalid_mask: Tensor,
         proposals: Tensor,
         memory_text: Tensor,
         text_token_mask: Tensor,
-        batch_data_samples: SampleList,
+        ground_truth: BatchBoxes | None = None,
     ) -> tuple[dict, dict]:
-        """Select queries and, in training, add the denoising ones.
+        """Select queries and, where there is ground truth, add the denoising ones.
 
-        Args: ``memory``, ``hidden`` and ``proposals`` as :meth:`forward_encoder` returns them;
-            ``memory_text`` is (bs, num_prompts, dim), ``text_token_mask`` (bs, num_prompts) and
-            True where the prompt counts.
+        Args: as :meth:`forward_encoder` returns them; boxes of ``proposals`` are (cx, cy, w, h).
 
         Returns:
-            Keyword arguments of :meth:`forward_decoder`, and of the head (``selection``,
-            ``dn_meta`` in training, ``memory_text``, ``text_token_mask``).
+            Keyword arguments of :meth:`forward_decoder`, among them (bs, num_queries, dim) queries,
+            and of the head (``selection``, ``dn_meta`` with ground truth, and the prompts).
         """
         selection = self.query_selector(
-            self.selectable(memory, hidden),
+            self.selectable(memory, invalid_mask),
             proposals,
             memory_text,
             text_token_mask,
@@ -262,8 +250,8 @@ class DINOR1(PromptSource, GroundingDINO):
         prompts = dict(memory_text=memory_text, text_token_mask=text_token_mask)
         head_inputs = dict(prompts, selection=selection)
         dn_mask = None
-        if self.training:
-            dn_query, dn_boxes, dn_mask, dn_meta = self.dn_query_generator(batch_data_samples)
+        if ground_truth is not None:
+            dn_query, dn_boxes, dn_mask, dn_meta = self.dn_query_generator(ground_truth)
             query = torch.cat([dn_query, query], dim=1)
             reference_points = torch.cat([dn_boxes, reference_points], dim=1)
             head_inputs['dn_meta'] = dn_meta
@@ -282,41 +270,17 @@ class DINOR1(PromptSource, GroundingDINO):
         encoder_inputs: dict,
         decoder_inputs: dict,
         prompts: VisualPrompts,
-        batch_data_samples: SampleList,
+        ground_truth: BatchBoxes | None = None,
     ) -> dict:
         """Fusion, selection and decoder, for one set of prompts.
 
         Returns:
             What the head needs: ``hidden_states``, ``references``, ``selection``,
-            ``memory_text``, ``text_token_mask`` and, in training, ``dn_meta``.
+            ``memory_text``, ``text_token_mask`` and, with ground truth, ``dn_meta``.
         """
         encoded = self.forward_encoder(**encoder_inputs, text_dict=prompts.as_text_dict())
-        selected, head_inputs = self.pre_decoder(**encoded, batch_data_samples=batch_data_samples)
+        selected, head_inputs = self.pre_decoder(**encoded, ground_truth=ground_truth)
         return head_inputs | self.forward_decoder(**decoder_inputs, **selected)
-
-    def objectness_at(
-        self,
-        batch_inputs: Tensor,
-        batch_data_samples: SampleList,
-        choice: ExemplarChoice,
-        indices: Tensor,
-    ) -> Tensor:
-        """The path up to the objectness, (bs, num_queries), for the reference model's snapshot.
-
-        Args and returns: see :meth:`ReferenceModel.objectness_logits`.
-        """
-        feats = self.extract_feat(batch_inputs)
-        encoder_inputs, _ = self.pre_transformer(feats, batch_data_samples)
-        prompts = self.training_prompts(encoder_inputs, choice)
-        encoded = self.forward_encoder(
-            **encoder_inputs, text_dict=prompts.as_text_dict(), at=indices
-        )
-        return self.query_selector.objectness_logits(
-            self.selectable(encoded['memory'], encoded['hidden']),
-            encoded['memory_text'],
-            encoded['text_token_mask'],
-            self.bbox_head.cls_branches[-1],
-        )
 
     # --- training -----------------------------------------------------------------------
 
@@ -331,8 +295,8 @@ class DINOR1(PromptSource, GroundingDINO):
             ValueError: a label is not below ``bbox_head.num_classes``.
             FloatingPointError: a loss, a match cost or a box is not finite, or a box is inverted.
         """
-        self.step_report = StepReport(self, batch_data_samples)
-        with self.step_report.explaining(batch_inputs):
+        self.step_diagnostics = StepReport(self, batch_data_samples)
+        with self.step_diagnostics.explaining(batch_inputs):
             boxes = BatchBoxes.read(batch_data_samples)  # waits: before the device is given work
             feats = self.extract_feat(batch_inputs)
             encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
@@ -340,8 +304,10 @@ class DINOR1(PromptSource, GroundingDINO):
             choice = draw(boxes)  # once: the reference model gets the same
             self._check_labels(choice)
             prompts = self.training_prompts(encoder_inputs, choice)
-            targets = prompted_boxes_only(batch_data_samples, boxes, choice)
-            head_inputs = self.run_transformer(encoder_inputs, decoder_inputs, prompts, targets)
+            ground_truth = boxes.prompted(choice)
+            head_inputs = self.run_transformer(
+                encoder_inputs, decoder_inputs, prompts, ground_truth
+            )
             reference_logits = None
             if self.bbox_head.needs_reference:
                 shared = self.bbox_head.loss_grqo.shared_exemplars
@@ -355,18 +321,14 @@ class DINOR1(PromptSource, GroundingDINO):
                 **head_inputs,
                 choice=choice,
                 reference_logits=reference_logits,
-                batch_data_samples=targets,
+                ground_truth=ground_truth,
             )
-            if self.text_alignment is not None:
-                losses |= self.text_alignment_loss(encoder_inputs, boxes)
+            if self.text_alignment is not None:  # with all boxes, not only those drawn
+                everything = boxes.chosen()
+                embeddings = self.encode_exemplars(encoder_inputs, everything)
+                losses |= self.text_alignment(embeddings, everything.labels, self.text_feat_map)
             check_finite(losses, batch_data_samples)
         return losses
-
-    def text_alignment_loss(self, encoder_inputs: dict, boxes: BatchBoxes) -> dict[str, Tensor]:
-        """Contrast of all the batch's boxes, not only those drawn, with their class names."""
-        everything = boxes.all_chosen()
-        prompts = self.encode_exemplars(encoder_inputs, everything)
-        return self.text_alignment(prompts, everything.labels, self.text_feat_map)
 
     def _check_labels(self, choice: ExemplarChoice) -> None:
         highest, num_classes = int(choice.labels.max()), self.bbox_head.num_classes
@@ -394,40 +356,95 @@ class DINOR1(PromptSource, GroundingDINO):
         prompts = self.prompts_for(encoder_inputs, batch_data_samples)
         chunks = []
         for chunk in prompts.chunks(self.test_cfg.get('chunk_size', 0)):
-            outputs = self.run_transformer(
-                encoder_inputs, decoder_inputs, chunk, batch_data_samples
-            )
+            outputs = self.run_transformer(encoder_inputs, decoder_inputs, chunk)
+            del outputs['selection']  # which training supervises
             chunks.append(
                 self.bbox_head.predict(
-                    outputs['hidden_states'],
-                    outputs['references'],
-                    outputs['memory_text'],
-                    outputs['text_token_mask'],
-                    chunk,
-                    batch_data_samples,
-                    rescale,
+                    **outputs,
+                    prompts=chunk,
+                    batch_data_samples=batch_data_samples,
+                    rescale=rescale,
                 )
             )
-        results = [self._best_of(of_image) for of_image in zip(*chunks, strict=True)]
+        limit = self.test_cfg.get('max_per_img', self.num_queries)
+        results = [best_of(of_image, limit) for of_image in zip(*chunks, strict=True)]
         return self.add_pred_to_datasample(batch_data_samples, results)
-
-    def _best_of(self, chunks: tuple[InstanceData, ...]) -> InstanceData:
-        """The best ``max_per_img`` detections of one image over all chunks."""
-        if len(chunks) == 1:
-            return chunks[0]
-        found = InstanceData.cat(list(chunks))
-        limit = min(self.test_cfg.get('max_per_img', self.num_queries), len(found))
-        return found[found.scores.topk(limit).indices]
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> tuple[Tensor, ...]:
         """Logits and boxes of every decoder layer, without post-processing."""
         feats = self.extract_feat(batch_inputs)
         encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
         prompts = self.prompts_for(encoder_inputs, batch_data_samples)
-        outputs = self.run_transformer(encoder_inputs, decoder_inputs, prompts, batch_data_samples)
-        return self.bbox_head(
-            outputs['hidden_states'],
-            outputs['references'],
-            outputs['memory_text'],
-            outputs['text_token_mask'],
-        )
+        outputs = self.run_transformer(encoder_inputs, decoder_inputs, prompts)
+        del outputs['selection']
+        return self.bbox_head(**outputs)
+
+    # --- prompts outside training -------------------------------------------------------
+
+    @property
+    def prompt_bank(self) -> PromptBank | None:
+        """The bank for all images that have no other prompts, or None."""
+        return self.prompt_banks.get(None)
+
+    def set_prompt_bank(self, bank: PromptBank | None, dataset_name: str | None = None) -> None:
+        """Prompts for all images, or those of one dataset, that do not bring their own.
+
+        Args:
+            bank: its rows stand for ``bank.labels``; None removes what was set before.
+            dataset_name: of the data samples that the bank is for; None: of all others.
+
+        Raises:
+            ValueError: the bank was made by a model of another width.
+        """
+        if bank is None:
+            self.prompt_banks.pop(dataset_name, None)
+            return
+        if bank.dim != self.embed_dims:
+            raise ValueError(
+                f'The prompt bank has width {bank.dim}, the model needs '
+                f'{self.embed_dims}; rebuild the bank with this model.'
+            )
+        self.prompt_banks[dataset_name] = bank
+
+    def prompts_for(self, encoder_inputs: dict, batch_data_samples: SampleList) -> VisualPrompts:
+        """Each image's own prompts where the samples carry them, else the bank's.
+
+        Several boxes of a class on one image are averaged.
+
+        Raises:
+            RuntimeError: there are neither, or only some samples carry prompts.
+        """
+        carried = ['prompt_instances' in sample for sample in batch_data_samples]
+        if all(carried):
+            boxes = BatchBoxes.read(batch_data_samples, 'prompt_instances')
+            embeddings = self.encode_exemplars(encoder_inputs, boxes.chosen())
+            # the placeholder, where no image has a box, stands for nothing
+            return VisualPrompts.averaged(embeddings[: len(boxes.labels)], *boxes.candidates)
+        if any(carried):
+            raise RuntimeError('Some images of the batch carry prompt_instances, others do not.')
+        names = [sample.get('dataset_name') for sample in batch_data_samples]
+        banks = [self.prompt_banks.get(name, self.prompt_bank) for name in names]
+        if any(bank is None for bank in banks):
+            raise RuntimeError(
+                'No visual prompts: add PromptBankHook to default_hooks, call '
+                'set_prompt_bank(...), or give every data sample prompt_instances.'
+            )
+        return VisualPrompts.from_banks(banks, encoder_inputs['feat'])
+
+    @torch.no_grad()
+    def encode_reference_images(self, data: dict) -> tuple[Tensor, Tensor]:
+        """Encode exemplars of a batch from a data loader (see ``ExemplarDataset``).
+
+        Args:
+            data: ``inputs`` and ``data_samples`` with ``prompt_instances``, before the data
+                preprocessor.
+
+        Returns:
+            (num_exemplars, dim) embeddings and (num_exemplars,) labels, image by image.
+        """
+        data = self.data_preprocessor(data, False)
+        samples = data['data_samples']
+        # waits for the labels: before the device is given work
+        choice = BatchBoxes.read(samples, 'prompt_instances').chosen()
+        encoder_inputs, _ = self.pre_transformer(self.extract_feat(data['inputs']), samples)
+        return self.encode_exemplars(encoder_inputs, choice), choice.labels

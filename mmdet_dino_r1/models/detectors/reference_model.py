@@ -91,8 +91,20 @@ class ReferenceModel:
                 "reference_model=dict(type='ReferenceModelHook') to default_hooks, or set "
                 'kl_weight=0.'
             )
+        model = self._snapshot
         with torch.inference_mode():
-            logits = self._snapshot.objectness_at(batch_inputs, batch_data_samples, choice, indices)
+            feats = model.extract_feat(batch_inputs)
+            encoder_inputs, _ = model.pre_transformer(feats, batch_data_samples)
+            text_dict = model.training_prompts(encoder_inputs, choice).as_text_dict()
+            encoded = model.forward_encoder(
+                **encoder_inputs, text_dict=text_dict, token_indices=indices
+            )
+            logits = model.query_selector.objectness_logits(
+                model.selectable(encoded['memory'], encoded['invalid_mask']),
+                encoded['memory_text'],
+                encoded['text_token_mask'],
+                model.bbox_head.cls_branches[-1],
+            )
         return logits.clone()  # an ordinary tensor, which the loss may keep for its backward pass
 
     def __deepcopy__(self, memo: dict) -> ReferenceModel:

@@ -1,10 +1,9 @@
 """The stages that learn."""
 
-from .contrastive_embed import PromptContrastiveEmbed
 from .denoising import DenoisingQueries
 from .fusion import PromptDecoder, PromptFusionEncoder
-from .query_selector import VisualGuidedQuerySelector
-from .token_grid import image_padding, proposals, token_grid
+from .query_selector import PromptContrastiveEmbed, VisualGuidedQuerySelector
+from .token_grid import flatten_levels, image_padding, proposals, token_grid
 from .visual_prompt_encoder import VisualPromptEncoder
 
 __all__ = [
@@ -14,6 +13,7 @@ __all__ = [
     'PromptFusionEncoder',
     'VisualGuidedQuerySelector',
     'VisualPromptEncoder',
+    'flatten_levels',
     'image_padding',
     'proposals',
     'token_grid',

@@ -36,20 +36,11 @@ class FusedMultiheadAttention(MultiheadAttention):
         key_padding_mask: Tensor | None = None,
         **kwargs,
     ) -> Tensor:
-        """Attend, with the residual. All tensors batch first; masks are True where hidden.
+        """Attend from (bs, num_queries, dim) to (bs, num_keys, dim), with the residual.
 
-        Args:
-            query: (bs, num_queries, dim).
-            key: (bs, num_keys, dim).
-            value: the same shape.
-            query_pos: the shape of ``query``, added to it; None: nothing is.
-            key_pos: the shape of ``key``, likewise.
-            attn_mask: (num_queries, num_keys) bool, or None.
-            key_padding_mask: (bs, num_keys) bool, or None.
-            **kwargs: mmcv's others, without effect.
-
-        Returns:
-            The shape of ``query``.
+        Arguments are as mmcv's, batch first; ``kwargs`` have no effect. Masks are True where a
+        query may not look: ``attn_mask`` (num_queries, num_keys), ``key_padding_mask``
+        (bs, num_keys).
         """
         identity = query
         query = query if query_pos is None else query + query_pos
@@ -92,9 +83,9 @@ class FusedBiAttention(BiMultiHeadAttention):
     There are far fewer prompts than image tokens. With v an image token and k a projected
     prompt, the logit (W v + b) · k is v · (Wᵀ k) + b · k; and a weighted sum of projected tokens
     is the projection of the weighted sum. So the three projections between the image's width and
-    the attention's are applied to the prompts' side, and no image token is ever widened. Equal
-    but for rounding; for more than ``embed_dim / num_heads`` prompts the attention matrix would
-    outgrow what is saved, and two fused calls do it as mmdet does.
+    the attention's are applied to the prompts' side. Equal but for rounding. For more than
+    ``embed_dim / num_heads`` prompts the attention matrix would outgrow what is saved: there two
+    fused calls do it as mmdet does.
 
     Differs from mmdet (``mmdet/models/utils/vlfuse_helper.py``): there a boolean padding mask
     of the text has no effect (``masked_fill(mask == 0, -9e15)`` turns it into all True, a
@@ -110,16 +101,10 @@ class FusedBiAttention(BiMultiHeadAttention):
         attention_mask_v: Tensor | None = None,
         attention_mask_l: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Fuse both ways.
+        """Updates for ``vision`` (bs, num_points, v_dim) and ``lang`` (bs, num_prompts, l_dim).
 
-        Args:
-            vision: (bs, num_points, v_dim).
-            lang: (bs, num_prompts, l_dim).
-            attention_mask_v: (bs, num_points) bool, True at padding.
-            attention_mask_l: (bs, num_prompts) bool, True at padding.
-
-        Returns:
-            Updates for ``vision`` and ``lang``, of their shapes.
+        ``attention_mask_v`` (bs, num_points) and ``attention_mask_l`` (bs, num_prompts) are True
+        at padding, or None.
         """
         few = lang.shape[1] * self.num_heads <= self.embed_dim
         fuse = self._through_prompts if few else self._through_tokens
@@ -192,5 +177,5 @@ def _visible(padding: Tensor | None) -> Tensor | None:
 
 
 def _lowest(logits: Tensor) -> float:
-    """What hides a logit from a softmax without making NaN where everything is hidden."""
+    """What masks a logit in a softmax without making NaN where all are masked."""
     return torch.finfo(logits.dtype).min

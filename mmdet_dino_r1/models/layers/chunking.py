@@ -14,10 +14,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-PIECE = 1024
+CHUNK_SIZE = 1024
 
 
-def piecewise(function: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
+def in_chunks(function: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
     """Apply a function that treats every token alike.
 
     Args:
@@ -28,9 +28,9 @@ def piecewise(function: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
         (bs, num_tokens, dim): what ``function(*tokens)`` gives, but for rounding.
     """
     first = tokens[0]
-    # an exported graph would get a copy of the function for each piece
-    whole = torch.is_grad_enabled() or first.is_cuda or torch.compiler.is_compiling()
-    if whole or first.shape[1] <= PIECE:
+    # an exported graph would get a copy of the function for each chunk
+    at_once = torch.is_grad_enabled() or first.is_cuda or torch.compiler.is_compiling()
+    if at_once or first.shape[1] <= CHUNK_SIZE:
         return function(*tokens)
-    pieces = zip(*(part.split(PIECE, dim=1) for part in tokens), strict=True)
-    return torch.cat([function(*piece) for piece in pieces], dim=1)
+    chunks = zip(*(part.split(CHUNK_SIZE, dim=1) for part in tokens), strict=True)
+    return torch.cat([function(*chunk) for chunk in chunks], dim=1)

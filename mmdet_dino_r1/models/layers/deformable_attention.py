@@ -16,7 +16,7 @@ from mmcv.ops.multi_scale_deform_attn import (
 )
 from torch import Tensor
 
-from .chunking import piecewise
+from .chunking import in_chunks
 from .token_grid import token_grid
 
 
@@ -90,7 +90,7 @@ class LevelwiseDeformableAttention(MultiScaleDeformableAttention):
             ).to(value.dtype)
         else:
             sample = partial(sample_levels, by_level(value, spatial_shapes))
-            out = piecewise(sample, positions, weights)
+            out = in_chunks(sample, positions, weights)
         return self.dropout(self.output_proj(out)) + identity
 
 

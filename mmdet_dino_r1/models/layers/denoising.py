@@ -6,14 +6,12 @@ num_groups, num_denoising (2 * most_gts * num_groups), dim.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from mmdet.models.layers import CdnQueryGenerator
-from mmdet.structures import SampleList
 from torch import Tensor
 
-from ...utils.device_copy import box_scales, to_device
+from ...structures import BatchBoxes
+from ...utils.device_copy import to_device
 
 
 class DenoisingQueries(CdnQueryGenerator):
@@ -27,48 +25,51 @@ class DenoisingQueries(CdnQueryGenerator):
     (the parent reads sizes off tensors, twice for each image, and asks which labels were chosen).
     """
 
-    def __call__(self, batch_data_samples: SampleList) -> tuple[Tensor, Tensor, Tensor, dict]:
+    def __call__(self, ground_truth: BatchBoxes) -> tuple[Tensor, Tensor, Tensor, dict]:
         """Make the denoising queries of a batch.
 
         Args:
-            batch_data_samples: with ``gt_instances.bboxes`` (x1, y1, x2, y2) in pixels of the
-                network input and ``gt_instances.labels``.
+            ground_truth: what may be denoised.
 
         Returns:
             (bs, num_denoising, dim) content, (bs, num_denoising, 4) noisy boxes (cx, cy, w, h)
             before the sigmoid, the attention mask (num_denoising + num_queries, the same), True
-            where hidden, and the layout: ``num_denoising_queries``, ``num_denoising_groups`` and
-            ``denoised``, for each image which of its boxes, ascending, on the CPU.
+            where a query may not look, and the layout: ``num_denoising_queries``,
+            ``num_denoising_groups`` and ``positives`` (3, num_groups * all_gts), for each query
+            that shall restore a box its image, its place there and the box's place among all of
+            the batch; on the CPU.
         """
-        instances = [sample.gt_instances for sample in batch_data_samples]
-        labels = torch.cat([of_image.labels for of_image in instances])
-        scales = box_scales([sample.img_shape for sample in batch_data_samples], labels.device)
-        boxes = torch.cat([i.bboxes / scale for i, scale in zip(instances, scales, strict=True)])
-
-        denoised = [self._select(len(of_image)) for of_image in instances]
-        counts = [len(of_image) for of_image in denoised]
-        num_groups = self.get_num_groups(max(counts))
-        first = torch.tensor([0, *(len(of_image) for of_image in instances[:-1])]).cumsum(0)
+        labels, boxes = ground_truth.labels, ground_truth.corners
+        denoised = [self._select(count) for count in ground_truth.counts]
+        counts = torch.tensor([len(of_image) for of_image in denoised])
+        most = int(counts.max())
+        num_groups = self.get_num_groups(most)
+        num_denoising = 2 * most * num_groups
+        first = torch.tensor([0, *ground_truth.counts[:-1]]).cumsum(0)
         chosen = torch.cat([index + i for index, i in zip(denoised, first, strict=True)])
-        places = _places(counts, num_groups)
+        image = torch.arange(len(counts)).repeat_interleave(counts)  # (all_gts,)
+        slot = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]
+        # (2 * num_groups, all_gts): a group is a positive, then a negative copy of all boxes
+        query = slot + most * torch.arange(2 * num_groups)[:, None]
+        positives = torch.stack(torch.broadcast_tensors(image, query[::2], chosen)).flatten(1)
+        places = (num_denoising * image + query).flatten()
         chosen, places = to_device(labels.device, chosen, places)
         if len(chosen) < len(labels):
             boxes, labels = boxes[chosen], labels[chosen]
 
         content = self.generate_dn_label_query(labels, num_groups)
         noisy = self.generate_dn_bbox_query(boxes, num_groups)
-        num_denoising = 2 * max(counts) * num_groups
         content, noisy = (
             rows.new_zeros(len(counts) * num_denoising, rows.shape[-1])
             .index_copy(0, places, rows)
             .unflatten(0, (len(counts), -1))
             for rows in (content, noisy)
         )
-        mask = self.generate_dn_mask(max(counts), num_groups, device=content.device)
+        mask = self.generate_dn_mask(most, num_groups, device=content.device)
         layout = dict(
             num_denoising_queries=num_denoising,
             num_denoising_groups=num_groups,
-            denoised=denoised,
+            positives=positives,
         )
         return content, noisy, mask, layout
 
@@ -81,12 +82,8 @@ class DenoisingQueries(CdnQueryGenerator):
     def generate_dn_label_query(self, gt_labels: Tensor, num_groups: int) -> Tensor:
         """Embeddings of labels of which ``label_noise_scale / 2`` were drawn anew.
 
-        Args:
-            gt_labels: (all_gts,) long.
-            num_groups: of denoising queries.
-
-        Returns:
-            (2 * num_groups * all_gts, dim), copy after copy of the batch's labels.
+        Arguments are the parent's; the result is (2 * num_groups * all_gts, dim), copy after copy
+        of the batch's labels.
         """
         labels = gt_labels.repeat(2 * num_groups)
         replaced = torch.rand(labels.shape, device=labels.device) < self.label_noise_scale * 0.5
@@ -96,35 +93,12 @@ class DenoisingQueries(CdnQueryGenerator):
     def generate_dn_mask(
         self, max_num_target: int, num_groups: int, device: torch.device
     ) -> Tensor:
-        """The parent's, which writes to it group by group, at once.
+        """The parent's, which writes to it group by group, at once; arguments are the same.
 
-        Args:
-            max_num_target: most_gts.
-            num_groups: of denoising queries.
-            device: where the mask is wanted.
-
-        Returns:
-            (num_denoising + num_queries, the same) bool: no query sees a denoising query of
-            another group; those that are matched, which come last, are the last group.
+        (num_denoising + num_queries, the same) bool: no query sees a denoising query of another
+        group; those that are matched, which come last, are the last group.
         """
         in_group = 2 * max_num_target
         query = torch.arange(in_group * num_groups + self.num_matching_queries, device=device)
         group = (query // max(in_group, 1)).clamp(max=num_groups if in_group else 0)
         return (group[:, None] != group) & (query < in_group * num_groups)
-
-
-def _places(counts: Sequence[int], num_groups: int) -> Tensor:
-    """Where each denoising query stands in (bs * num_denoising), flat.
-
-    Args:
-        counts: boxes of each image that are denoised.
-        num_groups: of denoising queries.
-
-    Returns:
-        (2 * num_groups * all_gts,) long, copy after copy of the batch's boxes; on the CPU.
-    """
-    per_image, most = torch.tensor(counts), max(counts)
-    image = torch.arange(len(counts)).repeat_interleave(per_image)  # (all_gts,)
-    slot = torch.arange(len(image)) - (per_image.cumsum(0) - per_image)[image]
-    copies = torch.arange(2 * num_groups)[:, None]
-    return (2 * num_groups * most * image + slot + most * copies).flatten()

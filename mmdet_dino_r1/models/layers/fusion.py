@@ -1,6 +1,11 @@
 """Encoder and decoder of Grounding DINO, with visual prompts in the place of text.
 
-Shapes: bs, num_points (sum of H*W over levels), num_prompts, num_queries, dim.
+Shapes: bs, num_points (sum of H*W over levels), num_levels, num_prompts, num_queries, dim.
+Names: spatial_shapes = (h, w) of each level, numbers; level_start_index = (num_levels,);
+valid_ratios = (bs, num_levels, 2) valid share of (w, h); key_padding_mask = (bs, num_points) bool,
+True at padding, or None; memory_text = (bs, num_prompts, dim) prompts; text_attention_mask =
+(bs, num_prompts) bool, True at padding; token_indices = (bs, n) image tokens whose memory is
+wanted, None: all.
 Parameter names are mmdet's.
 """
 
@@ -29,22 +34,13 @@ from torch.utils.checkpoint import checkpoint
 
 from ...structures import take_tokens
 from .attention import FusedBiAttention, FusedMultiheadAttention, attend_to_self_only
-from .chunking import piecewise
+from .chunking import in_chunks
 from .deformable_attention import LevelwiseDeformableAttention
 from .token_grid import reference_points, token_grid
 
 
 class PromptFusionBlock(SingleScaleBiAttentionBlock):
-    """mmdet's fusion block around :class:`FusedBiAttention`.
-
-    Args:
-        v_dim: width of the image tokens.
-        l_dim: width of the prompts.
-        embed_dim: width of the attention.
-        num_heads: of the attention.
-        dropout: of its weights.
-        **kwargs: the parent's.
-    """
+    """mmdet's fusion block around :class:`FusedBiAttention`; arguments are the parent's."""
 
     def __init__(
         self, v_dim: int, l_dim: int, embed_dim: int, num_heads: int, dropout: float = 0.1, **kwargs
@@ -76,26 +72,21 @@ class ImageLayer(DeformableDetrTransformerEncoderLayer):
         query_pos: Tensor,
         key_padding_mask: Tensor | None,
         reference_points: Tensor,
-        at: Tensor | None = None,
+        token_indices: Tensor | None = None,
         **levels: Tensor,
     ) -> Tensor:
-        """One layer.
+        """One layer, to (bs, num_points, dim) or, of the tokens wanted, (bs, n, dim).
 
-        Args:
-            query: (bs, num_points, dim).
-            query_pos: the same shape.
-            key_padding_mask: (bs, num_points) bool, True at padding, or None.
-            reference_points: (bs, num_points, num_levels, 2) (x, y).
-            at: (bs, n) tokens that are wanted; None: all.
-            **levels: layout of the levels, as the attention takes it.
-
-        Returns:
-            (bs, num_points, dim), or (bs, n, dim).
+        ``query`` is (bs, num_points, dim), ``query_pos`` the same, ``reference_points``
+        (bs, num_points, num_levels, 2) (x, y); ``levels`` are the attention's.
         """
         memory = query
-        if at is not None:
-            query, query_pos = take_tokens(query, at), take_tokens(query_pos, at)
-            reference_points = take_tokens(reference_points.flatten(2), at).unflatten(2, (-1, 2))
+        if token_indices is not None:
+            query, query_pos, reference_points = (
+                take_tokens(tokens, token_indices)
+                for tokens in (query, query_pos, reference_points.flatten(2))
+            )
+            reference_points = reference_points.unflatten(2, (-1, 2))
         query = self.self_attn(
             query=query,
             value=memory,
@@ -104,7 +95,7 @@ class ImageLayer(DeformableDetrTransformerEncoderLayer):
             reference_points=reference_points,
             **levels,
         )
-        return self.norms[1](piecewise(self.ffn, self.norms[0](query)))
+        return self.norms[1](in_chunks(self.ffn, self.norms[0](query)))
 
 
 class PromptFusionEncoder(GroundingDinoTransformerEncoder):
@@ -134,20 +125,11 @@ class PromptFusionEncoder(GroundingDinoTransformerEncoder):
         valid_ratios: Tensor,
         memory_text: Tensor,
         text_attention_mask: Tensor,
-        at: Tensor | None = None,
+        token_indices: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Alternate fusion, prompt layer and deformable self-attention.
 
-        Args:
-            query: (bs, num_points, dim) flattened features.
-            query_pos: their positions, same shape.
-            key_padding_mask: (bs, num_points) bool, True at padding, or None.
-            spatial_shapes: (h, w) of each level, numbers.
-            level_start_index: (num_levels,).
-            valid_ratios: (bs, num_levels, 2) valid share of (w, h).
-            memory_text: (bs, num_prompts, dim).
-            text_attention_mask: (bs, num_prompts) bool, True at padding.
-            at: (bs, n) tokens whose memory is wanted; None: all.
+        ``query`` (bs, num_points, dim) are the flattened features, ``query_pos`` their positions.
 
         Returns:
             Image memory (bs, num_points or n, dim) and fused prompts (bs, num_prompts, dim).
@@ -171,7 +153,7 @@ class PromptFusionEncoder(GroundingDinoTransformerEncoder):
                 query_pos,
                 key_padding_mask,
                 reference_points=positions,
-                at=at if index == len(self.layers) - 1 else None,
+                token_indices=token_indices if index == len(self.layers) - 1 else None,
                 spatial_shapes=spatial_shapes,
                 level_start_index=level_start_index,
             )
@@ -217,17 +199,11 @@ class PromptDecoder(GroundingDinoTransformerDecoder):
     ) -> tuple[Tensor, Tensor]:
         """Refine queries and their boxes layer by layer.
 
-        Args:
-            query: (bs, num_queries, dim), denoising queries first.
-            value: (bs, num_points, dim) memory.
-            key_padding_mask: (bs, num_points) bool, True at padding, or None.
-            self_attn_mask: (num_queries, num_queries) bool, True where hidden, or None.
-            reference_points: (bs, num_queries, 4) normalised (cx, cy, w, h).
-            spatial_shapes: (h, w) of each level, numbers.
-            level_start_index: (num_levels,).
-            valid_ratios: (bs, num_levels, 2) valid share of (w, h).
-            reg_branches: box offsets, one module for each layer.
-            **prompts: ``memory_text`` and ``text_attention_mask``.
+        ``query`` is (bs, num_queries, dim), denoising queries first, and ``reference_points``
+        (bs, num_queries, 4) normalised (cx, cy, w, h); ``value`` (bs, num_points, dim) is the
+        memory. ``self_attn_mask`` (num_queries, num_queries) is True where a query may not look,
+        or None. ``reg_branches`` give the box offsets, one module for each layer; ``prompts`` are
+        ``memory_text`` and ``text_attention_mask``.
 
         Returns:
             Normalised hidden states (num_layers, bs, num_queries, dim) and the boxes before
@@ -259,13 +235,10 @@ class PromptDecoder(GroundingDinoTransformerDecoder):
 
 
 def keep_views(ffn: nn.Module) -> None:
-    """Switch in-place activations off.
+    """Switch in-place activations of ``ffn`` off; its results stay as they are.
 
     The output of a linear layer is a view, and autograd pays for writing to a view with copies
     of the whole in the backward pass; written elsewhere it needs none and saves as much.
-
-    Args:
-        ffn: changed in place; its parameters and results stay as they are.
     """
     for module in ffn.modules():
         if hasattr(module, 'inplace'):

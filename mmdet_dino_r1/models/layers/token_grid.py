@@ -1,6 +1,8 @@
 """Where the image tokens lie: constants of sizes, made once for each.
 
-Shapes: bs, num_levels, num_points (sum of H*W over levels).
+Shapes: bs, num_levels, num_points (sum of H*W over levels), dim.
+Names: spatial_shapes = (h, w) of each level, numbers; grid = :func:`token_grid` of them;
+valid_ratios = (bs, num_levels, 2) valid share of (w, h); device = where the result is wanted.
 
 Equal to mmdet's ``get_encoder_reference_points``, ``gen_encoder_output_proposals`` and what its
 ``pre_transformer`` makes of the images' sizes. mmdet makes them anew in every step and, on CUDA,
@@ -14,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...utils.device_copy import remembered, to_device
 
@@ -37,31 +39,22 @@ class TokenGrid(NamedTuple):
     starts: Tensor
 
 
-def token_grid(spatial_shapes: Sequence[tuple[int, int]], device: torch.device) -> TokenGrid:
-    """The grid of feature maps of these sizes; remembered, so not to be written to.
-
-    Args:
-        spatial_shapes: (h, w) of each level, numbers.
-        device: where the grid is wanted.
-    """
-    return _token_grid(tuple(spatial_shapes), device)
-
-
 @remembered(maxsize=256)
-def _token_grid(shapes: tuple[tuple[int, int], ...], device: torch.device) -> TokenGrid:
+def token_grid(spatial_shapes: Sequence[tuple[int, int]], device: torch.device) -> TokenGrid:
+    """The grid of feature maps of these sizes; remembered, so not to be written to."""
     cells, level = [], []
-    for index, (height, width) in enumerate(shapes):
+    for index, (height, width) in enumerate(spatial_shapes):
         y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
         cells.append(torch.stack([x.flatten(), y.flatten()], dim=1) + 0.5)
         level.append(torch.full((height * width,), index))
-    sizes = torch.tensor(shapes)
-    tokens = sizes.prod(dim=1)
-    grid = (
-        torch.cat(cells),
-        torch.cat(level),
-        sizes.flip(1).float(),
-        sizes,
-        tokens.cumsum(0) - tokens,
+    shapes = torch.tensor(spatial_shapes)
+    tokens = shapes.prod(dim=1)
+    grid = TokenGrid(
+        cells=torch.cat(cells),
+        level=torch.cat(level),
+        sizes=shapes.flip(1).float(),
+        shapes=shapes,
+        starts=tokens.cumsum(0) - tokens,
     )
     return TokenGrid(*to_device(device, *grid))
 
@@ -71,40 +64,34 @@ class ImagePadding(NamedTuple):
 
     Attributes:
         masks: (bs, h, w) bool of each level, True at padding; None for each without any.
+        token_mask: (bs, num_points) bool, the same for all levels; None without any.
         valid_ratios: (bs, num_levels, 2) float, valid share of (w, h).
     """
 
     masks: tuple[Tensor | None, ...]
+    token_mask: Tensor | None
     valid_ratios: Tensor
-
-
-def image_padding(
-    img_shapes: Sequence[Sequence[int]],
-    input_shape: Sequence[int],
-    spatial_shapes: Sequence[tuple[int, int]],
-    device: torch.device,
-) -> ImagePadding:
-    """The padding of a batch; remembered, so not to be written to.
-
-    Args:
-        img_shapes: (h, w) of each image.
-        input_shape: (h, w) that they are padded to.
-        spatial_shapes: (h, w) of each level.
-        device: where it is wanted.
-    """
-    images = tuple((height, width) for height, width, *_ in img_shapes)
-    return _image_padding(images, tuple(input_shape), tuple(spatial_shapes), device)
 
 
 # a step and its reference model ask for the same; masks are larger than grids, so few are kept
 @remembered(maxsize=8)
-def _image_padding(
-    images: tuple, input_shape: tuple, shapes: tuple, device: torch.device
+def image_padding(
+    img_shapes: Sequence[tuple[int, int]],
+    input_shape: tuple[int, int],
+    spatial_shapes: Sequence[tuple[int, int]],
+    device: torch.device,
 ) -> ImagePadding:
+    """The padding of images of ``img_shapes`` (h, w), padded to ``input_shape`` (h, w).
+
+    Remembered, so not to be written to.
+    """
     rows, columns = (
-        [_hidden(of_images, padded_to, length) for length in lengths]
+        [_padded(of_images, padded_to, length) for length in lengths]
         for of_images, padded_to, lengths in zip(
-            zip(*images, strict=True), input_shape, zip(*shapes, strict=True), strict=True
+            zip(*img_shapes, strict=True),
+            input_shape,
+            zip(*spatial_shapes, strict=True),
+            strict=True,
         )
     )
     valid = [
@@ -112,30 +99,48 @@ def _image_padding(
         for pair in zip(columns, rows, strict=True)
     ]
     valid_ratios = torch.stack(valid, dim=1)
-    if all(image == input_shape for image in images):
-        return ImagePadding((None,) * len(shapes), *to_device(device, valid_ratios))
-    valid_ratios, *hidden = to_device(device, valid_ratios, *rows, *columns)
-    pairs = zip(hidden[: len(shapes)], hidden[len(shapes) :], strict=True)
-    masks = (of_rows[:, :, None] | of_columns[:, None] for of_rows, of_columns in pairs)
-    return ImagePadding(tuple(masks), valid_ratios)
+    if all(image == input_shape for image in img_shapes):
+        return ImagePadding((None,) * len(spatial_shapes), None, *to_device(device, valid_ratios))
+    valid_ratios, *padded = to_device(device, valid_ratios, *rows, *columns)
+    pairs = zip(padded[: len(rows)], padded[len(rows) :], strict=True)
+    masks = [of_rows[:, :, None] | of_columns[:, None] for of_rows, of_columns in pairs]
+    token_mask = torch.cat([mask.flatten(1) for mask in masks], dim=1)
+    return ImagePadding(tuple(masks), token_mask, valid_ratios)
 
 
-def _hidden(of_images: Sequence[int], padded_to: int, length: int) -> Tensor:
+def _padded(of_images: Sequence[int], padded_to: int, length: int) -> Tensor:
     """(bs, length) bool: which rows (or columns) of a level are padding, as mmdet rounds it."""
     padding = torch.arange(padded_to) >= torch.tensor(of_images)[:, None]
     return F.interpolate(padding[:, None].float(), size=length)[:, 0].bool()
 
 
-def reference_points(grid: TokenGrid, valid_ratios: Tensor) -> Tensor:
-    """Each token's own position, on every level.
+def flatten_levels(
+    mlvl_feats: Sequence[Tensor],
+    padding: ImagePadding,
+    encoding: nn.Module,
+    level_embed: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Feature maps as tokens, and their positions.
 
     Args:
-        grid: of the feature maps.
-        valid_ratios: (bs, num_levels, 2) valid share of (w, h).
+        mlvl_feats: (bs, dim, h, w) of each level.
+        padding: of the batch.
+        encoding: mmdet's sine encoding, from a mask or a map of one level to (bs, dim, h, w).
+        level_embed: (num_levels, dim), added to the positions.
 
     Returns:
-        (bs, num_points, num_levels, 2) (x, y) relative to the padded level.
+        Both (bs, num_points, dim).
     """
+    tokens = [feat.flatten(2).transpose(1, 2) for feat in mlvl_feats]
+    positions = [
+        encoding(mask, input=feat).flatten(2).transpose(1, 2) + embedding
+        for mask, feat, embedding in zip(padding.masks, mlvl_feats, level_embed, strict=True)
+    ]
+    return torch.cat(tokens, dim=1), torch.cat(positions, dim=1)
+
+
+def reference_points(grid: TokenGrid, valid_ratios: Tensor) -> Tensor:
+    """Each token's own position, (bs, num_points, num_levels, 2) (x, y) of the padded level."""
     valid_size = (valid_ratios * grid.sizes)[:, grid.level]  # (bs, num_points, 2) in cells
     return (grid.cells / valid_size)[:, :, None] * valid_ratios[:, None]
 
@@ -145,10 +150,7 @@ def proposals(
 ) -> tuple[Tensor, Tensor]:
     """A box around each token, 5 % of the image wide on the first level, twice that on the next.
 
-    Args:
-        grid: of the feature maps.
-        valid_ratios: (bs, num_levels, 2) valid share of (w, h).
-        padding: (bs, num_points) bool, True at padding, or None.
+    ``padding`` is (bs, num_points) bool, True at padding, or None.
 
     Returns:
         (bs, num_points, 4) (cx, cy, w, h) before the sigmoid, relative to the unpadded image, and
@@ -160,7 +162,7 @@ def proposals(
     centres = grid.cells / valid_size
     side = (0.05 * 2.0**grid.level)[None, :, None].expand_as(centres)
     boxes = torch.cat([centres, side], dim=-1)
-    hidden = ((boxes <= 0.01) | (boxes >= 0.99)).any(dim=-1)
+    invalid_mask = ((boxes <= 0.01) | (boxes >= 0.99)).any(dim=-1)
     if padding is not None:
-        hidden = hidden | padding
-    return torch.logit(boxes).masked_fill(hidden[..., None], float('inf')), hidden
+        invalid_mask = invalid_mask | padding
+    return torch.logit(boxes).masked_fill(invalid_mask[..., None], float('inf')), invalid_mask

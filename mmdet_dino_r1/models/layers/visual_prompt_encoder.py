@@ -28,13 +28,9 @@ class PromptEncoderLayer(DeformableDetrTransformerDecoderLayer):
         self.cross_attn = LevelwiseDeformableAttention(**self.cross_attn_cfg)
 
     def forward(self, query: Tensor, query_pos: Tensor, **image) -> Tensor:
-        """One post-norm layer.
+        """One post-norm layer; ``query`` and ``query_pos`` are (bs, num_boxes, dim).
 
-        Args:
-            query: (bs, num_boxes, dim).
-            query_pos: the same shape.
-            **image: ``value``, ``key_padding_mask``, ``reference_points`` and the level
-                layout, as :class:`LevelwiseDeformableAttention` takes them.
+        The other arguments are those of :class:`LevelwiseDeformableAttention` for the ``image``.
         """
         query = self.norms[0](self.cross_attn(query=query, query_pos=query_pos, **image))
         # each prompt sees only itself, so its position has no effect here

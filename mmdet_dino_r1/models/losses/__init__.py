@@ -1,7 +1,7 @@
 """Losses that mmdet does not have."""
 
 from .giou_loss import PromptGIoULoss
-from .grqo_loss import GRQOLoss, group_advantage, mute_last, objectness_kl
+from .grqo_loss import BestMatchReward, GRQOLoss, group_advantage, mute_last, objectness_kl
 from .prompt_text_loss import (
     FrozenProjection,
     PromptTextContrastiveLoss,
@@ -10,6 +10,7 @@ from .prompt_text_loss import (
 )
 
 __all__ = [
+    'BestMatchReward',
     'FrozenProjection',
     'GRQOLoss',
     'PromptGIoULoss',

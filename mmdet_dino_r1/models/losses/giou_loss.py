@@ -22,14 +22,9 @@ class PromptGIoULoss(GIoULoss):
         avg_factor: float | None = None,
         reduction_override: str | None = None,
     ) -> Tensor:
-        """The loss, (n,) or reduced to a scalar.
+        """The loss, (n,) or reduced to a scalar; arguments are the parent's.
 
-        Args:
-            pred: (n, 4) (x1, y1, x2, y2).
-            target: (n, 4) (x1, y1, x2, y2).
-            weight: (n,) of each pair; None: 1.
-            avg_factor: divides the sum in place of n.
-            reduction_override: 'none', 'mean' or 'sum'; None: the configured one.
+        ``pred`` and ``target`` are (n, 4) (x1, y1, x2, y2).
         """
         loss = 1 - generalised_iou(pred, target, self.eps)
         reduction = reduction_override or self.reduction

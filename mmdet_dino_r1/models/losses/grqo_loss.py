@@ -1,7 +1,9 @@
 """Group Relative Query Optimization (arXiv 2505.24025, Algorithm 1 and Section 3).
 
+The reward of each query, its advantage in the group, the KL, and the losses made of them.
+
 Shapes: num_layers (decoder layers), bs, num_queries (matching queries only, in selection order:
-highest objectness first).
+highest objectness first), num_gts (of one image).
 Names: reward = minus the lowest match cost; group = the queries of one image at one layer;
 advantage = reward normalised in its group; KL = distance to the reference model's objectness.
 """
@@ -12,11 +14,25 @@ import math
 
 import torch
 import torch.nn.functional as F
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
 # Of a log-ratio of objectness. Up to here the KL is exact; e^88 is more than float32 holds.
 MAX_LOG_RATIO = 20.0
+
+
+@TASK_UTILS.register_module()
+class BestMatchReward:
+    """Minus the match cost of the ground truth that suits the query best."""
+
+    def __call__(self, cost: Tensor) -> Tensor:
+        """(..., num_queries, num_gts) cost -> (..., num_queries) reward.
+
+        Without ground truth there is nothing to be rewarded for: 0.
+        """
+        if cost.shape[-1] == 0:
+            return cost.sum(dim=-1)
+        return -cost.min(dim=-1).values
 
 
 def group_advantage(reward: Tensor, eps: float = 1e-6) -> Tensor:

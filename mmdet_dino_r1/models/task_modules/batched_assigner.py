@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from mmdet.models.task_modules.assigners import HungarianAssigner
 from mmdet.registry import TASK_UTILS
@@ -16,7 +17,7 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ...utils.device_copy import box_scales
+from ...utils.device_copy import box_scales, to_cpu
 
 
 class Matches(NamedTuple):
@@ -69,14 +70,12 @@ class BatchedHungarianAssigner(HungarianAssigner):
         """
         num_layers, _, num_queries, _ = logits.shape
         costs = []
-        scales = box_scales(img_shapes, boxes.device)
-        for image, (gts, img_shape, scale) in enumerate(
-            zip(gt_instances, img_shapes, scales, strict=True)
+        scales = box_scales(img_shapes, boxes.device)  # (bs, 4)
+        pixels = bbox_cxcywh_to_xyxy(boxes) * scales[:, None]
+        for scores, bboxes, gts, img_shape, scale in zip(
+            logits.unbind(1), pixels.unbind(1), gt_instances, img_shapes, scales, strict=True
         ):
-            predictions = InstanceData(
-                scores=logits[:, image].flatten(0, 1),
-                bboxes=bbox_cxcywh_to_xyxy(boxes[:, image].flatten(0, 1)) * scale,
-            )
+            predictions = InstanceData(scores=scores.flatten(0, 1), bboxes=bboxes.flatten(0, 1))
             meta = dict(img_shape=tuple(img_shape), scale=scale)
             # an image without boxes has an empty cost; not every match cost of mmdet bears one
             cost = logits.new_zeros(num_layers * num_queries, len(gts))
@@ -95,24 +94,15 @@ class BatchedHungarianAssigner(HungarianAssigner):
         Raises:
             FloatingPointError: a cost is not finite (scipy would say "invalid numeric entries").
         """
-        # one transfer for everything
-        flat = torch.cat([cost.detach().flatten() for cost in costs]).cpu()
-        on_cpu = [
-            part.view(cost.shape)
-            for part, cost in zip(flat.split([cost.numel() for cost in costs]), costs, strict=True)
-        ]
-        if not flat.isfinite().all():
-            bad = [str(image) for image, cost in enumerate(on_cpu) if not cost.isfinite().all()]
+        on_cpu = to_cpu(*(cost.detach() for cost in costs))  # one transfer for everything
+        bad = [str(image) for image, cost in enumerate(on_cpu) if not cost.isfinite().all()]
+        if bad:
             raise FloatingPointError(
                 f'Match costs are not finite for image {", ".join(bad)} of the batch, from 0 on.'
             )
-        pairs = []
-        for layer in range(len(costs[0])):
-            for image, cost in enumerate(on_cpu):
-                queries, gts = map(torch.from_numpy, linear_sum_assignment(cost[layer].numpy()))
-                pairs.append(
-                    torch.stack(
-                        [torch.full_like(gts, layer), torch.full_like(gts, image), queries, gts]
-                    )
-                )
-        return Matches(*torch.cat(pairs, dim=1))
+        pairs = [
+            np.stack(np.broadcast_arrays(layer, image, *linear_sum_assignment(of_layer)))
+            for layer, of_images in enumerate(zip(*(cost.numpy() for cost in on_cpu), strict=True))
+            for image, of_layer in enumerate(of_images)
+        ]
+        return Matches(*torch.from_numpy(np.concatenate(pairs, axis=1)))

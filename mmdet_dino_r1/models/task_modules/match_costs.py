@@ -26,12 +26,10 @@ class PromptFocalLossCost(BinaryFocalLossCost):
     def __call__(
         self, pred_instances: InstanceData, gt_instances: InstanceData, **kwargs
     ) -> Tensor:
-        """(num_preds, num_gts) cost from ``scores`` (logits) and ``positive_maps``.
+        """(num_preds, num_gts) cost; arguments are the parent's.
 
-        Args:
-            pred_instances: ``scores`` (num_preds, num_prompts).
-            gt_instances: ``positive_maps`` (num_gts, num_prompts).
-            **kwargs: the parent's, without effect.
+        Read are ``scores`` (num_preds, num_prompts), logits, and ``positive_maps`` (num_gts,
+        num_prompts).
         """
         return self._focal_loss_cost(pred_instances.scores, gt_instances.positive_maps)
 
@@ -43,14 +41,10 @@ class PromptBBoxL1Cost(BBoxL1Cost):
     def __call__(
         self, pred_instances: InstanceData, gt_instances: InstanceData, img_meta: dict, **kwargs
     ) -> Tensor:
-        """(num_preds, num_gts) cost from ``bboxes`` (x1, y1, x2, y2) in pixels.
+        """(num_preds, num_gts) cost; arguments are the parent's.
 
-        Args:
-            pred_instances: ``bboxes`` (num_preds, 4).
-            gt_instances: ``bboxes`` (num_gts, 4).
-            img_meta: ``scale`` (4,), pixels per normalised unit (w, h, w, h), which
-                ``BatchedHungarianAssigner`` adds.
-            **kwargs: the parent's, without effect.
+        Read are ``bboxes`` (x1, y1, x2, y2) in pixels and of ``img_meta`` the ``scale`` (4,),
+        pixels per normalised unit (w, h, w, h), which ``BatchedHungarianAssigner`` adds.
         """
         predicted, wanted = (
             (bbox_xyxy_to_cxcywh(boxes) if self.box_format == 'xywh' else boxes) / img_meta['scale']
@@ -73,11 +67,5 @@ class PromptGIoUCost(IoUCost):
     def __call__(
         self, pred_instances: InstanceData, gt_instances: InstanceData, **kwargs
     ) -> Tensor:
-        """(num_preds, num_gts) cost from ``bboxes`` (x1, y1, x2, y2) in pixels.
-
-        Args:
-            pred_instances: ``bboxes`` (num_preds, 4).
-            gt_instances: ``bboxes`` (num_gts, 4).
-            **kwargs: the parent's, without effect.
-        """
+        """(num_preds, num_gts) cost of ``bboxes`` (x1, y1, x2, y2); arguments are the parent's."""
         return -generalised_iou(pred_instances.bboxes[:, None], gt_instances.bboxes) * self.weight

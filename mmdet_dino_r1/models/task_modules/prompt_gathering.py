@@ -9,27 +9,14 @@ Shapes: num_boxes (ground truth), num_exemplars, dim.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from mmengine import dist
 from torch import Tensor
 
-from ...structures import ExemplarChoice
-
-
-class Candidates(NamedTuple):
-    """Boxes that exemplars are drawn from, image by image; on the CPU.
-
-    Attributes:
-        labels: (num_boxes,) long.
-        image_index: (num_boxes,) long, the image each box lies in.
-        num_images: images with and without boxes.
-    """
-
-    labels: Tensor
-    image_index: Tensor
-    num_images: int
+from ...structures import Candidates, ExemplarChoice
 
 
 class JointCandidates(NamedTuple):
@@ -58,17 +45,13 @@ def gather_candidates(candidates: Candidates) -> JointCandidates:
     """
     seed = int(torch.randint(2**62, ()))
     ranks = dist.all_gather_object((*candidates, seed))
+    labels, image_index, num_images, seeds = zip(*ranks, strict=True)
+    first_boxes = [0, *accumulate(len(of_rank) for of_rank in labels)]
+    first_images = [0, *accumulate(num_images)]
+    image_index = [of_rank + i for of_rank, i in zip(image_index, first_images, strict=False)]
+    joint = Candidates(torch.cat(labels), torch.cat(image_index), first_images[-1])
     me = dist.get_rank()
-    first_box, first_image, image_index = 0, 0, []
-    num_images = 0
-    for rank, (labels, images, images_of_rank, _) in enumerate(ranks):
-        image_index.append(images + num_images)
-        if rank < me:
-            first_box += len(labels)
-            first_image += images_of_rank
-        num_images += images_of_rank
-    joint = Candidates(torch.cat([rank[0] for rank in ranks]), torch.cat(image_index), num_images)
-    return JointCandidates(joint, first_box, first_image, seed=ranks[0][3])
+    return JointCandidates(joint, first_boxes[me], first_images[me], seeds[0])
 
 
 def gather_embeddings(embeddings: Tensor, choice: ExemplarChoice) -> Tensor:
@@ -79,18 +62,18 @@ def gather_embeddings(embeddings: Tensor, choice: ExemplarChoice) -> Tensor:
     DDP then averages like any other: it is that of the mean over ranks of the losses.
 
     Args:
-        embeddings: of this rank's exemplars, (num_own, dim), at least one row.
-        choice: the same on all ranks but for ``image_index``, ``boxes``, ``own`` and ``serves``.
+        embeddings: of this rank's exemplars, (num_local, dim), at least one row.
+        choice: the same on all ranks but for what is local and ``image_mask``.
 
     Returns:
         (num_exemplars, dim); ``embeddings`` where nothing is shared.
     """
-    if choice.own is None:
+    if choice.local_indices is None:
         return embeddings
-    # without exemplars of its own the rank's one row is cut off, and still gets a gradient, of 0
-    own_rows = embeddings[: len(choice.own)]
+    # of a rank without exemplars the one row is cut off, and still gets a gradient, of 0
+    local_rows = embeddings[: len(choice.local_indices)]
     rows = embeddings.new_zeros(len(choice), embeddings.shape[-1])
-    rows = rows.index_copy(0, choice.on_device.own, own_rows)
+    rows = rows.index_copy(0, choice.on_device.local_indices, local_rows)
     return SumOverRanks.apply(rows)
 
 

@@ -9,8 +9,9 @@ from mmdet.models.task_modules.assigners import HungarianAssigner
 from torch import nn
 
 from mmdet_dino_r1.models.dense_heads.dino_r1_head import suppress
-from mmdet_dino_r1.models.dense_heads.training_targets import TrainingTargets
-from mmdet_dino_r1.structures import ExemplarChoice
+from mmdet_dino_r1.models.dense_heads.training_targets import TrainingTargets, denoising_pairs
+from mmdet_dino_r1.models.layers import DenoisingQueries
+from mmdet_dino_r1.structures import BatchBoxes, ExemplarChoice
 
 WIDTH = 256  # mmdet pads logits to it
 
@@ -26,7 +27,7 @@ def run(model, images, samples):
     return captured
 
 
-def mmdet_losses(model, inputs):
+def mmdet_losses(model, inputs, samples):
     """The parent's ``loss`` on the same inputs: padded logits, per-layer loops."""
     head = model.bbox_head
     theirs = object.__new__(GroundingDINOHead)
@@ -52,7 +53,7 @@ def mmdet_losses(model, inputs):
         inputs['memory_text'],
         inputs['text_token_mask'],
     )
-    samples, choice = inputs['batch_data_samples'], inputs['choice']
+    choice = inputs['choice']
     for sample in samples:
         index = torch.searchsorted(choice.labels, sample.gt_instances.labels)
         sample.gt_instances.positive_maps = nn.functional.one_hot(index, WIDTH).float()
@@ -74,9 +75,10 @@ def mmdet_losses(model, inputs):
 @pytest.mark.parametrize('ground_truth', [TWO_IMAGES, [TWO_IMAGES[0], ([], [])]])
 def test_detection_losses_equal_mmdet(ground_truth):
     model = build_tiny().train()
-    inputs = run(model, *make_batch(ground_truth))
+    images, samples = make_batch(ground_truth)
+    inputs = run(model, images, samples)
     ours = model.bbox_head.loss(**inputs)
-    theirs = mmdet_losses(model, inputs)
+    theirs = mmdet_losses(model, inputs, samples)
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value.reshape(()), msg=name, rtol=1e-5, atol=1e-6)
@@ -107,10 +109,10 @@ def test_reward_is_the_assigners_own_cost():
         inputs['text_token_mask'],
     )
     first = inputs['dn_meta']['num_denoising_queries']
-    targets = TrainingTargets.build(inputs['batch_data_samples'], choice)
+    targets = TrainingTargets.build(inputs['ground_truth'], choice)
     one = slice(first + 3, first + 4)
     cost = head.assigner.cost(
-        logits[1:, :, one], boxes[1:, :, one], targets.instances, targets.img_shapes
+        logits[1:, :, one], boxes[1:, :, one], targets.instances, targets.ground_truth.img_shapes
     )
     seen = {}
     forward = head.loss_grqo.forward
@@ -138,25 +140,37 @@ def test_denoising_pairs_by_hand():
     """Two groups for images of 2 and 1 boxes: positives of group g start at 4 g."""
     _, samples = make_batch([([[0, 0, 8, 8], [8, 8, 20, 20]], [1, 3]), ([[4, 4, 9, 9]], [3])])
     choice = ExemplarChoice(torch.zeros(2).long(), torch.zeros(2, 4), torch.tensor([1, 3]))
-    targets = TrainingTargets.build(samples, choice)
-    everything = [torch.tensor([0, 1]), torch.tensor([0])]
-    meta = dict(num_denoising_queries=8, num_denoising_groups=2, denoised=everything)
-    matches = targets.denoising_matches(meta, num_layers=1)
-    assert matches.image.tolist() == [0, 0, 1, 0, 0, 1]
-    assert matches.query.tolist() == [0, 1, 0, 4, 5, 4]
-    assert matches.gt.tolist() == [0, 1, 0, 0, 1, 0]
-    assert targets.pairs(matches)[3].tolist() == [0, 1, 2, 0, 1, 2]
+    ground_truth = BatchBoxes.read(samples)
+    targets = TrainingTargets.build(ground_truth, choice)
     assert targets.prompt_index.tolist() == [0, 1, 1]
 
+    def layout(num_dn_queries):
+        return DenoisingQueries(
+            num_classes=4,
+            embed_dims=8,
+            num_matching_queries=5,
+            group_cfg=dict(dynamic=True, num_dn_queries=num_dn_queries),
+        )
+
+    meta = layout(4)(ground_truth)[3]
+    assert (meta['num_denoising_queries'], meta['num_denoising_groups']) == (8, 2)
+    layer, image, query, gt = denoising_pairs(meta['positives'], num_layers=1)
+    assert layer.tolist() == [0] * 6
+    assert image.tolist() == [0, 0, 1, 0, 0, 1]
+    assert query.tolist() == [0, 1, 0, 4, 5, 4]
+    assert gt.tolist() == [0, 1, 2, 0, 1, 2]
+    of_layers = denoising_pairs(meta['positives'], num_layers=2)
+    assert of_layers[0].tolist() == [0] * 6 + [1] * 6
+    assert torch.equal(of_layers[1:, 6:], of_layers[1:, :6])
+
     # of the first image only its second box: there is room for one box in each group
-    meta = dict(
-        num_denoising_queries=4,
-        num_denoising_groups=2,
-        denoised=[torch.tensor([1]), torch.tensor([0])],
-    )
-    matches = targets.denoising_matches(meta, num_layers=1)
-    assert matches.query.tolist() == [0, 0, 2, 2]
-    assert targets.pairs(matches)[3].tolist() == [1, 2, 1, 2]
+    generator = layout(2)
+    generator._select = lambda count: torch.tensor([count - 1])
+    meta = generator(ground_truth)[3]
+    assert (meta['num_denoising_queries'], meta['num_denoising_groups']) == (4, 2)
+    _, _, query, gt = denoising_pairs(meta['positives'], num_layers=1)
+    assert query.tolist() == [0, 0, 2, 2]
+    assert gt.tolist() == [1, 2, 1, 2]
 
 
 def test_predictions_by_hand():

@@ -113,7 +113,7 @@ def test_two_ranks_are_one_process_with_the_joint_batch(two_ranks, case):
     # the ordinary path of one process, given the choice that the ranks make
     model.gather_prompts = False
     sampler = model.prompt_sampler
-    model.prompt_sampler = lambda boxes: replace(sampler.across_ranks(boxes), own=None)
+    model.prompt_sampler = lambda boxes: replace(sampler.across_ranks(boxes), local_indices=None)
     torch.manual_seed(100)
     joint = step(model, make_batch([*batches[0], *batches[1]]), denoising)
     first, second = (rank[case] for rank in two_ranks)

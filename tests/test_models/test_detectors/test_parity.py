@@ -43,9 +43,12 @@ def test_every_stage_agrees(published_width, num_prompts):
 
     feats = ours.extract_feat(images)
     encoder_inputs, decoder_inputs = ours.pre_transformer(feats, samples)
-    text = prompts.as_text_dict()
+    # in mmdet, too, each prompt sees itself alone and has position 0
+    itself = torch.eye(num_prompts, dtype=torch.bool).expand(2, -1, -1)
+    positions = torch.zeros(2, num_prompts, dtype=torch.long)
+    text = dict(prompts.as_text_dict(), masks=itself, position_ids=positions)
     our_memory = ours.forward_encoder(**encoder_inputs, text_dict=text)
-    our_outputs = ours.run_transformer(encoder_inputs, decoder_inputs, prompts, samples)
+    our_outputs = ours.run_transformer(encoder_inputs, decoder_inputs, prompts)
 
     their_feats = theirs.extract_feat(images)
     their_inputs, _ = theirs.pre_transformer(their_feats, samples)

@@ -1,12 +1,10 @@
 """Training with several exemplars per class, with those of other images, with a cap."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from conftest import build_tiny, make_batch, without_dropout
 
-from mmdet_dino_r1.models.task_modules import BatchBoxes
+from mmdet_dino_r1.structures import BatchBoxes
 
 # class 1 on both images, class 2 on the first alone
 BATCH = [
@@ -75,7 +73,7 @@ def test_reference_may_draw_exemplars_of_its_own():
     own, shown = drawn
     assert model.seen['choice'] is own
     assert own.labels.tolist() == shown.labels.tolist() == [1, 2, 4]
-    assert not torch.equal(own.boxes, shown.boxes)
+    assert not torch.equal(own.local_boxes, shown.local_boxes)
     assert losses['grqo_kl'].item() > 1e-6
 
 
@@ -120,7 +118,6 @@ def test_boxes_of_dropped_classes_are_neither_matched_nor_denoised():
     images, samples = make_batch(BATCH)
     draws = (model.prompt_sampler(BatchBoxes.read(samples)) for _ in range(100))
     choice = next(choice for choice in draws if choice.labels.tolist() == [1])
-    assert choice.drops_classes
     model.prompt_sampler = lambda _: choice
     torch.manual_seed(5)
     capped = model.loss(images, samples)
@@ -129,7 +126,7 @@ def test_boxes_of_dropped_classes_are_neither_matched_nor_denoised():
     assert [len(sample.gt_instances) for sample in samples] == [3, 2], 'left as they were'
 
     _, fewer = make_batch([([BATCH[0][0][0], BATCH[0][0][2]], [1, 1]), ([BATCH[1][0][0]], [1])])
-    model.prompt_sampler = lambda _: replace(choice, drops_classes=False)
+    model.prompt_sampler = lambda _: choice
     torch.manual_seed(5)
     expected = model.loss(images, fewer)
     assert {name: value.item() for name, value in capped.items()} == {

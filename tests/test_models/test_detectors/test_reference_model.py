@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import TWO_IMAGES, build_tiny, make_batch, without_dropout
 
-from mmdet_dino_r1.models.task_modules import BatchBoxes
+from mmdet_dino_r1.structures import BatchBoxes
 
 
 def test_equals_the_policy_right_after_refresh():
@@ -57,7 +57,7 @@ def test_shares_the_exemplars_that_the_policy_drew():
 
 @torch.no_grad()
 def test_objectness_at_some_tokens_is_that_of_the_whole_path():
-    """The last layer computes the wanted tokens alone; hidden ones among them, too."""
+    """The last layer computes the wanted tokens alone; invalid ones among them, too."""
     model = build_tiny(dict()).eval()
     images, samples = make_batch(TWO_IMAGES)
     samples[1].set_metainfo(dict(img_shape=(64, 40)))  # with padding
@@ -66,14 +66,15 @@ def test_objectness_at_some_tokens_is_that_of_the_whole_path():
     prompts = model.training_prompts(encoder_inputs, choice).as_text_dict()
     encoded = model.forward_encoder(**encoder_inputs, text_dict=prompts)
     everything = model.bbox_head.cls_branches[-1](
-        model.selectable(encoded['memory'], encoded['hidden']),
+        model.selectable(encoded['memory'], encoded['invalid_mask']),
         encoded['memory_text'],
         encoded['text_token_mask'],
     ).amax(dim=-1)
     indices = torch.randperm(everything.shape[1])[None, :30].repeat(2, 1)
-    assert encoded['hidden'].gather(1, indices).any()
+    assert encoded['invalid_mask'].gather(1, indices).any()
+    model.reference_model.refresh(model)
     torch.testing.assert_close(
-        model.objectness_at(images, samples, choice, indices),
+        model.reference_model.objectness_logits(images, samples, choice, indices),
         everything.gather(1, indices),
         rtol=1e-5,
         atol=1e-5,

@@ -8,9 +8,7 @@ from mmdet.models.layers.transformer.deformable_detr_layers import DeformableDet
 from torch import nn
 
 from mmdet_dino_r1.models.layers import (
-    chunking as pieces,
-)
-from mmdet_dino_r1.models.layers import (
+    chunking,
     deformable_attention,
     proposals,
     token_grid,
@@ -73,13 +71,13 @@ def test_sampling_by_hand():
         assert out.item() == expected
 
 
-def test_in_pieces_without_gradient_the_same(monkeypatch):
+def test_in_chunks_without_gradient_the_same(monkeypatch):
     ours, inputs = LevelwiseDeformableAttention(**SIZES), attention_inputs(4)
     for parameter in ours.parameters():
         nn.init.normal_(parameter, std=0.3)
     whole = ours(**inputs, spatial_shapes=SHAPES)
     sizes = []
-    monkeypatch.setattr(pieces, 'PIECE', 4)
+    monkeypatch.setattr(chunking, 'CHUNK_SIZE', 4)
     sample = deformable_attention.sample_levels
     monkeypatch.setattr(
         deformable_attention,
@@ -91,9 +89,9 @@ def test_in_pieces_without_gradient_the_same(monkeypatch):
     ours(**inputs, spatial_shapes=SHAPES)
     assert sizes == [9], 'with gradients all at once'
     with torch.inference_mode():
-        in_pieces = ours(**inputs, spatial_shapes=SHAPES)
+        in_chunks = ours(**inputs, spatial_shapes=SHAPES)
     assert sizes == [9, 4, 4, 1]
-    torch.testing.assert_close(in_pieces, whole.detach(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(in_chunks, whole.detach(), rtol=1e-6, atol=1e-6)
 
 
 def test_positions_keep_their_precision_under_autocast():
@@ -145,8 +143,8 @@ def test_proposals_are_mmdets(padded):
     tokens, boxes = DeformableDETR.gen_encoder_output_proposals(
         Transform(), memory, padding, torch.tensor(SHAPES)
     )
-    mine, hidden = proposals(token_grid(SHAPES, torch.device('cpu')), ratios, padding)
-    assert torch.equal(hidden, (tokens == 0).all(dim=-1))
+    mine, invalid_mask = proposals(token_grid(SHAPES, torch.device('cpu')), ratios, padding)
+    assert torch.equal(invalid_mask, (tokens == 0).all(dim=-1))
     torch.testing.assert_close(mine, boxes.expand_as(mine), rtol=1e-5, atol=1e-6)
 
 

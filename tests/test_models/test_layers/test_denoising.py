@@ -6,6 +6,7 @@ from conftest import make_batch
 from mmdet.models.layers import CdnQueryGenerator
 
 from mmdet_dino_r1.models.layers import DenoisingQueries
+from mmdet_dino_r1.structures import BatchBoxes
 
 SIZES = dict(num_classes=10, embed_dims=8, num_matching_queries=5)
 GROUPS = dict(group_cfg=dict(dynamic=True, num_dn_queries=12))
@@ -25,14 +26,17 @@ def test_equal_mmdets_but_for_chance(batch):
     # the labels' draws come first in either: nothing of them may reach the boxes
     noise = theirs.generate_dn_bbox_query
     results = []
-    for generator in (theirs, ours):
+    for generator, boxes in ((theirs, samples), (ours, BatchBoxes.read(samples))):
         generator.generate_dn_bbox_query = lambda *args: torch.manual_seed(3) and noise(*args)
-        results.append(generator(samples))
+        results.append(generator(boxes))
     for theirs_part, ours_part in zip(*results, strict=True):
         if isinstance(theirs_part, dict):
-            denoised = ours_part.pop('denoised')
+            image, _, denoised = ours_part.pop('positives')
             assert ours_part == theirs_part
-            assert [list(d) for d in denoised] == [list(range(len(boxes))) for boxes, _ in batch]
+            everything = [i for i, (boxes, _) in enumerate(batch) for _ in boxes]
+            num_groups = theirs_part['num_denoising_groups']
+            assert image.tolist() == everything * num_groups
+            assert denoised.tolist() == list(range(len(everything))) * num_groups
         else:
             assert torch.equal(ours_part, theirs_part)
 
@@ -43,12 +47,13 @@ def test_crowds_are_bounded():
     _, samples = make_batch([crowd, THREE_AND_ONE[1]])
     ours = DenoisingQueries(**SIZES, **GROUPS, label_noise_scale=1e-9, box_noise_scale=1e-9)
     torch.manual_seed(0)
-    content, boxes, mask, layout = ours(samples)
+    ground_truth = BatchBoxes.read(samples)
+    content, boxes, mask, layout = ours(ground_truth)
     assert layout['num_denoising_queries'] == 24 and layout['num_denoising_groups'] == 1
     assert content.shape == (2, 24, 8) and mask.shape == (29, 29)
-    first, second = layout['denoised']
-    assert len(first.unique()) == 12 and second.tolist() == [0]
-    assert not torch.equal(first, ours(samples)[3]['denoised'][0])
+    first, second = layout['positives'][2].split([12, 1])
+    assert len(first.unique()) == 12 and first.max() < 50 and second.tolist() == [50]
+    assert not torch.equal(first, ours(ground_truth)[3]['positives'][2, :12])
     # each query sits on its box: centre (x + 4) / 64, (y + 4.5) / 64
     expected = (first[:, None] + torch.tensor([4.0, 4.5])) / 64
     torch.testing.assert_close(boxes[0, :12, :2].sigmoid(), expected, atol=1e-3, rtol=0)

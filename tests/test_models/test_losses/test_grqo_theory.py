@@ -10,12 +10,14 @@ from mmdet.models.losses import FocalLoss
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from mmdet_dino_r1.models.losses import GRQOLoss, group_advantage, mute_last, objectness_kl
-from mmdet_dino_r1.models.task_modules import (
-    BatchedHungarianAssigner,
+from mmdet_dino_r1.models.losses import (
     BestMatchReward,
-    PromptFocalLossCost,
+    GRQOLoss,
+    group_advantage,
+    mute_last,
+    objectness_kl,
 )
+from mmdet_dino_r1.models.task_modules import BatchedHungarianAssigner, PromptFocalLossCost
 
 HAS_BOXES = torch.tensor([True])
 

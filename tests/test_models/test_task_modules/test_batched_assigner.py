@@ -6,7 +6,9 @@ from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.structures import InstanceData
 
-from mmdet_dino_r1.models.task_modules import BatchedHungarianAssigner, BestMatchReward
+from mmdet_dino_r1.models import task_modules
+from mmdet_dino_r1.models.losses import BestMatchReward
+from mmdet_dino_r1.models.task_modules import BatchedHungarianAssigner
 
 COSTS = [
     dict(type='PromptFocalLossCost', weight=2.0),
@@ -121,3 +123,4 @@ def test_best_match_reward():
     cost = torch.tensor([[3.0, -1.0], [0.5, 2.0]])
     assert BestMatchReward()(cost).tolist() == [1.0, -0.5]
     assert BestMatchReward()(torch.empty(4, 0)).tolist() == [0.0] * 4
+    assert task_modules.BestMatchReward is BestMatchReward, 'where 0.5 had it'

@@ -4,14 +4,13 @@ import pytest
 import torch
 from conftest import TWO_IMAGES, make_batch
 
-from mmdet_dino_r1.models.task_modules import BatchBoxes, InBatchPromptSampler, gather_embeddings
+from mmdet_dino_r1.models.task_modules import InBatchPromptSampler, gather_embeddings
 from mmdet_dino_r1.models.task_modules.prompt_gathering import (
-    Candidates,
     SumOverRanks,
     dist,
     gather_candidates,
 )
-from mmdet_dino_r1.structures import ExemplarChoice
+from mmdet_dino_r1.structures import BatchBoxes, Candidates, ExemplarChoice
 
 NO_BOXES = ([], [])
 OTHER_IMAGES = [([[2, 2, 20, 20]], [7]), NO_BOXES, ([[1, 1, 9, 9], [5, 5, 30, 30]], [5, 9])]
@@ -72,22 +71,21 @@ def test_ranks_draw_as_one_process_with_the_joint_batch(ranks, options, other):
     for seed in range(20):
         choices = ranks(sampler, [TWO_IMAGES, other], seed)
         (joint,) = ranks(sampler, [TWO_IMAGES + other], seed)
-        assert joint.own.tolist() == list(range(len(joint))), 'nothing lies elsewhere'
-        owners = torch.cat([choice.own for choice in choices])
+        assert joint.local_indices.tolist() == list(range(len(joint))), 'nothing lies elsewhere'
+        owners = torch.cat([choice.local_indices for choice in choices])
         assert owners.sort().values.tolist() == list(range(len(joint))), 'each encoded once'
         first_image = 0
         for choice, batch in zip(choices, [TWO_IMAGES, other], strict=True):
             assert torch.equal(choice.labels, joint.labels)
-            assert choice.drops_classes == joint.drops_classes
-            own = choice.own
+            own = choice.local_indices
             images = slice(first_image, first_image + len(batch))
             if len(own):
-                assert torch.equal(choice.image_index + first_image, joint.image_index[own])
-                assert torch.equal(choice.boxes, joint.boxes[own])
+                assert torch.equal(choice.local_images + first_image, joint.local_images[own])
+                assert torch.equal(choice.local_boxes, joint.local_boxes[own])
             else:
-                assert len(choice.boxes) == 1, 'something to encode'
-            if joint.serves is not None:
-                assert torch.equal(choice.serves, joint.serves[:, images])
+                assert len(choice.local_boxes) == 1, 'something to encode'
+            if joint.image_mask is not None:
+                assert torch.equal(choice.image_mask, joint.image_mask[:, images])
             first_image += len(batch)
 
 
@@ -98,7 +96,7 @@ def test_exemplar_of_a_shared_class_comes_from_any_rank(ranks):
         choices = ranks(sampler, [TWO_IMAGES, OTHER_IMAGES], seed)
         labels = choices[0].labels.tolist()
         assert labels == [2, 5, 7, 9]
-        owner.append(labels.index(7) in choices[1].own)
+        owner.append(labels.index(7) in choices[1].local_indices)
     assert 15 <= sum(owner) <= 45
 
 
@@ -108,22 +106,22 @@ def test_another_image_may_be_on_another_rank(ranks):
     for seed in range(10):
         choices = ranks(sampler, [TWO_IMAGES, OTHER_IMAGES], seed)
         for choice, image in zip(choices, (1, 0), strict=True):
-            served = ((choice.labels == 7) & choice.serves[:, image]).nonzero()[:, 0]
-            assert len(served) == 1 and served[0] not in choice.own
+            served = ((choice.labels == 7) & choice.image_mask[:, image]).nonzero()[:, 0]
+            assert len(served) == 1 and served[0] not in choice.local_indices
 
 
 def test_no_boxes_anywhere_gives_the_placeholder(ranks):
     for choice in ranks(InBatchPromptSampler(), [[NO_BOXES], [NO_BOXES, NO_BOXES]], 0):
-        assert choice.is_placeholder and choice.own is None
+        assert choice.is_placeholder and choice.local_indices is None
 
 
-def choice_with(own: list[int] | None, num_exemplars: int) -> ExemplarChoice:
-    num_own = num_exemplars if own is None else max(1, len(own))
+def choice_with(local: list[int] | None, num_exemplars: int) -> ExemplarChoice:
+    num_local = num_exemplars if local is None else max(1, len(local))
     return ExemplarChoice(
-        image_index=torch.zeros(num_own).long(),
-        boxes=torch.zeros(num_own, 4),
+        local_images=torch.zeros(num_local).long(),
+        local_boxes=torch.zeros(num_local, 4),
         labels=torch.arange(num_exemplars),
-        own=None if own is None else torch.tensor(own, dtype=torch.long),
+        local_indices=None if local is None else torch.tensor(local, dtype=torch.long),
     )
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import TWO_IMAGES, make_batch
 
-from mmdet_dino_r1.models.task_modules import BatchBoxes, InBatchPromptSampler, prompted_boxes_only
-from mmdet_dino_r1.models.task_modules.prompt_gathering import Candidates
+from mmdet_dino_r1.models.task_modules import InBatchPromptSampler
+from mmdet_dino_r1.structures import BatchBoxes, Candidates
 
 
 def candidates(*labels_of_images: list[int]) -> Candidates:
@@ -21,16 +21,16 @@ def test_one_box_per_class_of_the_batch():
     _, samples = make_batch(TWO_IMAGES)
     choice = InBatchPromptSampler()(BatchBoxes.read(samples))
     assert choice.labels.tolist() == [2, 5, 7]
-    assert choice.image_index.tolist() == [0, 0, 1]
+    assert choice.local_images.tolist() == [0, 0, 1]
     # (8, 8, 40, 40) of 64 x 64
-    torch.testing.assert_close(choice.boxes[2], torch.tensor([0.375, 0.375, 0.5, 0.5]))
+    torch.testing.assert_close(choice.local_boxes[2], torch.tensor([0.375, 0.375, 0.5, 0.5]))
     assert not choice.is_placeholder
 
 
 def test_every_box_of_a_class_is_equally_likely():
     _, samples = make_batch([([[0, 0, 8, 8]] * 3, [1] * 3), ([[0, 0, 16, 16]], [1])])
     sampler = InBatchPromptSampler()
-    draws = torch.cat([sampler(BatchBoxes.read(samples)).image_index for _ in range(800)])
+    draws = torch.cat([sampler(BatchBoxes.read(samples)).local_images for _ in range(800)])
     # a quarter from the second image; 4 standard deviations are 0.061
     assert abs(draws.float().mean().item() - 0.25) < 0.061
 
@@ -40,7 +40,9 @@ def test_same_seed_same_choice():
     torch.manual_seed(3)
     first = InBatchPromptSampler()(BatchBoxes.read(samples))
     torch.manual_seed(3)
-    assert torch.equal(first.boxes, InBatchPromptSampler()(BatchBoxes.read(samples)).boxes)
+    assert torch.equal(
+        first.local_boxes, InBatchPromptSampler()(BatchBoxes.read(samples)).local_boxes
+    )
 
 
 def test_batch_without_boxes_gives_a_placeholder():
@@ -48,7 +50,7 @@ def test_batch_without_boxes_gives_a_placeholder():
     choice = InBatchPromptSampler()(BatchBoxes.read(samples))
     assert choice.is_placeholder and len(choice) == 1
     assert choice.labels.tolist() == [-1]
-    assert choice.boxes.tolist() == [[0.5, 0.5, 1.0, 1.0]]
+    assert choice.local_boxes.tolist() == [[0.5, 0.5, 1.0, 1.0]]
 
 
 def test_default_draws_are_the_first_of_each_class_in_random_order():
@@ -61,7 +63,7 @@ def test_default_draws_are_the_first_of_each_class_in_random_order():
         torch.manual_seed(seed)
         drawn = InBatchPromptSampler().draw(boxes)
         assert drawn.index.tolist() == first
-        assert drawn.serves is None and not drawn.drops_classes
+        assert drawn.image_mask is None
 
 
 # --- several exemplars per class ----------------------------------------------------------
@@ -83,9 +85,9 @@ def test_choice_with_several_exemplars_has_their_boxes():
     _, samples = make_batch(TWO_IMAGES)
     choice = InBatchPromptSampler(exemplars_per_class=2)(BatchBoxes.read(samples))
     assert choice.labels.tolist() == [2, 2, 5, 7] and choice.classes.tolist() == [2, 5, 7]
-    assert choice.image_index.tolist() == [0, 0, 0, 1]
+    assert choice.local_images.tolist() == [0, 0, 0, 1]
     # (4, 4, 24, 30) and (10, 36, 26, 60) of 64 x 64
-    assert sorted((64 * choice.boxes[:2]).tolist()) == [[14, 17, 20, 26], [18, 48, 16, 24]]
+    assert sorted((64 * choice.local_boxes[:2]).tolist()) == [[14, 17, 20, 26], [18, 48, 16, 24]]
 
 
 # --- exemplars of other images ------------------------------------------------------------
@@ -98,11 +100,11 @@ def test_no_image_is_prompted_by_itself_where_that_can_be_helped(per_class):
     sampler = InBatchPromptSampler(per_class, prefer_other_image=True)
     for _ in range(100):
         drawn = sampler.draw(boxes)
-        assert drawn.serves.shape == (len(drawn.index), 4)
+        assert drawn.image_mask.shape == (len(drawn.index), 4)
         assert len(drawn.index.unique()) == len(drawn.index)
         for image in range(4):
             for label in (1, 2, 3):
-                served = drawn.index[drawn.serves[:, image]]
+                served = drawn.index[drawn.image_mask[:, image]]
                 served = served[boxes.labels[served] == label]
                 mine = (boxes.image_index == image) & (boxes.labels == label)
                 others = (boxes.labels == label) & ~mine
@@ -118,7 +120,7 @@ def test_two_exemplars_per_class_and_one_where_it_occurs_once():
     for _ in range(50):
         drawn = sampler.draw(boxes)
         assert boxes.labels[drawn.index].tolist() == [1, 1, 2]
-        first, second, alone = drawn.serves
+        first, second, alone = drawn.image_mask
         # the second serves the first's own image, the first all others
         own = [i for i in range(4) if not first[i]]
         assert len(own) == 1 and torch.equal(second, ~first) and alone.all()
@@ -131,7 +133,7 @@ def test_every_box_of_the_other_images_is_equally_likely():
     count = torch.zeros(4)
     for _ in range(900):
         drawn = sampler.draw(boxes)
-        count[drawn.index[drawn.serves[:, 0]]] += 1
+        count[drawn.index[drawn.image_mask[:, 0]]] += 1
     assert count[0] == 0
     assert ((count[1:] / 900 - 1 / 3).abs() < 0.063).all(), '4 standard deviations'
 
@@ -146,7 +148,7 @@ def test_cap_keeps_random_classes_however_many_boxes_they_have():
     for _ in range(600):
         drawn = sampler.draw(boxes)
         kept = boxes.labels[drawn.index]
-        assert drawn.drops_classes and len(kept) == 2 and kept[0] < kept[1]
+        assert len(kept) == 2 and kept[0] < kept[1]
         count[kept] += 1
     assert ((count[1:] / 600 - 2 / 3).abs() < 0.077).all(), '4 standard deviations'
 
@@ -154,19 +156,29 @@ def test_cap_keeps_random_classes_however_many_boxes_they_have():
 def test_cap_that_is_not_reached_drops_nothing():
     _, samples = make_batch(TWO_IMAGES)
     choice = InBatchPromptSampler(max_prompts=3)(BatchBoxes.read(samples))
-    assert choice.labels.tolist() == [2, 5, 7] and not choice.drops_classes
-    assert prompted_boxes_only(samples, BatchBoxes.read(samples), choice) is samples
+    assert choice.labels.tolist() == [2, 5, 7]
+    boxes = BatchBoxes.read(samples)
+    assert boxes.prompted(choice) is boxes
 
 
 def test_boxes_without_a_prompt_are_no_targets():
     _, samples = make_batch(TWO_IMAGES)
     choice = InBatchPromptSampler(max_prompts=1)(BatchBoxes.read(samples))
-    kept = prompted_boxes_only(samples, BatchBoxes.read(samples), choice)
+    boxes = BatchBoxes.read(samples)
+    kept = boxes.prompted(choice)
     (label,) = choice.labels.tolist()
     expected = [[x for x in labels if x == label] for _, labels in TWO_IMAGES]
-    assert [sample.gt_instances.labels.tolist() for sample in kept] == expected
-    assert [len(sample.gt_instances) for sample in samples] == [3, 1], 'left as they were'
-    assert kept[0].metainfo == samples[0].metainfo
+    assert [of_image.tolist() for of_image in kept.labels.split(kept.counts)] == expected
+    assert [of_image.tolist() for of_image in kept.candidates.labels.split(kept.counts)] == expected
+    rows = [
+        box
+        for boxes, labels in TWO_IMAGES
+        for box, x in zip(boxes, labels, strict=True)
+        if x == label
+    ]
+    assert kept.pixels.tolist() == rows and (64 * kept.corners).tolist() == rows
+    assert boxes.counts == [3, 1], 'left as they were'
+    assert kept.img_shapes == boxes.img_shapes
 
 
 def test_all_options_together():
@@ -177,7 +189,7 @@ def test_all_options_together():
         labels = boxes.labels[drawn.index]
         assert len(labels.unique()) == 2
         for image in range(3):
-            served = drawn.index[drawn.serves[:, image]]
+            served = drawn.index[drawn.image_mask[:, image]]
             assert (boxes.image_index[served] != image).all(), 'all classes occur twice'
             assert set(boxes.labels[served].tolist()) == set(labels.tolist())
 
