@@ -85,11 +85,11 @@ with_grqo = {
         {kl: 4.0, f'{loss}.shared_exemplars': False},
     ),
 }
-cells = {
+variants = {
     name: dict(config=sft, title=title, options=options)
     for name, (title, options) in supervised.items()
 }
-cells.update(
+variants.update(
     {
         name: dict(config=grqo, title=title, options={**grqo_common, **options})
         for name, (title, options) in with_grqo.items()
@@ -97,17 +97,17 @@ cells.update(
 )
 
 # --- what is compared ---------------------------------------------------------------------
-questions = [
+comparisons = [
     dict(
         title='1. GRQO with the published settings against supervised training',
         baseline='sft',
-        cells=['grqo', 'sft_same_time'],
+        variants=['grqo', 'sft_same_time'],
         seeds=5,
     ),
     dict(
         title='2. The reward weight',
         baseline='sft',
-        cells=['grqo', 'reward_0.1', 'reward_1', 'reward_10', 'reward_100'],
+        variants=['grqo', 'reward_0.1', 'reward_1', 'reward_10', 'reward_100'],
         seeds=3,
         axis=dict(
             label='reward weight',
@@ -124,7 +124,7 @@ questions = [
     dict(
         title='3. Reward or policy, and how many queries are muted',
         baseline='sft',
-        cells=[
+        variants=[
             'reward_10',
             'reward_10_mute_0',
             'reward_10_mute_half',
@@ -137,13 +137,13 @@ questions = [
     dict(
         title='4. Exemplars in training',
         baseline='sft',
-        cells=['sft_mean4', 'sft_other', 'sft_mean4_other'],
+        variants=['sft_mean4', 'sft_other', 'sft_mean4_other'],
         seeds=3,
     ),
     dict(
         title='5. The KL weight',
         baseline='no_kl',
-        cells=['grqo', 'kl_0.4', 'kl_4', 'kl_40'],
+        variants=['grqo', 'kl_0.4', 'kl_4', 'kl_40'],
         seeds=3,
         axis=dict(
             label='KL weight',
@@ -154,13 +154,13 @@ questions = [
     dict(
         title='6. The reference model',
         baseline='kl_4',
-        cells=['kl_4_every_100', 'kl_4_never', 'kl_4_own_draw'],
+        variants=['kl_4_every_100', 'kl_4_never', 'kl_4_own_draw'],
         seeds=3,
     ),
     dict(
         title='7. Supervised first, then GRQO',
         baseline='sft',
-        cells=['reward_10', 'reward_10_late'],
+        variants=['reward_10', 'reward_10_late'],
         seeds=3,
     ),
 ]
@@ -188,4 +188,4 @@ evaluations = {
     for name, of_prompts in prompts.items()
 }
 primary = ['base/g16', 'novel/g16']
-dynamics = ['base/g16', 'novel/g16']
+diagnostics = ['base/g16', 'novel/g16']

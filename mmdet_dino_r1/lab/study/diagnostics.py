@@ -24,16 +24,13 @@ from ..query_view.collect import view_dataset
 from ..query_view.view import QueryView
 
 
-def measure_dynamics(model: nn.Module, dataset: Dataset, num_images: int) -> dict[str, float]:
-    """Figures of a model on images of a test set, all prompts at once.
+def measure_diagnostics(model: nn.Module, dataset: Dataset, num_images: int) -> dict[str, float]:
+    """The figures of :func:`query_figures` on images of a test set, all prompts at once.
 
     Args:
         model: a ``DINOR1`` with a prompt bank for this dataset's labels.
         dataset: a single one, see :func:`view_dataset`.
         num_images: this many, evenly spread over the dataset: the same for every model.
-
-    Returns:
-        See :func:`query_figures`.
 
     Raises:
         ValueError: the dataset is a group, or the model has no assigner.
