@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..detections_figure import COLOURS, OTHER, colour_of
-from ..training.curves import run_colour
+from ..figure import run_colour
 from .view import QueryView
 
 _INK = '#1e1e1e'
