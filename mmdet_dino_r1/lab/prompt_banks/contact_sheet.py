@@ -1,4 +1,4 @@
-"""Pictures of a prompt bank: how alike its classes are, and the boxes it was made of.
+"""The boxes a prompt bank was made of, in a picture.
 
 Images are RGB, uint8 ``(height, width, 3)``; boxes are ``(x1, y1, x2, y2)`` in pixels of the
 image file.
@@ -16,65 +16,12 @@ import numpy as np
 from ...structures import PromptBank
 from .statistics import BankStatistics
 
-MATRIX_AT_MOST = 40  # classes whose names are still readable beside a matrix
-_NUMBERS_AT_MOST = 14  # classes whose cells have room for a number
 _CONTEXT = 0.25  # shown around a box, in parts of its longer side
-_LABEL = 190  # width of the names of a contact sheet
+_LABEL = 190  # width of the names
 _GAP = 6
 _LINE = 15  # height of a line of small text
 _INK, _GREY, _PALE = (30, 30, 30), (120, 120, 120), (238, 238, 238)
 _BOX, _RED = (0, 114, 178), (213, 30, 30)
-
-
-def draw_bank(bank: PromptBank, statistics: BankStatistics) -> np.ndarray:
-    """Similarity matrix, counts and spread, one row per class.
-
-    Args:
-        bank: what to draw; of more than 40 classes the 40 most confusable are shown.
-        statistics: of this bank.
-
-    Returns:
-        RGB image.
-    """
-    # here, because the package is imported for every training as well
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    shown = statistics.by_confusability[:MATRIX_AT_MOST]
-    similarity = statistics.similarity.numpy()
-    rows = _similar_side_by_side(similarity, sorted(shown))
-    names = [_shortened(bank.class_names[row], 28) for row in rows]
-    bars = [
-        (title, values.numpy()[rows], form)
-        for title, values, form in (
-            ('exemplars', statistics.counts, '{:.0f}'),
-            ('spread', statistics.spread, '{:.2f}'),
-        )
-        if values is not None
-    ]
-    # In inches. Placed by hand, since the bars have to keep to the rows of the matrix.
-    side, names_space = max(2.0, 0.235 * len(rows)), 0.25 + 0.066 * max(map(len, names))
-    width = names_space + side + 1.7 * len(bars) + 1.2
-    height = names_space + side + 0.8
-    figure = Figure(figsize=(width, height), dpi=110)
-    canvas = FigureCanvasAgg(figure)
-
-    def panel(left: float, inches: float):
-        place = (left / width, names_space / height, inches / width, side / height)
-        return figure.add_axes(place)
-
-    image = _draw_matrix(panel(names_space, side), similarity[np.ix_(rows, rows)], names)
-    for index, (title, values, form) in enumerate(bars):
-        axes = panel(names_space + side + 0.25 + 1.7 * index, 1.45)
-        _draw_bars(axes, title, values, form)
-    colours = figure.colorbar(image, cax=panel(width - 0.95, 0.14))
-    colours.ax.tick_params(labelsize=8)
-    colours.set_label('cosine' + ', mean class removed' * (len(bank) > 2), fontsize=8)
-    count = f'{len(rows)} most confusable of ' if len(rows) < len(bank) else ''
-    title = f'Prompt bank: {count}{len(bank)} class' + 'es' * (len(bank) > 1)
-    figure.suptitle(title, y=1 - 0.1 / height, fontsize=11)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def contact_sheet(
@@ -125,59 +72,23 @@ def contact_sheet(
             left = _LABEL + place * (cell + _GAP)
             picture = cells[exemplar]
             if isinstance(picture, str):  # why there is none
-                sheet[top : top + cell, left : left + cell] = _PALE
                 texts.append((left + 5, top + cell // 2 - 8, picture, 11, _GREY))
-            else:
-                sheet[top : top + cell, left : left + cell] = picture
+                picture = _PALE
+            sheet[top : top + cell, left : left + cell] = picture
             if exemplar in outliers:
                 corner = (left + cell - 1, top + cell - 1)
                 cv2.rectangle(sheet, (left, top), corner, _RED, 3)
-                image_id = _shortened(f'id {bank.exemplars.image_ids[exemplar]}', cell // 6)
+                image_id = shortened(f'id {bank.exemplars.image_ids[exemplar]}', cell // 6)
                 texts.append((left, top + cell + 1, image_id, 11, _RED))
     return _write(sheet, texts)
 
 
-def _draw_matrix(axes, similarity: np.ndarray, names: Sequence[str]):
-    """The matrix with names on both sides; the diagonal, always 1, is left empty."""
-    shown = similarity.copy()
-    np.fill_diagonal(shown, np.nan)
-    image = axes.imshow(shown, cmap='RdBu_r', vmin=-1, vmax=1, aspect='auto')
-    axes.set_facecolor('0.85')
-    ticks = range(len(names))
-    axes.set_yticks(ticks, names, fontsize=8)
-    axes.set_xticks(ticks, names, fontsize=8, rotation=90)
-    axes.tick_params(length=0)
-    axes.set_title('similarity of classes', fontsize=10)
-    if len(names) <= _NUMBERS_AT_MOST:
-        for row, column in zip(*np.nonzero(~np.isnan(shown)), strict=True):
-            value = shown[row, column]
-            colour = 'white' if abs(value) > 0.6 else 'black'
-            # '.85' and '-.85' fit where '0.85' and '-0.85' do not
-            text = f'{value:.2f}'.replace('0.', '.')
-            axes.text(column, row, text, ha='center', va='center', fontsize=6.5, color=colour)
-    return image
-
-
-def _draw_bars(axes, title: str, values: np.ndarray, form: str) -> None:
-    """Horizontal bars with their values; NaN as a dash."""
-    lengths = np.nan_to_num(values.astype(float))
-    longest = lengths.max() or 1.0
-    axes.barh(range(len(values)), lengths, color='0.65', height=0.7)
-    for row, (value, length) in enumerate(zip(values, lengths, strict=True)):
-        text = '–' if np.isnan(value) else form.format(value)
-        axes.text(length + 0.04 * longest, row, text, va='center', fontsize=7)
-    axes.set(xlim=(0, 1.35 * longest), ylim=(len(values) - 0.5, -0.5))
-    axes.set(xticks=[], yticks=[])
-    axes.spines[['top', 'right', 'bottom']].set_visible(False)
-    axes.set_title(title, fontsize=10)
-
-
-def _similar_side_by_side(similarity: np.ndarray, rows: Sequence[int]) -> list[int]:
-    """A chain through ``rows``: each is followed by the most similar of those left."""
-    chain, left = [rows[0]], list(rows[1:])
-    while left:
-        chain.append(left.pop(int(np.argmax(similarity[chain[-1], left]))))
-    return chain
+def shortened(text: str, length: int) -> str:
+    """The text, cut in the middle where it is longer."""
+    if len(text) <= length:
+        return text
+    half = (length - 1) // 2
+    return f'{text[: length - 1 - half]}…{text[-half:]}'
 
 
 def _cut_cells(
@@ -192,7 +103,7 @@ def _cut_cells(
         image = cv2.imread(path) if Path(path).is_file() else None
         if image is None:
             why = 'not an image' if Path(path).is_file() else 'no such file'
-            cells |= dict.fromkeys(found, f'{why}\n{_shortened(Path(path).name, size // 7)}')
+            cells |= dict.fromkeys(found, f'{why}\n{shortened(Path(path).name, size // 7)}')
             continue
         for exemplar in found:
             box = bank.exemplars.boxes[exemplar].tolist()
@@ -230,8 +141,8 @@ def _class_label(
     nearest = int(statistics.nearest[row])
     if nearest >= 0:
         similarity = float(statistics.nearest_similarity[row])
-        lines += [f'most like ({similarity:.2f}):', _shortened(bank.class_names[nearest], 24)]
-    texts = [(_GAP, top, _shortened(bank.class_names[row], 24), 13, _INK)]
+        lines += [f'most like ({similarity:.2f}):', shortened(bank.class_names[nearest], 24)]
+    texts = [(_GAP, top, shortened(bank.class_names[row], 24), 13, _INK)]
     for number, line in enumerate(lines):
         texts.append((_GAP, top + 20 + number * _LINE, line, 10, _GREY))
     return texts
@@ -248,11 +159,3 @@ def _write(image: np.ndarray, texts: Sequence[tuple]) -> np.ndarray:
     for left, top, text, size, colour in texts:
         draw.text((left, top), text, font=ImageFont.truetype(font, size), fill=colour)
     return np.asarray(picture).copy()
-
-
-def _shortened(text: str, length: int) -> str:
-    """The text, cut in the middle where it is longer."""
-    if len(text) <= length:
-        return text
-    half = (length - 1) // 2
-    return f'{text[: length - 1 - half]}…{text[-half:]}'
