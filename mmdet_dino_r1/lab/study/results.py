@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
+from typing import get_origin, get_type_hints
 
 from ...utils.atomic_write import write_whole
 
@@ -20,20 +21,6 @@ METRICS = ('AP', 'AP50')
 # as versions before 0.6 wrote them; read until 0.7
 _OLD_DIAGNOSTICS, _OLD_VARIANT = 'dynamics.json', 'cell'
 _AGAIN = 'Delete the file and run the study again.'
-_TYPES = dict(
-    variant=str,
-    seed=int,
-    title=str,
-    steps=int,
-    train_seconds=(int, float),
-    seconds_per_step=(int, float),
-    fingerprint=str,
-    versions=dict,
-    device=str,
-    data=dict,
-    training=dict,
-    metrics=dict,
-)
 
 
 @dataclass(frozen=True)
@@ -69,6 +56,14 @@ class RunResult:
     training: dict[str, float]
     metrics: dict[str, dict[str, float]]
     diagnostics: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+# what JSON must give for each; the diagnostics have a file of their own
+_TYPES = {
+    name: (int, float) if hint is float else get_origin(hint) or hint
+    for name, hint in get_type_hints(RunResult).items()
+    if name != 'diagnostics'
+}
 
 
 @dataclass(frozen=True)

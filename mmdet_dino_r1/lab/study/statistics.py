@@ -39,23 +39,17 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class PairedDifference:
-    """How far a variant lies above its baseline.
+class PairedDifference(Summary):
+    """How far a variant lies above its baseline: a summary of the seeds' differences.
 
     Attributes:
-        mean: of the differences, variant minus baseline.
         low: end of the interval of the mean; nan for one seed.
         high: its other end; nan for one seed.
-        std: standard deviation of a difference (divided by n - 1); nan for one.
-        n: number of seeds in common.
-        seeds: these, ascending.
+        seeds: those in common, ascending.
     """
 
-    mean: float
     low: float
     high: float
-    std: float
-    n: int
     seeds: tuple[int, ...]
 
 
@@ -80,8 +74,7 @@ def paired_difference(
 ) -> PairedDifference:
     """Mean difference over the seeds in common, with Student's t interval.
 
-    What is assumed stands at the top of this file: differences about normal, seeds independent.
-    No correction for many comparisons is made.
+    What it assumes stands at the top of this file.
 
     Args:
         variant: values by seed.
@@ -103,7 +96,8 @@ def paired_difference(
     half = nan
     if told.n > 1:
         half = float(stdtrit(told.n - 1, (1 + confidence) / 2)) * told.std / sqrt(told.n)
-    return PairedDifference(told.mean, told.mean - half, told.mean + half, told.std, told.n, seeds)
+    ends = (told.mean - half, told.mean + half)
+    return PairedDifference(told.mean, told.std, told.n, *ends, seeds)
 
 
 def verdict(difference: PairedDifference) -> str:

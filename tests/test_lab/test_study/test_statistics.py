@@ -57,7 +57,7 @@ def test_pairs_matter():
     ],
 )
 def test_verdicts(low, high, told):
-    assert verdict(PairedDifference((low + high) / 2, low, high, 1, 3, (0, 1, 2))) == told
+    assert verdict(PairedDifference((low + high) / 2, 1, 3, low, high, (0, 1, 2))) == told
 
 
 def test_errors_in_words():
