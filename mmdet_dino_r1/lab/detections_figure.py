@@ -25,6 +25,7 @@ OTHER = (110, 110, 110)  # classes that the row does not prompt
 _INK, _WHITE = (30, 30, 30), (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _MARGIN = 12
+_CROP = 72  # side of the exemplars
 
 
 @dataclass
@@ -55,7 +56,7 @@ class DetectionRow:
 
 
 def draw_prompts_and_detections(
-    rows: Sequence[DetectionRow], score_thr: float = 0.25, size: int = 320, crop: int = 72
+    rows: Sequence[DetectionRow], score_thr: float = 0.25, size: int = 320
 ) -> np.ndarray:
     """Draw exemplars, ground truth and detections side by side, row by row.
 
@@ -63,19 +64,18 @@ def draw_prompts_and_detections(
         rows: what to draw.
         score_thr: detections below it are left out.
         size: longer side of the images in the figure.
-        crop: side of the exemplars in the figure.
 
     Returns:
         RGB figure on white.
     """
     shots = max((len(crops) for row in rows for crops in row.prompts), default=0)
-    widths = (max(shots * (crop + 4) + 170, 260), size, size)
+    widths = (max(shots * (_CROP + 4) + 170, 260), size, size)
     head = ('prompts', 'ground truth', f'detections >= {score_thr:g} (grey: other class)')
     blocks = [_side_by_side([_text(title) for title in head], widths)]
     for row in rows:
         kept = row.scores >= score_thr
         panels = (
-            _draw_prompts(row, widths[0], crop),
+            _draw_prompts(row, widths[0]),
             _draw_boxes(row.image, row.gt_boxes, row.gt_labels, None, size),
             _draw_boxes(row.image, row.boxes[kept], row.labels[kept], row.scores[kept], size),
         )
@@ -89,19 +89,19 @@ def colour_of(label: int) -> tuple[int, int, int]:
     return OTHER if label < 0 else COLOURS[label % len(COLOURS)]
 
 
-def _draw_prompts(row: DetectionRow, width: int, crop: int) -> np.ndarray:
+def _draw_prompts(row: DetectionRow, width: int) -> np.ndarray:
     """One line per class: its exemplars, framed in its colour, and its name."""
     lines = [np.full((1, width, 3), 255, np.uint8)]
     for label, (name, crops) in enumerate(zip(row.class_names, row.prompts, strict=True)):
-        line = np.full((crop + 4, width, 3), 255, np.uint8)
+        line = np.full((_CROP + 4, width, 3), 255, np.uint8)
         for place, exemplar in enumerate(crops):
-            shown = _fit(exemplar, crop)
+            shown = _fit(exemplar, _CROP)
             height, length = shown.shape[:2]
             cv2.rectangle(shown, (0, 0), (length - 1, height - 1), colour_of(label), 2)
-            left = place * (crop + 4)
+            left = place * (_CROP + 4)
             line[:height, left : left + length] = shown
-        left = len(crops) * (crop + 4) + 6
-        cv2.putText(line, name, (left, crop // 2 + 4), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
+        left = len(crops) * (_CROP + 4) + 6
+        cv2.putText(line, name, (left, _CROP // 2 + 4), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
         lines.append(line)
     return np.concatenate(lines)
 

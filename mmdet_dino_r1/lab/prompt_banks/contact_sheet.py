@@ -18,6 +18,7 @@ from .statistics import BankStatistics
 
 _CONTEXT = 0.25  # shown around a box, in parts of its longer side
 _LABEL = 190  # width of the names
+_CELL = 88  # side of an exemplar
 _GAP = 6
 _LINE = 15  # height of a line of small text
 _INK, _GREY, _PALE = (30, 30, 30), (120, 120, 120), (238, 238, 238)
@@ -30,7 +31,6 @@ def contact_sheet(
     statistics: BankStatistics,
     rows: Sequence[int] | None = None,
     columns: int = 16,
-    cell: int = 88,
 ) -> np.ndarray:
     """The exemplars of each class, one row per class, with some of their surroundings.
 
@@ -43,7 +43,6 @@ def contact_sheet(
         statistics: of this bank.
         rows: classes to show, in this order; all where None.
         columns: most exemplars shown of a class.
-        cell: side of an exemplar in pixels.
 
     Returns:
         RGB image.
@@ -59,27 +58,29 @@ def contact_sheet(
         of_class[label].append(exemplar)
     rows = range(len(bank)) if rows is None else rows
     shown = {row: sorted(of_class[row], key=lambda e: e not in outliers)[:columns] for row in rows}
-    cells = _cut_cells(bank, paths, [e for chosen in shown.values() for e in chosen], cell)
+    cells = _cut_cells(bank, paths, [e for chosen in shown.values() for e in chosen])
 
     widest = max((len(chosen) for chosen in shown.values()), default=0)
-    height = cell + _LINE + _GAP
-    sheet = np.full((height * len(shown) + _GAP, _LABEL + widest * (cell + _GAP), 3), 255, np.uint8)
+    height = _CELL + _LINE + _GAP
+    sheet = np.full(
+        (height * len(shown) + _GAP, _LABEL + widest * (_CELL + _GAP), 3), 255, np.uint8
+    )
     texts = []  # (left, top, text, size, colour), written at the end, in one go
     for index, (row, chosen) in enumerate(shown.items()):
         top = _GAP + index * height
         texts += _class_label(bank, statistics, row, len(of_class[row]), len(chosen), top)
         for place, exemplar in enumerate(chosen):
-            left = _LABEL + place * (cell + _GAP)
+            left = _LABEL + place * (_CELL + _GAP)
             picture = cells[exemplar]
             if isinstance(picture, str):  # why there is none
-                texts.append((left + 5, top + cell // 2 - 8, picture, 11, _GREY))
+                texts.append((left + 5, top + _CELL // 2 - 8, picture, 11, _GREY))
                 picture = _PALE
-            sheet[top : top + cell, left : left + cell] = picture
+            sheet[top : top + _CELL, left : left + _CELL] = picture
             if exemplar in outliers:
-                corner = (left + cell - 1, top + cell - 1)
+                corner = (left + _CELL - 1, top + _CELL - 1)
                 cv2.rectangle(sheet, (left, top), corner, _RED, 3)
-                image_id = shortened(f'id {bank.exemplars.image_ids[exemplar]}', cell // 6)
-                texts.append((left, top + cell + 1, image_id, 11, _RED))
+                image_id = shortened(f'id {bank.exemplars.image_ids[exemplar]}', _CELL // 6)
+                texts.append((left, top + _CELL + 1, image_id, 11, _RED))
     return _write(sheet, texts)
 
 
@@ -92,7 +93,7 @@ def shortened(text: str, length: int) -> str:
 
 
 def _cut_cells(
-    bank: PromptBank, paths: Sequence[str | Path], exemplars: Sequence[int], size: int
+    bank: PromptBank, paths: Sequence[str | Path], exemplars: Sequence[int]
 ) -> dict[int, np.ndarray | str]:
     """Pictures of exemplars, or why there is none; every file is read once."""
     by_path = defaultdict(list)
@@ -103,15 +104,15 @@ def _cut_cells(
         image = cv2.imread(path) if Path(path).is_file() else None
         if image is None:
             why = 'not an image' if Path(path).is_file() else 'no such file'
-            cells |= dict.fromkeys(found, f'{why}\n{shortened(Path(path).name, size // 7)}')
+            cells |= dict.fromkeys(found, f'{why}\n{shortened(Path(path).name, _CELL // 7)}')
             continue
         for exemplar in found:
             box = bank.exemplars.boxes[exemplar].tolist()
-            cells[exemplar] = _cut(image[..., ::-1], box, size)
+            cells[exemplar] = _cut(image[..., ::-1], box)
     return cells
 
 
-def _cut(image: np.ndarray, box: Sequence[float], size: int) -> np.ndarray:
+def _cut(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
     """A square around a box, the box outlined; what lies outside the image is pale."""
     height, width = image.shape[:2]
     x1, x2 = np.clip(box[0::2], 0, width)
@@ -122,9 +123,9 @@ def _cut(image: np.ndarray, box: Sequence[float], size: int) -> np.ndarray:
     inner = image[max(top, 0) : top + side, max(left, 0) : left + side]
     down, right = max(-top, 0), max(-left, 0)
     square[down : down + inner.shape[0], right : right + inner.shape[1]] = inner
-    method = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-    shown = cv2.resize(square, (size, size), interpolation=method)
-    corners = np.round((np.array([x1, y1, x2, y2]) - [left, top] * 2) * size / side).astype(int)
+    method = cv2.INTER_AREA if side > _CELL else cv2.INTER_CUBIC
+    shown = cv2.resize(square, (_CELL, _CELL), interpolation=method)
+    corners = np.round((np.array([x1, y1, x2, y2]) - [left, top] * 2) * _CELL / side).astype(int)
     cv2.rectangle(shown, corners[:2].tolist(), corners[2:].tolist(), _BOX, 1)
     return shown
 

@@ -170,14 +170,8 @@ def load_query_view(path: str | Path) -> QueryView:
             if 'num_kept' in meta:
                 arrays = {name: file[name] for name in _REWARD_ARRAYS}
                 truth = QueryRewards(**arrays, num_kept=meta['num_kept'])
-            return QueryView(
-                meta['image_id'],
-                meta['image_path'],
-                tuple(meta['class_names']),
-                file['boxes'],
-                file['scores'],
-                truth,
-            )
+            about = (meta['image_id'], meta['image_path'], tuple(meta['class_names']))
+            return QueryView(*about, file['boxes'], file['scores'], truth)
     except (KeyError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f'{path} is not a query view: {error}') from error
 

@@ -63,9 +63,8 @@ def do_alone(grid: Grid, run: Run, out: Path) -> bool:
     """Do one run in this process; False where it is left to another process.
 
     Raises:
-        FileNotFoundError: the study was never begun.
         ValueError: the run cannot be done.
-        OSError: a file cannot be read or written.
+        OSError: the study was never begun, or a file cannot be read or written.
     """
     if not (out / DATA).exists():
         raise FileNotFoundError(
@@ -151,20 +150,14 @@ def draw_data(grid: Grid) -> dict[str, dict]:
                 'comes back the same, numpy or OpenCV draw other boxes here.'
             )
         if found['pixels'] != wanted.get('pixels', found['pixels']):
-            print(
-                f'study: {root}: pixels differ from those of {grid.name} ({found["pixels"]}, '
-                f'wanted {wanted["pixels"]}), the boxes do not. Another OpenCV rounds otherwise.',
-                file=sys.stderr,
-            )
+            told = f'{found["pixels"]}, wanted {wanted["pixels"]}'
+            told = f'{root}: pixels differ from those of {grid.name} ({told}), the boxes do not.'
+            print(f'study: {told} Another OpenCV rounds otherwise.', file=sys.stderr)
     return checksums
 
 
 def check(grid: Grid, runs: Sequence[Run], out: Path) -> None:
-    """Look at every config of the ``runs`` to do before anything is trained.
-
-    Raises:
-        ValueError: with all that is wrong with the first config that cannot work.
-    """
+    """Look at every config of the ``runs`` to do; a ValueError says all that is wrong with one."""
     args = Namespace(checkpoint=os.devnull, resume=None)  # a test's weights come from the training
     for variant in {run.variant.name: run.variant for run in runs}.values():
         cfg = training_config(grid, Run(variant, 0), out)

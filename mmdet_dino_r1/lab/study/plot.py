@@ -52,29 +52,20 @@ class Difference:
 
 
 def draw_report(report: dict) -> dict[str, np.ndarray]:
-    """Draw what each comparison has results for.
+    """Draw what each comparison of a ``build_report`` has results for; images by name.
 
     - ``comparison_1_differences``: every variant against the baseline.
     - ``comparison_1_axis``: AP along the number that the comparison's ``axis`` gives its variants.
     - ``comparison_1_exemplars``: AP over the number N of exemplars, of evaluations named
       ``<split>/g<N>``.
-
-    Args:
-        report: of :func:`~mmdet_dino_r1.lab.study.report.build_report`.
-
-    Returns:
-        Images by name, without an ending.
     """
-    images = {}
-    for number, comparison in enumerate(report['comparisons'], start=1):
-        for kind, draw in (
-            ('differences', _report_differences),
-            ('axis', _report_axis),
-            ('exemplars', _report_exemplars),
-        ):
-            if (image := draw(report, comparison)) is not None:
-                images[f'comparison_{number}_{kind}'] = image
-    return images
+    kinds = dict(differences=_report_differences, axis=_report_axis, exemplars=_report_exemplars)
+    images = {
+        f'comparison_{number}_{kind}': draw(report, comparison)
+        for number, comparison in enumerate(report['comparisons'], start=1)
+        for kind, draw in kinds.items()
+    }
+    return {name: image for name, image in images.items() if image is not None}
 
 
 # ------------------------------------------------------- from numbers to panels
@@ -145,12 +136,8 @@ def draw_differences(
 ) -> np.ndarray:
     """Draw a forest plot: a row for each variant, a panel for each evaluation.
 
-    An interval that is far wider than the differences of all seeds is cut off, with an arrow.
-
-    Args:
-        title: of the comparison.
-        baseline: title of the variant that is at 0.
-        panels: by evaluation, ``num_variants``, the same variants in all panels.
+    The variant of the title ``baseline`` is at 0; ``panels`` have the same variants. An interval
+    that is far wider than the differences of all seeds is cut off, with an arrow.
 
     Raises:
         ValueError: there is nothing to draw.
@@ -207,10 +194,8 @@ def draw_over_exemplars(
 ) -> np.ndarray:
     """Draw AP over the number of exemplars per class, a colour for each variant.
 
-    Args:
-        title: of the comparison.
-        panels: by split and title of a variant: exemplars per class, ascending, mean AP, and its
-            standard deviation over seeds (the band; nan: one seed).
+    ``panels`` have, by split and title of a variant, exemplars per class, ascending, mean AP, and
+    its standard deviation over seeds (the band; nan: one seed).
 
     Raises:
         ValueError: there is nothing to draw.
