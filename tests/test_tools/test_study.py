@@ -1,6 +1,6 @@
 """A study of two variants and two seeds, from the command line to its report.
 
-Starting Python with mmdet takes seconds, so two runs are real processes and the others are done in
+Starting Python with mmdet takes seconds, so one run is a real process and the others are done in
 this one. What is compared to the last digit is of these: threads add up in another order.
 """
 
@@ -70,12 +70,12 @@ def write_grid(folder, data, name, **changes):
 
 @pytest.fixture(scope='module')
 def study(tiny_shapes, tmp_path_factory):
-    """Grid file and folder of a finished study: seed 0 in two processes, seed 1 in this one."""
+    """Grid file and folder of a finished study: one run in a process, the others in this one."""
     folder = tmp_path_factory.mktemp('study')
     grid, out = write_grid(folder, tiny_shapes, 'whole'), folder / 'out'
-    assert main([grid, '--out', str(out), '--jobs', '2', '--seeds', '1']) == 0
-    for variant in ('sft', 'grqo'):
-        assert main([grid, '--out', str(out), '--run', variant, '1']) == 0
+    assert main([grid, '--out', str(out), '--variants', 'sft', '--seeds', '1']) == 0
+    for run in ('grqo 0', 'sft 1', 'grqo 1'):
+        assert main([grid, '--out', str(out), '--run', *run.split()]) == 0
     return grid, out
 
 

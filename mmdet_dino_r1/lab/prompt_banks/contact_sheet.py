@@ -60,11 +60,9 @@ def contact_sheet(
     shown = {row: sorted(of_class[row], key=lambda e: e not in outliers)[:columns] for row in rows}
     cells = _cut_cells(bank, paths, [e for chosen in shown.values() for e in chosen])
 
-    widest = max((len(chosen) for chosen in shown.values()), default=0)
-    height = _CELL + _LINE + _GAP
-    sheet = np.full(
-        (height * len(shown) + _GAP, _LABEL + widest * (_CELL + _GAP), 3), 255, np.uint8
-    )
+    height, widest = _CELL + _LINE + _GAP, max(map(len, shown.values()), default=0)
+    size = (height * len(shown) + _GAP, _LABEL + widest * (_CELL + _GAP), 3)
+    sheet = np.full(size, 255, np.uint8)
     texts = []  # (left, top, text, size, colour), written at the end, in one go
     for index, (row, chosen) in enumerate(shown.items()):
         top = _GAP + index * height

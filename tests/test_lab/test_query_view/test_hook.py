@@ -57,7 +57,8 @@ def pictures(runner: Runner) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.glob('query_views/*/*.png'))
 
 
-def test_pictures_for_work_dir_and_backends(trained):
+def test_pictures_and_a_training_that_stays_the_same(trained, monkeypatch):
+    """For the work dir and the backends; the weights are those of a training without the hook."""
     runner = trained()
     (image,) = {Path(name).name for name in pictures(runner)}
     assert pictures(runner) == [f'query_views/iter_{n}/{image}' for n in (1, 2)]
@@ -66,6 +67,11 @@ def test_pictures_for_work_dir_and_backends(trained):
     in_backend = root / 'vis_data/vis_image' / f'queries_{Path(image).stem}_2.png'
     np.testing.assert_array_equal(drawn, cv2.imread(str(in_backend)))
     assert drawn.std() > 5
+
+    before = {name: value.clone() for name, value in runner.model.state_dict().items()}
+    monkeypatch.setattr(f'{PACKAGE}.collect.view_dataset', lambda *args: [])
+    for name, value in trained().model.state_dict().items():
+        torch.testing.assert_close(value, before[name], msg=name)
 
 
 def test_interval_and_what_is_drawn(trained, monkeypatch):
@@ -103,15 +109,6 @@ def test_weights_are_those_of_the_validation(trained, monkeypatch):
     name = 'query_embedding.weight'
     torch.testing.assert_close(first[name], second[name])
     assert not torch.allclose(second[name], trained_weights[name])
-
-
-def test_training_is_the_same_with_and_without(trained, monkeypatch):
-    with_views = trained().model.state_dict()
-    before = {name: value.clone() for name, value in with_views.items()}
-    monkeypatch.setattr(f'{PACKAGE}.collect.view_dataset', lambda *args: [])
-    without = trained().model.state_dict()
-    for name, value in without.items():
-        torch.testing.assert_close(value, before[name], msg=name)
 
 
 def test_without_a_bank_nothing_is_drawn(trained):
