@@ -1,7 +1,8 @@
 """What every picture of the laboratory needs: colours, an empty figure, its pixels, a file.
 
-Pictures are RGB, uint8 ``(height, width, 3)``. matplotlib is imported inside functions only,
-because the package is imported for every training as well.
+Shapes: an image is RGB, uint8 ``(height, width, 3)``.
+
+matplotlib is imported inside functions only, because the package is imported for every training.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def run_colour(place: int) -> str:
 
 
 def new_figure(width: float, height: float, dpi: int = 110) -> Figure:
-    """An empty figure, in inches, that lays its panels out without overlaps."""
+    """An empty figure of a width and height in inches, and dpi, whose panels do not overlap."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -40,7 +41,7 @@ def rendered(figure: Figure) -> np.ndarray:
 
 
 def write_image(path: Path, image: np.ndarray) -> Path:
-    """Write a picture; its folder is made.
+    """Write an image to a path, whose folder is made.
 
     Raises:
         OSError: it cannot be written, or its suffix names no format.

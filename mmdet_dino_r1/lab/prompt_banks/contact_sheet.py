@@ -83,7 +83,7 @@ def contact_sheet(
 
 
 def shortened(text: str, length: int) -> str:
-    """The text, cut in the middle where it is longer."""
+    """The text, cut in the middle to a length where it is longer."""
     if len(text) <= length:
         return text
     half = (length - 1) // 2

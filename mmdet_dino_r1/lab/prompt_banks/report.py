@@ -1,4 +1,7 @@
-"""A prompt bank in plain values, in text and in its contact sheet."""
+"""A prompt bank in plain values, in text and in its contact sheet.
+
+Names: bank, its statistics.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +118,7 @@ def write_contact_sheet(
 
     Args:
         bank: what to draw.
-        statistics: of this bank.
+        statistics: of it.
         images: folder of the images; the one the bank names where None.
         out: file to write.
 

@@ -1,4 +1,7 @@
-"""A whole study: draw its data, check its configs, do its runs in processes, write its report."""
+"""A whole study: draw its data, check its configs, do its runs in processes, write its report.
+
+Names: grid = the study; run = one of its runs; out = folder of the study.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +66,9 @@ def do_alone(grid: Grid, run: Run, out: Path) -> bool:
     """Do one run in this process; False where it is left to another process.
 
     Raises:
+        FileNotFoundError: the study was never begun.
         ValueError: the run cannot be done.
-        OSError: the study was never begun, or a file cannot be read or written.
+        OSError: a file cannot be read or written.
     """
     if not (out / DATA).exists():
         raise FileNotFoundError(
@@ -157,7 +161,11 @@ def draw_data(grid: Grid) -> dict[str, dict]:
 
 
 def check(grid: Grid, runs: Sequence[Run], out: Path) -> None:
-    """Look at every config of the ``runs`` to do; a ValueError says all that is wrong with one."""
+    """Look at every config of the ``runs`` to do before anything is trained.
+
+    Raises:
+        ValueError: with all that is wrong with the first config that cannot work.
+    """
     args = Namespace(checkpoint=os.devnull, resume=None)  # a test's weights come from the training
     for variant in {run.variant.name: run.variant for run in runs}.values():
         cfg = training_config(grid, Run(variant, 0), out)
@@ -232,23 +240,26 @@ def _make_folder(out: Path) -> None:
         ) from error
 
 
-def write_report(grid: Grid, out: Path) -> bool:
-    """Write ``report.md``, ``report.json`` and the plots of all runs in the folder ``out``.
+def write_report(grid: Grid, out: Path, needed: bool = True) -> None:
+    """Write ``report.md``, ``report.json`` and the plots of all runs in the folder.
 
-    Returns:
-        False where no run is finished.
+    Args:
+        grid: the study.
+        out: its folder.
+        needed: raise where no run is finished.
 
     Raises:
-        ValueError: a file of results is broken.
+        ValueError: a file of results is broken, or no run is finished.
         OSError: there is no such folder, or a file cannot be written.
     """
     results = read_results(out, grid.variants)
     if not results.runs:
-        return False
+        if needed:
+            raise ValueError(f'{out} has no finished run of {grid.name}; run the study first.')
+        return
     report = build_report(grid, results)
     (out / 'report.md').write_text(to_markdown(report), encoding='utf-8')
     (out / 'report.json').write_text(to_json(report), encoding='utf-8')
     for name, image in draw_report(report).items():
         write_image(out / f'{name}.png', image)
     print(f'wrote {out / "report.md"}')
-    return True

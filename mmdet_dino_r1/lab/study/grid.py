@@ -109,7 +109,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Grid:
-    """A whole study; what each of its fields means is told at the head of this file."""
+    """A whole study, field by field as the head of this file tells.
+
+    Args:
+        name: of the study.
+        variants: by name.
+        comparisons: first things first.
+        evaluations: options of each test, by name.
+        primary: names of evaluations.
+        common: options of every run.
+        diagnostics: names of evaluations.
+        shapes: settings of each set, by folder.
+    """
 
     name: str
     variants: Mapping[str, Variant]
@@ -287,7 +298,7 @@ def _check_type(where: str, value: object, kind: type | tuple[type, ...]) -> Non
 
 # ----------------------------------------------------------------- configs
 def training_config(grid: Grid, run: Run, out: Path) -> Config:
-    """The config of a run's training, with its folder below ``out``.
+    """The config of the training of a run of a grid, with its folder below ``out``.
 
     Raises:
         FileNotFoundError: the variant's config does not exist.

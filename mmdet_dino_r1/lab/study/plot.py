@@ -1,7 +1,9 @@
 """Plots of a study: differences to a baseline, AP along a number, AP over exemplars per class.
 
 AP is in points of 100. Blue is higher than the baseline, red lower, by an interval that excludes
-no difference; grey is not told apart. Images are RGB, uint8 ``(height, width, 3)``.
+no difference; grey is not told apart.
+
+Shapes: images are RGB, uint8 ``(height, width, 3)``.
 """
 
 from __future__ import annotations

@@ -165,7 +165,7 @@ def read_json(path: Path) -> dict:
 
 
 def write_json(path: Path, content: Mapping) -> None:
-    """Write a JSON object to a file that is whole whenever it is there.
+    """Write content, a JSON object, to a path where a file is whole whenever it is there.
 
     Raises:
         OSError: it cannot be written.

@@ -38,7 +38,7 @@ _METRICS = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50'}
 
 
 def is_done(grid: Grid, run: Run, out: Path) -> bool:
-    """Whether nothing is left to do of a run in the folder ``out`` of the study.
+    """Whether nothing is left to do of a run of a grid, in the folder ``out`` of the study.
 
     Raises:
         ValueError: what is there was made with other settings, or is broken.
