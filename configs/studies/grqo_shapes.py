@@ -97,6 +97,8 @@ variants.update(
 )
 
 # --- what is compared ---------------------------------------------------------------------
+reward_weights = dict(grqo=0.01, **{f'reward_{n:g}': n for n in (0.1, 1, 10, 100)})
+kl_weights = dict(grqo=0.04, **{f'kl_{n:g}': n for n in (0.4, 4, 40)})
 comparisons = [
     dict(
         title='1. GRQO with the published settings against supervised training',
@@ -107,19 +109,9 @@ comparisons = [
     dict(
         title='2. The reward weight',
         baseline='sft',
-        variants=['grqo', 'reward_0.1', 'reward_1', 'reward_10', 'reward_100'],
+        variants=list(reward_weights),
         seeds=3,
-        axis=dict(
-            label='reward weight',
-            values={
-                'grqo': 0.01,
-                'reward_0.1': 0.1,
-                'reward_1': 1,
-                'reward_10': 10,
-                'reward_100': 100,
-            },
-            log=True,
-        ),
+        axis=dict(label='reward weight', values=reward_weights, log=True),
     ),
     dict(
         title='3. Reward or policy, and how many queries are muted',
@@ -143,13 +135,9 @@ comparisons = [
     dict(
         title='5. The KL weight',
         baseline='no_kl',
-        variants=['grqo', 'kl_0.4', 'kl_4', 'kl_40'],
+        variants=list(kl_weights),
         seeds=3,
-        axis=dict(
-            label='KL weight',
-            values={'grqo': 0.04, 'kl_0.4': 0.4, 'kl_4': 4, 'kl_40': 40},
-            log=True,
-        ),
+        axis=dict(label='KL weight', values=kl_weights, log=True),
     ),
     dict(
         title='6. The reference model',

@@ -136,8 +136,8 @@ def _fit(image: np.ndarray, size: int) -> np.ndarray:
 
 def _text(text: str) -> np.ndarray:
     """A line of text, wide enough for any."""
-    line = np.full((14, 1000, 3), 255, np.uint8)
-    cv2.putText(line, text, (0, 11), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+    line = np.full((17, 1000, 3), 255, np.uint8)
+    cv2.putText(line, text, (0, 12), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
     return line
 
 

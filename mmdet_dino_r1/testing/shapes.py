@@ -183,13 +183,8 @@ def _draw_and_save(root: str, config: ShapesConfig, split: str, index: int) -> l
     annotations = []
     for drawn in objects:
         x1, y1, x2, y2 = drawn.box()
-        annotations.append(
-            dict(
-                category_id=first_id + drawn.label,
-                bbox=[x1, y1, x2 - x1, y2 - y1],
-                area=float(drawn.visible.sum()),
-            )
-        )
+        place = dict(bbox=[x1, y1, x2 - x1, y2 - y1], area=float(drawn.visible.sum()))
+        annotations.append(dict(category_id=first_id + drawn.label, **place))
     return annotations
 
 
@@ -281,14 +276,8 @@ def _to_coco(config: ShapesConfig, split: str, boxes_of_images: list[list[dict]]
     classes, first_id = _classes_of_split(config, split)
     images, annotations = [], []
     for index, boxes in enumerate(boxes_of_images):
-        images.append(
-            dict(
-                id=index + 1,
-                file_name=_file_name(split, index),
-                width=config.image_size,
-                height=config.image_size,
-            )
-        )
+        size = dict(width=config.image_size, height=config.image_size)
+        images.append(dict(id=index + 1, file_name=_file_name(split, index), **size))
         for box in boxes:
             annotations.append(dict(id=len(annotations) + 1, image_id=index + 1, iscrowd=0, **box))
     categories = [dict(id=first_id + label, name=shape.name) for label, shape in enumerate(classes)]

@@ -67,10 +67,8 @@ class ShapesDifficulty:
 
     def __post_init__(self) -> None:
         if not 0 <= self.near_duplicates <= 0.5:
-            raise ValueError(
-                'ShapesDifficulty.near_duplicates must lie in [0, 0.5], '
-                f'got {self.near_duplicates}.'
-            )
+            told = f'must lie in [0, 0.5], got {self.near_duplicates}.'
+            raise ValueError(f'ShapesDifficulty.near_duplicates {told}')
         least, most = self.distractors
         if not 0 <= least <= most:
             raise ValueError(
@@ -168,12 +166,8 @@ def draw_object(
         return None
 
     window = _window(alpha)
-    pixels = np.stack(
-        np.meshgrid(
-            np.arange(window[1].start, window[1].stop), np.arange(window[0].start, window[0].stop)
-        ),
-        axis=-1,
-    )  # (h, w, 2), x before y
+    columns, rows = (np.arange(part.start, part.stop) for part in window[::-1])
+    pixels = np.stack(np.meshgrid(columns, rows), axis=-1)  # (h, w, 2), x before y
     local = (pixels - centre) @ rotation / side  # about [-0.5, 0.5] inside
     share = _texture(shape.texture, shape.frequency, local)[..., None]
     first, second = _jitter_colours(shape.colours, difficulty, rng)
@@ -365,18 +359,9 @@ def _draw_ellipse(size: int, filled: bool, rng: np.random.Generator) -> np.ndarr
     centre = np.round(rng.uniform(0, size, 2) * 2**_SHIFT).astype(int)
     axes = np.round(rng.uniform(0.04, 0.2, 2) * size * 2**_SHIFT).astype(int)
     thickness = -1 if filled else max(1, round(size / 64))
-    cv2.ellipse(
-        cover,
-        centre.tolist(),
-        axes.tolist(),
-        float(rng.uniform(0, 180)),
-        0,
-        360,
-        255,
-        thickness,
-        cv2.LINE_AA,
-        _SHIFT,
-    )
+    turn = float(rng.uniform(0, 180))
+    look = (255, thickness, cv2.LINE_AA, _SHIFT)
+    cv2.ellipse(cover, centre.tolist(), axes.tolist(), turn, 0, 360, *look)
     return cv2.GaussianBlur(cover, (0, 0), size / 50) if filled else cover
 
 

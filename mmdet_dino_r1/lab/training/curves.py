@@ -112,6 +112,7 @@ def _draw_panel(axes, title: str, label: str, curves: Mapping[str, tuple[np.ndar
     if everything.min() >= 0 < everything.max():
         axes.set_ylim(0, 1.05 * everything.max())
     axes.set_xlim(left=0)
-    axes.legend()
+    if len(curves) > 1:
+        axes.legend()
     axes.grid(alpha=0.3)
     axes.spines[['top', 'right']].set_visible(False)
