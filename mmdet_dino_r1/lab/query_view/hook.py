@@ -14,7 +14,6 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ...engine.sharding import unwrapped
-from ..figure import write_image
 
 
 @HOOKS.register_module()
@@ -76,6 +75,7 @@ class QueryViewHook(Hook):
             )
             return
         # here: the package registers this hook, and its import is to stay fast
+        from ..figure import write_image
         from .collect import view_dataset
         from .figure import draw_queries
 
