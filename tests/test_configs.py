@@ -65,20 +65,20 @@ def test_dino_r1_is_its_baseline_plus_grqo(path):
 
 
 @pytest.mark.parametrize('path', GRIDS, ids=lambda p: p.stem)
-def test_every_cell_of_a_study_trains_and_tests(path):
+def test_every_variant_of_a_study_trains_and_tests(path):
     grid = load_grid(path)
-    for number, cell in enumerate(grid.cells.values()):
-        cfg = training_config(grid, Run(cell, 1), Path('out'))
-        assert cfg.randomness.seed == 1, cell.name
+    for number, variant in enumerate(grid.variants.values()):
+        cfg = training_config(grid, Run(variant, 1), Path('out'))
+        assert cfg.randomness.seed == 1, variant.name
         hooks = types_in(cfg.get('custom_hooks', []))
-        assert all(map(is_registered, hooks)) and not misspelt_keys(cfg), cell.name
+        assert all(map(is_registered, hooks)) and not misspelt_keys(cfg), variant.name
         for name in grid.evaluations:
             tested = evaluation_config(cfg, grid, name, 1)
             dataset = tested.test_dataloader.dataset
             assert tested.test_evaluator.ann_file == dataset.data_root + dataset.ann_file
             assert tested.default_hooks.prompt_bank.bank.seed == 1
-            assert explain_unmeasured(tested) is None, cell.name
-            # what a test changes no cell does
+            assert explain_unmeasured(tested) is None, variant.name
+            # what a test changes no variant does
             assert number > 0 or not misspelt_keys(tested), name
 
 

@@ -32,7 +32,7 @@ starts = dict(
     shapes=('from shapes', {'load_from': warm_start, 'optim_wrapper.optimizer.lr': 4e-4}),
 )
 
-cells = {
+variants = {
     f'{data}_{start}_{method}': dict(
         title=f'{data}, {started}, {title}',
         config=config,
@@ -49,11 +49,11 @@ cells = {
     for start, (started, of_start) in starts.items()
     for method, (title, config, of_method) in methods.items()
 }
-questions = [
+comparisons = [
     dict(
         title=f'{data}, {started}',
         baseline=f'{data}_{start}_sft',
-        cells=[f'{data}_{start}_{method}' for method in methods if method != 'sft'],
+        variants=[f'{data}_{start}_{method}' for method in methods if method != 'sft'],
         seeds=3,
     )
     for data in test_files
@@ -67,4 +67,4 @@ evaluations = {
     'test/i': {'default_hooks.prompt_bank.protocol': 'visual_i'},
 }
 primary = ['test/g16', 'test/i']
-dynamics = ['test/g16']
+diagnostics = ['test/g16']

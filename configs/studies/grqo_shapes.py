@@ -85,11 +85,11 @@ with_grqo = {
         {kl: 4.0, f'{loss}.shared_exemplars': False},
     ),
 }
-cells = {
+variants = {
     name: dict(config=sft, title=title, options=options)
     for name, (title, options) in supervised.items()
 }
-cells.update(
+variants.update(
     {
         name: dict(config=grqo, title=title, options={**grqo_common, **options})
         for name, (title, options) in with_grqo.items()
@@ -97,34 +97,26 @@ cells.update(
 )
 
 # --- what is compared ---------------------------------------------------------------------
-questions = [
+reward_weights = dict(grqo=0.01, **{f'reward_{n:g}': n for n in (0.1, 1, 10, 100)})
+kl_weights = dict(grqo=0.04, **{f'kl_{n:g}': n for n in (0.4, 4, 40)})
+comparisons = [
     dict(
         title='1. GRQO with the published settings against supervised training',
         baseline='sft',
-        cells=['grqo', 'sft_same_time'],
+        variants=['grqo', 'sft_same_time'],
         seeds=5,
     ),
     dict(
         title='2. The reward weight',
         baseline='sft',
-        cells=['grqo', 'reward_0.1', 'reward_1', 'reward_10', 'reward_100'],
+        variants=list(reward_weights),
         seeds=3,
-        axis=dict(
-            label='reward weight',
-            values={
-                'grqo': 0.01,
-                'reward_0.1': 0.1,
-                'reward_1': 1,
-                'reward_10': 10,
-                'reward_100': 100,
-            },
-            log=True,
-        ),
+        axis=dict(label='reward weight', values=reward_weights, log=True),
     ),
     dict(
         title='3. Reward or policy, and how many queries are muted',
         baseline='sft',
-        cells=[
+        variants=[
             'reward_10',
             'reward_10_mute_0',
             'reward_10_mute_half',
@@ -137,30 +129,26 @@ questions = [
     dict(
         title='4. Exemplars in training',
         baseline='sft',
-        cells=['sft_mean4', 'sft_other', 'sft_mean4_other'],
+        variants=['sft_mean4', 'sft_other', 'sft_mean4_other'],
         seeds=3,
     ),
     dict(
         title='5. The KL weight',
         baseline='no_kl',
-        cells=['grqo', 'kl_0.4', 'kl_4', 'kl_40'],
+        variants=list(kl_weights),
         seeds=3,
-        axis=dict(
-            label='KL weight',
-            values={'grqo': 0.04, 'kl_0.4': 0.4, 'kl_4': 4, 'kl_40': 40},
-            log=True,
-        ),
+        axis=dict(label='KL weight', values=kl_weights, log=True),
     ),
     dict(
         title='6. The reference model',
         baseline='kl_4',
-        cells=['kl_4_every_100', 'kl_4_never', 'kl_4_own_draw'],
+        variants=['kl_4_every_100', 'kl_4_never', 'kl_4_own_draw'],
         seeds=3,
     ),
     dict(
         title='7. Supervised first, then GRQO',
         baseline='sft',
-        cells=['reward_10', 'reward_10_late'],
+        variants=['reward_10', 'reward_10_late'],
         seeds=3,
     ),
 ]
@@ -188,4 +176,4 @@ evaluations = {
     for name, of_prompts in prompts.items()
 }
 primary = ['base/g16', 'novel/g16']
-dynamics = ['base/g16', 'novel/g16']
+diagnostics = ['base/g16', 'novel/g16']

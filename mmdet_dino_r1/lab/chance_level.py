@@ -17,17 +17,16 @@ def chance_ap50(ann_file: str, every_class: bool, draws: int = 10, seed: int = 0
 
     Args:
         ann_file: COCO annotation file.
-        every_class: Whether each box is detected as every class with a random
-            score (as a detector that keeps many detections per image would)
-            or as one class at random.
-        draws: Repetitions to average over.
-        seed: Of the random classes and scores.
+        every_class: whether each box is detected as every class with a random score (as a detector
+            that keeps many detections per image would) or as one class at random.
+        draws: repetitions to average over.
+        seed: of the random classes and scores.
 
     Returns:
         Mean over the draws, in [0, 1].
 
     Raises:
-        ValueError: If the file has no box.
+        ValueError: the file has no box.
     """
     rng = np.random.default_rng(seed)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints

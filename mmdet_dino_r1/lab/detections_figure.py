@@ -22,10 +22,10 @@ COLOURS = (
     (0, 114, 178),
 )
 OTHER = (110, 110, 110)  # classes that the row does not prompt
-_INK = (30, 30, 30)
+_INK, _WHITE = (30, 30, 30), (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _MARGIN = 12
-_CAPTION = 26  # height of a line of text
+_CROP = 72  # side of the exemplars
 
 
 @dataclass
@@ -33,16 +33,15 @@ class DetectionRow:
     """One row of the figure: prompts, truth and detections of an image.
 
     Args:
-        title: Stands above the row.
-        class_names: Classes whose prompts are shown, ``num_classes``.
-        prompts: Crops of the exemplars of each class, ``num_classes`` lists.
-        image: The image tested.
+        title: stands above the row.
+        class_names: classes whose prompts are shown, ``num_classes``.
+        prompts: crops of the exemplars of each class, ``num_classes`` lists.
+        image: the image tested.
         gt_boxes: ``(num_gts, 4)``.
-        gt_labels: Indices into ``class_names``, ``(num_gts, )``.
-        boxes: Detections, ``(num_dets, 4)``.
-        labels: Indices into ``class_names``, or -1 for another class,
-            ``(num_dets, )``.
-        scores: In [0, 1], ``(num_dets, )``.
+        gt_labels: indices into ``class_names``, ``(num_gts, )``.
+        boxes: detections, ``(num_dets, 4)``.
+        labels: indices into ``class_names``, or -1 for another class, ``(num_dets, )``.
+        scores: in [0, 1], ``(num_dets, )``.
     """
 
     title: str
@@ -57,42 +56,32 @@ class DetectionRow:
 
 
 def draw_prompts_and_detections(
-    rows: Sequence[DetectionRow], score_thr: float = 0.25, size: int = 320, crop: int = 72
+    rows: Sequence[DetectionRow], score_thr: float = 0.25, size: int = 320
 ) -> np.ndarray:
     """Draw exemplars, ground truth and detections side by side, row by row.
 
     Args:
-        rows: What to draw.
-        score_thr: Detections below it are left out.
-        size: Longer side of the images in the figure.
-        crop: Side of the exemplars in the figure.
+        rows: what to draw.
+        score_thr: detections below it are left out.
+        size: longer side of the images in the figure.
 
     Returns:
         RGB figure on white.
     """
     shots = max((len(crops) for row in rows for crops in row.prompts), default=0)
-    prompts_width = max(shots * (crop + 4) + 170, 260)
-    widths = (prompts_width, size, size)
-    blocks = [
-        _text_row(
-            (
-                'prompts',
-                'ground truth',
-                f'detections >= {score_thr:g} (grey: other class)',
-            ),
-            widths,
-        )
-    ]
+    widths = (max(shots * (_CROP + 4) + 170, 260), size, size)
+    head = ('prompts', 'ground truth', f'detections >= {score_thr:g} (grey: other class)')
+    blocks = [_side_by_side([_text(title) for title in head], widths)]
     for row in rows:
         kept = row.scores >= score_thr
         panels = (
-            _draw_prompts(row, prompts_width, crop),
+            _draw_prompts(row, widths[0]),
             _draw_boxes(row.image, row.gt_boxes, row.gt_labels, None, size),
             _draw_boxes(row.image, row.boxes[kept], row.labels[kept], row.scores[kept], size),
         )
-        blocks.append(_text_row((row.title, '', ''), widths))
+        blocks.append(_side_by_side([_text(row.title)], widths))
         blocks.append(_side_by_side(panels, widths))
-    return np.concatenate(blocks, axis=0)
+    return np.concatenate(blocks)
 
 
 def colour_of(label: int) -> tuple[int, int, int]:
@@ -100,41 +89,31 @@ def colour_of(label: int) -> tuple[int, int, int]:
     return OTHER if label < 0 else COLOURS[label % len(COLOURS)]
 
 
-def _draw_prompts(row: DetectionRow, width: int, crop: int) -> np.ndarray:
+def _draw_prompts(row: DetectionRow, width: int) -> np.ndarray:
     """One line per class: its exemplars, framed in its colour, and its name."""
-    lines = []
+    lines = [np.full((1, width, 3), 255, np.uint8)]
     for label, (name, crops) in enumerate(zip(row.class_names, row.prompts, strict=True)):
-        line = np.full((crop + 4, width, 3), 255, np.uint8)
+        line = np.full((_CROP + 4, width, 3), 255, np.uint8)
         for place, exemplar in enumerate(crops):
-            left = place * (crop + 4)
-            shown = _fit(exemplar, crop)
-            line[: shown.shape[0], left : left + shown.shape[1]] = shown
-            cv2.rectangle(
-                line,
-                (left, 0),
-                (left + shown.shape[1] - 1, shown.shape[0] - 1),
-                colour_of(label),
-                2,
-            )
-        left = len(crops) * (crop + 4) + 6
-        cv2.putText(line, name, (left, crop // 2 + 4), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
+            shown = _fit(exemplar, _CROP)
+            height, length = shown.shape[:2]
+            cv2.rectangle(shown, (0, 0), (length - 1, height - 1), colour_of(label), 2)
+            left = place * (_CROP + 4)
+            line[:height, left : left + length] = shown
+        left = len(crops) * (_CROP + 4) + 6
+        cv2.putText(line, name, (left, _CROP // 2 + 4), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
         lines.append(line)
-    return np.concatenate(lines, axis=0) if lines else np.full((1, width, 3), 255, np.uint8)
+    return np.concatenate(lines)
 
 
 def _draw_boxes(
-    image: np.ndarray,
-    boxes: np.ndarray,
-    labels: np.ndarray,
-    scores: np.ndarray | None,
-    size: int,
+    image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray | None, size: int
 ) -> np.ndarray:
     """The image at its size in the figure with framed boxes on it."""
     shown = _fit(image, size)
     scale = np.array([shown.shape[1] / image.shape[1], shown.shape[0] / image.shape[0]] * 2)
     # the best detections are drawn last, on top
-    order = range(len(boxes)) if scores is None else np.argsort(scores)
-    for index in order:
+    for index in range(len(boxes)) if scores is None else np.argsort(scores):
         x1, y1, x2, y2 = np.round(boxes[index] * scale).astype(int).tolist()
         colour = colour_of(int(labels[index]))
         cv2.rectangle(shown, (x1, y1), (x2, y2), colour, 2)
@@ -143,7 +122,7 @@ def _draw_boxes(
             (width, height), _ = cv2.getTextSize(text, _FONT, 0.4, 1)
             top = max(y1, height + 4)
             cv2.rectangle(shown, (x1, top - height - 4), (x1 + width + 2, top), colour, -1)
-            cv2.putText(shown, text, (x1 + 1, top - 2), _FONT, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+            cv2.putText(shown, text, (x1 + 1, top - 2), _FONT, 0.4, _WHITE, 1, cv2.LINE_AA)
     return shown
 
 
@@ -155,22 +134,20 @@ def _fit(image: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method)
 
 
+def _text(text: str) -> np.ndarray:
+    """A line of text, wide enough for any."""
+    line = np.full((17, 1000, 3), 255, np.uint8)
+    cv2.putText(line, text, (0, 12), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+    return line
+
+
 def _side_by_side(panels: Sequence[np.ndarray], widths: Sequence[int]) -> np.ndarray:
-    """Panels in white columns of the given widths, aligned at the top."""
+    """Panels in white columns of the given widths, aligned at the top; the next covers the last."""
     height = max(panel.shape[0] for panel in panels) + _MARGIN
-    row = np.full((height, sum(widths) + _MARGIN * (len(panels) + 1), 3), 255, np.uint8)
+    row = np.full((height, sum(widths) + _MARGIN * (len(widths) + 1), 3), 255, np.uint8)
     left = _MARGIN
-    for panel, width in zip(panels, widths, strict=True):
-        row[: panel.shape[0], left : left + panel.shape[1]] = panel
-        left += width + _MARGIN
-    return row
-
-
-def _text_row(texts: Sequence[str], widths: Sequence[int]) -> np.ndarray:
-    """A line of text over columns of the given widths."""
-    row = np.full((_CAPTION, sum(widths) + _MARGIN * (len(widths) + 1), 3), 255, np.uint8)
-    left = _MARGIN
-    for text, width in zip(texts, widths, strict=True):
-        cv2.putText(row, text, (left, _CAPTION - 9), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+    for panel, width in zip(panels, widths, strict=False):
+        part = panel[:, : row.shape[1] - left]
+        row[: part.shape[0], left : left + part.shape[1]] = part
         left += width + _MARGIN
     return row

@@ -1,14 +1,14 @@
 """The *shapes* set: a small detection benchmark that anyone can make.
 
-Textured random outlines on clutter, in COCO format, with base classes to
-train on and novel classes that only prompts can name. The set depends on its
-``ShapesConfig`` alone: not on the number of workers, the machine or the day.
+Textured random outlines on clutter, in COCO format, with base classes to train on and novel classes
+that only prompts can name. The set depends on its ``ShapesConfig`` alone: not on the number of
+workers, the machine or the day.
 
     <root>/images/{train,val,val_novel,prompts_novel}/000000.png
     <root>/annotations/{train,val,val_novel,prompts_novel}.json
 
-Category ids count from 1 through the base classes, then on through the novel
-ones; each file lists only the categories of its split.
+Category ids count from 1 through the base classes, then on through the novel ones; each file lists
+only the categories of its split.
 """
 
 import hashlib
@@ -43,19 +43,18 @@ class ShapesConfig:
     """What the set is made of.
 
     Args:
-        seed (int): Not negative. Another seed gives other classes and images.
-        image_size (int): Height and width in pixels, at least 32.
-        num_base_classes (int): Classes of ``train`` and ``val``.
-        num_novel_classes (int): Classes of ``val_novel`` and
-            ``prompts_novel``.
-        train_images (int): Images to train on, base classes.
-        val_images (int): Images to test on, base classes.
-        val_novel_images (int): Images to test on, novel classes.
-        prompts_novel_images (int): Reference images of the novel classes.
-        difficulty (ShapesDifficulty): All rendering parameters.
+        seed: not negative. Another seed gives other classes and images.
+        image_size: height and width in pixels, at least 32.
+        num_base_classes: classes of ``train`` and ``val``.
+        num_novel_classes: classes of ``val_novel`` and ``prompts_novel``.
+        train_images: images to train on, base classes.
+        val_images: images to test on, base classes.
+        val_novel_images: images to test on, novel classes.
+        prompts_novel_images: reference images of the novel classes.
+        difficulty: all rendering parameters.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: a number is out of range.
     """
 
     seed: int = 0
@@ -89,20 +88,18 @@ def generate_shapes(
     """Make the shapes set, unless it is there already.
 
     Args:
-        root (str or PathLike): Folder of the set; created if absent.
-        config (ShapesConfig, optional): Defaults to ``ShapesConfig()``.
-        workers (int): Processes that draw; 1 draws in this process. The
-            result does not depend on it.
-        overwrite (bool): Replace a set made with another config.
-        progress (Callable, optional): Called with the number of images drawn
-            and of images in all.
+        root: folder of the set; created if absent.
+        config: defaults to ``ShapesConfig()``.
+        workers: processes that draw; 1 draws in this process. The result does not depend on it.
+        overwrite: replace a set made with another config.
+        progress: called with the number of images drawn and of images in all.
 
     Returns:
-        Path: ``root``.
+        ``root``.
 
     Raises:
-        FileExistsError: If ``root`` holds a set of another config and
-            ``overwrite`` is false, or annotations not made here.
+        FileExistsError: ``root`` holds a set of another config and ``overwrite`` is false, or
+            annotations not made here.
     """
     root = Path(root)
     config = config or ShapesConfig()
@@ -143,14 +140,14 @@ def shapes_checksums(root: str | os.PathLike) -> dict[str, str]:
     """What a set is, in two words: to tell whether two machines drew the same.
 
     Args:
-        root (str or PathLike): Folder of a finished set.
+        root: folder of a finished set.
 
     Returns:
-        dict[str, str]: SHA-256 in hexadecimal digits, the first 16: of all annotation files
-        (``annotations``) and of all decoded pixels in their order (``pixels``).
+        SHA-256 in hexadecimal digits, the first 16: of all annotation files (``annotations``) and
+        of all decoded pixels in their order (``pixels``).
 
     Raises:
-        FileNotFoundError: If a split or an image is missing or an image is broken.
+        FileNotFoundError: a split or an image is missing or an image is broken.
     """
     root = Path(root)
     annotations, pixels = hashlib.sha256(), hashlib.sha256()
@@ -186,13 +183,8 @@ def _draw_and_save(root: str, config: ShapesConfig, split: str, index: int) -> l
     annotations = []
     for drawn in objects:
         x1, y1, x2, y2 = drawn.box()
-        annotations.append(
-            dict(
-                category_id=first_id + drawn.label,
-                bbox=[x1, y1, x2 - x1, y2 - y1],
-                area=float(drawn.visible.sum()),
-            )
-        )
+        place = dict(bbox=[x1, y1, x2 - x1, y2 - y1], area=float(drawn.visible.sum()))
+        annotations.append(dict(category_id=first_id + drawn.label, **place))
     return annotations
 
 
@@ -201,8 +193,8 @@ def _labels_of_image(
 ) -> list[int]:
     """Class of each object to draw in an image.
 
-    An image takes the next ``classes_per_image`` cards of a deck in which
-    every class turns up equally often, so small splits are balanced as well.
+    An image takes the next ``classes_per_image`` cards of a deck in which every class turns up
+    equally often, so small splits are balanced as well.
     """
     hand = config.difficulty.classes_per_image
     num_classes = len(_classes_of_split(config, split)[0])
@@ -284,14 +276,8 @@ def _to_coco(config: ShapesConfig, split: str, boxes_of_images: list[list[dict]]
     classes, first_id = _classes_of_split(config, split)
     images, annotations = [], []
     for index, boxes in enumerate(boxes_of_images):
-        images.append(
-            dict(
-                id=index + 1,
-                file_name=_file_name(split, index),
-                width=config.image_size,
-                height=config.image_size,
-            )
-        )
+        size = dict(width=config.image_size, height=config.image_size)
+        images.append(dict(id=index + 1, file_name=_file_name(split, index), **size))
         for box in boxes:
             annotations.append(dict(id=len(annotations) + 1, image_id=index + 1, iscrowd=0, **box))
     categories = [dict(id=first_id + label, name=shape.name) for label, shape in enumerate(classes)]

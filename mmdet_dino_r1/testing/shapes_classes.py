@@ -1,12 +1,11 @@
 """Class definitions of the *shapes* set.
 
-A class is an appearance: an outline, a texture and two colours. Base and
-novel classes are drawn from one family and keep a distance from each other,
-so a few exemplars are enough to tell them apart. A near duplicate, where asked
-for, shares two of the three with the class before it.
+A class is an appearance: an outline, a texture and two colours. Base and novel classes are drawn
+from one family and keep a distance from each other, so a few exemplars are enough to tell them
+apart. A near duplicate, where asked for, shares two of the three with the class before it.
 
-Names: a *profile* is an outline given by its radius at ``PROFILE_BINS``
-equally spaced angles, scaled to a mean of 1. Colours are BGR in [0, 255].
+Names: a *profile* is an outline given by its radius at ``PROFILE_BINS`` equally spaced angles,
+scaled to a mean of 1. Colours are BGR in [0, 255].
 """
 
 from collections.abc import Sequence
@@ -18,16 +17,8 @@ import numpy as np
 PROFILE_BINS = 72
 OUTLINES = ('star', 'polygon', 'shard', 'flower', 'cross', 'pebble')
 TEXTURES = (
-    'plain',
-    'striped',
-    'checked',
-    'dotted',
-    'ringed',
-    'graded',
-    'halved',
-    'wavy',
-    'sectored',
-    'latticed',
+    *('plain', 'striped', 'checked', 'dotted', 'ringed'),
+    *('graded', 'halved', 'wavy', 'sectored', 'latticed'),
 )
 # Row i of a profile indexed with it: the profile turned by i bins.
 _ROTATIONS = np.add.outer(np.arange(PROFILE_BINS), np.arange(PROFILE_BINS)) % PROFILE_BINS
@@ -47,12 +38,11 @@ class ShapeClass:
     """The appearance of one class.
 
     Args:
-        name (str): Unique name, for example ``'striped star 07'``.
-        profile (np.ndarray): Outline, ``(PROFILE_BINS, )``, mean 1.
-        texture (str): One of ``TEXTURES``.
-        frequency (float): Repeats of the texture over the object's side.
-        colours (np.ndarray): Two BGR colours in [0, 255], ``(2, 3)``; equal
-            for the plain texture.
+        name: unique name, for example ``'striped star 07'``.
+        profile: outline, ``(PROFILE_BINS, )``, mean 1.
+        texture: one of ``TEXTURES``.
+        frequency: repeats of the texture over the object's side.
+        colours: two BGR colours in [0, 255], ``(2, 3)``; equal for the plain texture.
     """
 
     name: str
@@ -73,22 +63,18 @@ def draw_classes(
     """Draw class definitions that keep a distance from each other.
 
     Args:
-        num_classes (int): Classes to draw. The first ones do not depend on
-            how many follow.
-        min_distance (float): Smallest ``class_distance`` of two of them,
-            near duplicates left aside.
-        rng (np.random.Generator): Source of all randomness.
-        near_duplicates (float): Share of the classes, in [0, 0.5], that
-            equal the class before them in all but one attribute: texture,
-            outline or colours.
-        apart_from (Sequence[ShapeClass]): Other classes to keep that distance
-            from.
+        num_classes: classes to draw. The first ones do not depend on how many follow.
+        min_distance: smallest ``class_distance`` of two of them, near duplicates left aside.
+        rng: source of all randomness.
+        near_duplicates: share of the classes, in [0, 0.5], that equal the class before them in all
+            but one attribute: texture, outline or colours.
+        apart_from: other classes to keep that distance from.
 
     Returns:
-        list[ShapeClass]: In the order drawn; numbered in their names from 1.
+        In the order drawn; numbered in their names from 1.
 
     Raises:
-        ValueError: If no room is left for another class.
+        ValueError: no room is left for another class.
     """
     classes: list[ShapeClass] = []
     for number in range(1, num_classes + 1):
@@ -116,13 +102,12 @@ def draw_classes(
 def class_distance(one: ShapeClass, other: ShapeClass) -> float:
     """Distance of two appearances: texture + outline + colours, in [0, 3].
 
-    Outlines are compared at their best relative rotation and mirroring;
-    colours in Lab at the better of the two pairings, because stripes of a on
-    b look like stripes of b on a.
+    Outlines are compared at their best relative rotation and mirroring; colours in Lab at the
+    better of the two pairings, because stripes of a on b look like stripes of b on a.
 
     Args:
-        one (ShapeClass): A class.
-        other (ShapeClass): Another; which is which does not matter.
+        one: a class.
+        other: another; which is which does not matter.
     """
     texture = float(one.texture != other.texture)
 
@@ -214,10 +199,9 @@ def _radii_of_polygon(
     """Radius, at each of ``angles``, of a polygon given in polar corners.
 
     Args:
-        radii (np.ndarray): Radii of the corners, ``(corners, )``.
-        corner_angles (np.ndarray, optional): Their angles, increasing;
-            ``None`` spaces them equally.
-        angles (np.ndarray): Where to read the outline.
+        radii: radii of the corners, ``(corners, )``.
+        corner_angles: their angles, increasing; ``None`` spaces them equally.
+        angles: where to read the outline.
     """
     num = len(radii)
     if corner_angles is None:
@@ -237,13 +221,7 @@ def _radii_of_polygon(
 
 def random_colour(rng: np.random.Generator) -> np.ndarray:
     """A BGR colour in [0, 255], float32 ``(3, )``; few greys."""
-    hsv = np.float32(
-        [
-            rng.uniform(0, 360),
-            rng.uniform(0.35, 1.0),
-            rng.uniform(0.35, 1.0),
-        ]
-    )
+    hsv = np.float32([rng.uniform(0, 360), rng.uniform(0.35, 1.0), rng.uniform(0.35, 1.0)])
     return hsv_to_bgr(hsv[None])[0]
 
 

@@ -1,10 +1,9 @@
 """Drawing of the *shapes* set: objects on clutter.
 
-Every object of a class is the class's appearance under a random rotation,
-size, stretch and light.
+Every object of a class is the class's appearance under a random rotation, size, stretch and light.
 
-Images are float32 BGR ``(size, size, 3)`` in [0, 255] while they are drawn.
-Boxes are float ``(x1, y1, x2, y2)`` in pixels, tight around visible pixels.
+Images are float32 BGR ``(size, size, 3)`` in [0, 255] while they are drawn. Boxes are float
+``(x1, y1, x2, y2)`` in pixels, tight around visible pixels.
 """
 
 from collections.abc import Sequence
@@ -23,35 +22,31 @@ _SHIFT = 4
 class ShapesDifficulty:
     """All that makes the set harder or easier; see ``ShapesConfig``.
 
-    Pairs are the ends of a uniform range. Sizes are shares of the image side,
-    so a set keeps its look when the image size changes.
+    Pairs are the ends of a uniform range. Sizes are shares of the image side, so a set keeps its
+    look when the image size changes.
 
     Args:
-        class_distance (float): Smallest distance between two classes, in
-            [0, 3]: one point each for texture, outline and colours. Near
-            duplicates and their originals are closer.
-        object_side (tuple[float, float]): Longer side of an object.
-        objects_per_image (tuple[int, int]): Objects tried per image.
-        classes_per_image (int): Classes an image draws its objects from.
-        max_overlap (float): Largest share of the smaller of two boxes that
-            their intersection may cover.
-        min_visible (float): Smallest visible share of an object. Whatever
-            would hide more is not drawn, so no object goes unannotated.
-        stretch (float): Largest relative change of width against height.
-        hue_jitter (float): Degrees of hue, either way.
-        light_jitter (float): Relative change of brightness and of contrast.
-        clutter (tuple[int, int]): Blobs, lines and rings behind the objects.
-        occluders (tuple[int, int]): Thin lines in front of the objects.
-        blur (tuple[float, float]): Sigma of the final blur for an image of
-            128 pixels; scales with the image size.
-        noise (float): Standard deviation of the final noise, of 255.
-        near_duplicates (float): Share of the classes, in [0, 0.5], that equal
-            another one in all but texture, outline or colours.
-        distractors (tuple[int, int]): Objects of classes that are never
-            annotated, behind the annotated ones.
+        class_distance: smallest distance between two classes, in [0, 3]: one point each for
+            texture, outline and colours. Near duplicates and their originals are closer.
+        object_side: longer side of an object.
+        objects_per_image: objects tried per image.
+        classes_per_image: classes an image draws its objects from.
+        max_overlap: largest share of the smaller of two boxes that their intersection may cover.
+        min_visible: smallest visible share of an object. Whatever would hide more is not drawn, so
+            no object goes unannotated.
+        stretch: largest relative change of width against height.
+        hue_jitter: degrees of hue, either way.
+        light_jitter: relative change of brightness and of contrast.
+        clutter: blobs, lines and rings behind the objects.
+        occluders: thin lines in front of the objects.
+        blur: sigma of the final blur for an image of 128 pixels; scales with the image size.
+        noise: standard deviation of the final noise, of 255.
+        near_duplicates: share of the classes, in [0, 0.5], that equal another one in all but
+            texture, outline or colours.
+        distractors: objects of classes that are never annotated, behind the annotated ones.
 
     Raises:
-        ValueError: If one of the last two is out of range.
+        ValueError: one of the last two is out of range.
     """
 
     class_distance: float = 1.5
@@ -72,10 +67,8 @@ class ShapesDifficulty:
 
     def __post_init__(self) -> None:
         if not 0 <= self.near_duplicates <= 0.5:
-            raise ValueError(
-                'ShapesDifficulty.near_duplicates must lie in [0, 0.5], '
-                f'got {self.near_duplicates}.'
-            )
+            told = f'must lie in [0, 0.5], got {self.near_duplicates}.'
+            raise ValueError(f'ShapesDifficulty.near_duplicates {told}')
         least, most = self.distractors
         if not 0 <= least <= most:
             raise ValueError(
@@ -109,14 +102,12 @@ class DrawnObject:
     """An object in the making.
 
     Args:
-        label (int): Index of its class.
-        window (tuple[slice, slice]): Rows and columns of the image that the
-            object lies in, of height h and width w.
-        alpha (np.ndarray): Cover of each pixel in [0, 255], ``(h, w)``.
-        colour (np.ndarray): Its pixels, BGR, ``(h, w, 3)``.
-        full_area (float): Pixels covered were the image larger and nothing
-            in front.
-        visible (np.ndarray): Pixels that show it, bool ``(size, size)``.
+        label: index of its class.
+        window: rows and columns of the image that the object lies in, of height h and width w.
+        alpha: cover of each pixel in [0, 255], ``(h, w)``.
+        colour: its pixels, BGR, ``(h, w, 3)``.
+        full_area: pixels covered were the image larger and nothing in front.
+        visible: pixels that show it, bool ``(size, size)``.
     """
 
     label: int
@@ -139,14 +130,14 @@ def draw_object(
     """Draw one object of a class at a random place.
 
     Args:
-        shape (ShapeClass): Its class.
-        label (int): Index of the class.
-        size (int): Height and width of the image in pixels.
-        difficulty (ShapesDifficulty): Rendering parameters.
-        rng (np.random.Generator): Source of all randomness.
+        shape: its class.
+        label: index of the class.
+        size: height and width of the image in pixels.
+        difficulty: rendering parameters.
+        rng: source of all randomness.
 
     Returns:
-        DrawnObject or None: ``None`` if too much of it lies outside.
+        ``None`` if too much of it lies outside.
     """
     side = size * rng.uniform(*difficulty.object_side)
     angle = rng.uniform(0, 2 * np.pi)
@@ -175,12 +166,8 @@ def draw_object(
         return None
 
     window = _window(alpha)
-    pixels = np.stack(
-        np.meshgrid(
-            np.arange(window[1].start, window[1].stop), np.arange(window[0].start, window[0].stop)
-        ),
-        axis=-1,
-    )  # (h, w, 2), x before y
+    columns, rows = (np.arange(part.start, part.stop) for part in window[::-1])
+    pixels = np.stack(np.meshgrid(columns, rows), axis=-1)  # (h, w, 2), x before y
     local = (pixels - centre) @ rotation / side  # about [-0.5, 0.5] inside
     share = _texture(shape.texture, shape.frequency, local)[..., None]
     first, second = _jitter_colours(shape.colours, difficulty, rng)
@@ -195,10 +182,9 @@ def _texture(kind: str, frequency: float, local: np.ndarray) -> np.ndarray:
     """Share of the second colour in [0, 1] at object coordinates.
 
     Args:
-        kind (str): One of ``TEXTURES``.
-        frequency (float): Repeats over the object's side.
-        local (np.ndarray): Coordinates, ``(..., 2)``, the object within
-            about [-0.5, 0.5].
+        kind: one of ``TEXTURES``.
+        frequency: repeats over the object's side.
+        local: coordinates, ``(..., 2)``, the object within about [-0.5, 0.5].
     """
     u, v = local[..., 0], local[..., 1]
     radius = np.sqrt(u * u + v * v)
@@ -234,17 +220,16 @@ def draw_image(
     """Draw an image with objects of the given classes on clutter.
 
     Args:
-        classes (Sequence[ShapeClass]): Definitions that labels point into.
-        labels (Sequence[int]): Class of each object to draw. An object for
-            which no free place is found is left out; the first always fits.
-        size (int): Height and width of the image.
-        difficulty (ShapesDifficulty): Rendering parameters.
-        rng (np.random.Generator): Source of all randomness.
-        distractor_classes (Sequence[ShapeClass]): Definitions of what may lie
-            around without being an object to find.
+        classes: definitions that labels point into.
+        labels: class of each object to draw. An object for which no free place is found is left
+            out; the first always fits.
+        size: height and width of the image.
+        difficulty: rendering parameters.
+        rng: source of all randomness.
+        distractor_classes: definitions of what may lie around without being an object to find.
 
     Returns:
-        tuple: The image, uint8 BGR ``(size, size, 3)``, and the objects.
+        The image, uint8 BGR ``(size, size, 3)``, and the objects.
     """
     image = _draw_background(size, difficulty, rng)
     if distractor_classes:
@@ -341,12 +326,10 @@ def _blend(image: np.ndarray, cover: np.ndarray, colour: np.ndarray, strength: f
     """Paint over an image, in place.
 
     Args:
-        image (np.ndarray): Float32 ``(h, w, 3)``.
-        cover (np.ndarray): Uint8 ``(h, w)``, 255 where nothing of the image
-            is left at full strength.
-        colour (np.ndarray): One colour ``(3, )`` or one per pixel
-            ``(h, w, 3)``.
-        strength (float): Factor on the cover.
+        image: float32 ``(h, w, 3)``.
+        cover: uint8 ``(h, w)``, 255 where nothing of the image is left at full strength.
+        colour: one colour ``(3, )`` or one per pixel ``(h, w, 3)``.
+        strength: factor on the cover.
     """
     window = _window(cover)
     if colour.ndim == 3:
@@ -376,18 +359,9 @@ def _draw_ellipse(size: int, filled: bool, rng: np.random.Generator) -> np.ndarr
     centre = np.round(rng.uniform(0, size, 2) * 2**_SHIFT).astype(int)
     axes = np.round(rng.uniform(0.04, 0.2, 2) * size * 2**_SHIFT).astype(int)
     thickness = -1 if filled else max(1, round(size / 64))
-    cv2.ellipse(
-        cover,
-        centre.tolist(),
-        axes.tolist(),
-        float(rng.uniform(0, 180)),
-        0,
-        360,
-        255,
-        thickness,
-        cv2.LINE_AA,
-        _SHIFT,
-    )
+    turn = float(rng.uniform(0, 180))
+    look = (255, thickness, cv2.LINE_AA, _SHIFT)
+    cv2.ellipse(cover, centre.tolist(), axes.tolist(), turn, 0, 360, *look)
     return cv2.GaussianBlur(cover, (0, 0), size / 50) if filled else cover
 
 

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-
+from mmdet_dino_r1.lab.figure import write_image
 from mmdet_dino_r1.lab.training.curves import draw_runs
 from mmdet_dino_r1.lab.training.log import read_run
+from mmdet_dino_r1.utils.command_line import one_line_errors
 
 
 def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,19 +37,13 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+@one_line_errors
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
-    try:
-        pairs = zip(options.labels, options.runs, strict=True)
-        figure = draw_runs({label: read_run(path) for label, path in pairs})
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(options.out), figure[..., ::-1]):
-            raise OSError(f'Could not write {options.out}.')
-    except (ValueError, OSError, cv2.error) as error:
-        print(f'plot_training: {error}', file=sys.stderr)
-        return 2
-    print(f'wrote {options.out}')
+    logs = [read_run(path) for path in options.runs]
+    figure = draw_runs(dict(zip(options.labels, logs, strict=True)))
+    print(f'wrote {write_image(options.out, figure)}')
     return 0
 
 

@@ -54,7 +54,7 @@ def test_truth_shows_every_box_where_it_is(row):
     assert rows.max() - rows.min() == pytest.approx(60, abs=2)
     left = pixels(truth, COLOURS[0])[1].min()
     assert columns.min() - left == pytest.approx(100, abs=1)
-    assert len(pixels(truth[52:], OTHER)[0]) == 0  # below the captions
+    assert len(pixels(truth[58:], OTHER)[0]) == 0  # below the captions
 
 
 def test_prompts_are_framed_in_the_colour_of_their_class(row):

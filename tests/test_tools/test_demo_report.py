@@ -1,18 +1,15 @@
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
 
+from mmdet_dino_r1.lab.demo_report import make_rows, read_split
+from mmdet_dino_r1.lab.training.log import read_run
 from mmdet_dino_r1.testing import ShapesConfig, generate_shapes
-from mmdet_dino_r1.tools.demo_report import (
-    main,
-    make_rows,
-    read_detections,
-    read_scalars,
-    read_split,
-)
+from mmdet_dino_r1.tools.demo_report import main
 
 TRAIN = dict(lr=1e-4, loss=3.0, loss_cls=1.0, loss_bbox=0.5, loss_iou=0.7, epoch=1)
 GRQO = dict(grqo_reward_mean=-2.0, grqo_reward_std=0.5, grqo_kl=0.01, loss_grqo_kl=0.001)
@@ -43,6 +40,7 @@ def demo(shapes, tmp_path):
     (vis_data / 'scalars.json').write_text('\n'.join(map(json.dumps, rows)) + '\n')
 
     dataset = dict(type='CocoJsonDataset', data_root=f'{shapes}/', data_prefix=dict(img=''))
+    dataset['pipeline'] = []
     sources = dict(base=('val', {}), novel=('val_novel', dict(ann_file='prompts_novel')))
     for name, (split, bank) in sources.items():
         stamp = '20250102_000000'
@@ -103,8 +101,7 @@ def test_writes_table_curves_and_figure(demo, shapes, capsys):
 
 def test_rows_hold_truth_detections_and_prompts(demo):
     run = read_split(demo, 'novel')
-    detections = read_detections(demo / 'novel' / 'results.bbox.json', demo, 'novel')
-    rows = make_rows(run, detections, 2)
+    rows = make_rows(run, 2)
     assert len(rows) == 2
     for row in rows:
         assert row.image.shape == (64, 64, 3)
@@ -119,24 +116,22 @@ def test_detection_of_a_class_not_shown_is_marked(demo):
     run = read_split(demo, 'base')
     image_id = make_row_image_id(run)
     absent = dict(image_id=image_id, bbox=[1, 2, 3, 4], score=0.5, category_id=99)
-    row = make_rows(run, {image_id: [absent]}, 1)[0]
+    row = make_rows(replace(run, detections={image_id: [absent]}), 1)[0]
     assert row.labels.tolist() == [-1]
     assert row.boxes.tolist() == [[1, 2, 4, 6]]
 
 
 def make_row_image_id(run):
     """Image of the first row."""
-    name = make_rows(run, {}, 1)[0].title.split(': ')[1]
+    name = make_rows(run, 1)[0].title.split(': ')[1]
     return next(image['id'] for image in run.coco['images'] if image['file_name'] == name)
 
 
-def test_scalars_are_those_of_the_newest_training(demo):
+def test_curves_are_those_of_the_newest_training(demo):
     newer = demo / '20250103_000000' / 'vis_data'
     newer.mkdir(parents=True)
     (newer / 'scalars.json').write_text(json.dumps(TRAIN | dict(step=7)) + '\n')
-    train, val = read_scalars(demo)
-    assert [row['step'] for row in train] == [7]
-    assert val == []
+    assert read_run(demo) == [TRAIN | dict(step=7)]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +139,7 @@ def test_scalars_are_those_of_the_newest_training(demo):
     [
         (
             '20250101_000000/vis_data/scalars.json',
-            'scalars.json is missing; train first: mim train',
+            '{root} holds no log of a training (<timestamp>/vis_data/scalars.json)',
         ),
         ('base/20250102_000000/20250102_000000.json', 'test the base classes first: mim test'),
         ('novel/20250102_000000/vis_data/config.py', 'config.py is missing; test the novel'),

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet_dino_r1.lab.prompt_banks import statistics as bank_statistics
-from mmdet_dino_r1.structures import BankExemplars, PromptBank, load_prompt_bank, save_prompt_bank
-from mmdet_dino_r1.tools.inspect_prompt_bank import (
-    format_outliers,
-    format_table,
+from mmdet_dino_r1.lab.prompt_banks.report import (
+    describe,
+    format_description,
     image_folders,
-    main,
     rows_to_show,
 )
+from mmdet_dino_r1.lab.prompt_banks.statistics import bank_statistics
+from mmdet_dino_r1.structures import BankExemplars, PromptBank, load_prompt_bank, save_prompt_bank
+from mmdet_dino_r1.tools.inspect_prompt_bank import main
 
 
 def make_bank(img_prefix='', keep=True, names=('cat', 'dog', 'owl'), record=True):
@@ -60,7 +60,7 @@ def test_table_outliers_and_pictures(tmp_path, images, capsys):
     assert "far, nearer to 'dog'" in out
     assert err == ''
     folder = tmp_path / 'b_inspection'
-    assert {file.name for file in folder.iterdir()} == {'bank.png', 'contact_sheet.png'}
+    assert {file.name for file in folder.iterdir()} == {'contact_sheet.png'}
     assert cv2.imread(str(folder / 'contact_sheet.png')) is not None
 
 
@@ -71,9 +71,7 @@ def test_json_is_all_there_is_on_stdout(tmp_path, images, capsys):
     assert [entry['name'] for entry in told['classes']][-1] == 'owl'
     assert told['classes'][-1]['exemplars'] == 4 and told['classes'][-1]['id'] == 9
     assert [outlier['image_id'] for outlier in told['outliers']] == [503]
-    assert told['files'] == [
-        str(tmp_path / 'o' / name) for name in ('bank.png', 'contact_sheet.png')
-    ]
+    assert told['files'] == [str(tmp_path / 'o' / 'contact_sheet.png')]
     assert told['left_out'] == []
 
 
@@ -91,7 +89,7 @@ def test_no_record_no_contact_sheet(tmp_path, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told['outliers'] is None and told['classes'][0]['exemplars'] is None
     assert told['left_out'] == ['contact sheet: the bank does not say which boxes it was made of.']
-    assert [file.endswith('bank.png') for file in told['files']] == [True]
+    assert told['files'] == []
 
 
 def test_images_that_moved_need_to_be_named(tmp_path, images, capsys):
@@ -118,10 +116,13 @@ def test_of_many_classes_the_top_is_shown():
     names = [f'class {number:03}' for number in range(60)]
     bank = make_bank(names=names)
     statistics = bank_statistics(bank)
-    lines = format_table(bank, statistics, top=2).splitlines()
+    described = describe(bank, statistics)
+    lines = format_description(described, top=2).splitlines()
+    lines = lines[lines.index('') + 1 :]
     assert [line[:9] for line in lines[1:3]] == ['class 000', 'class 001']
     assert lines[3] == '… and 58 less confusable ones (--top 0 shows all)'
-    assert len(format_table(bank, statistics, top=0).splitlines()) == 61
+    lines = format_description(described, top=0).splitlines()
+    assert sum(line.startswith('class ') for line in lines) == 1 + 60
     assert len(rows_to_show(bank, statistics)) == 40
     assert rows_to_show(bank, statistics)[0] == 0  # has an outlier
 
@@ -130,7 +131,7 @@ def test_outliers_are_cut_at_the_top():
     first = make_bank()
     names = ('ant', 'bee', 'emu')
     both = PromptBank.merge([first, make_bank(names=names)])
-    text = format_outliers(bank_statistics(both), top=1)
+    text = format_description(describe(both, bank_statistics(both)), top=1)
     assert '… and ' in text and text.count('distance') == 1
 
 

@@ -1,6 +1,6 @@
-"""A study of two cells and two seeds, from the command line to its report.
+"""A study of two variants and two seeds, from the command line to its report.
 
-Starting Python with mmdet takes seconds, so two runs are real processes and the others are done in
+Starting Python with mmdet takes seconds, so one run is a real process and the others are done in
 this one. What is compared to the last digit is of these: threads add up in another order.
 """
 
@@ -17,17 +17,18 @@ from conftest import TINY_SHAPES
 from mmengine.runner import Runner
 from test_engine.test_runner import tiny_cfg
 
+from mmdet_dino_r1.lab.study.conduct import draw_data
 from mmdet_dino_r1.lab.study.grid import Run, evaluation_config, load_grid, training_config
 from mmdet_dino_r1.lab.study.run import claim
 from mmdet_dino_r1.testing import shapes_checksums
-from mmdet_dino_r1.tools.study import draw_data, main, parse_args
+from mmdet_dino_r1.tools.study import main, parse_args
 from mmdet_dino_r1.utils.safe_files import load_torch_file
 
 BANK = 'default_hooks.prompt_bank.bank'
 
 
 def write_grid(folder, data, name, **changes):
-    """A grid of two tiny cells; mmengine keeps runs by name, so each grid has its own."""
+    """A grid of two tiny variants; mmengine keeps runs by name, so each grid has its own."""
     for config in ('vis_gdino', 'dino_r1'):
         cfg = tiny_cfg(data, folder / 'unused', f'{config}_r18_shapes.py', by_epoch=False)
         text = '\n'.join(f'{key} = {value!r}' for key, value in cfg.to_dict().items())
@@ -48,18 +49,18 @@ def write_grid(folder, data, name, **changes):
             'val_evaluator': None,
             'train_cfg.max_iters': 3,
         },
-        cells=dict(
+        variants=dict(
             sft=dict(config=str(folder / 'vis_gdino.py'), title='supervised'),
             grqo=dict(config=str(folder / 'dino_r1.py'), title='with GRQO'),
         ),
-        questions=[dict(title='1. Does it help?', baseline='sft', cells=['grqo'], seeds=2)],
+        comparisons=[dict(title='1. Does it help?', baseline='sft', variants=['grqo'], seeds=2)],
         evaluations={
             'base/g1': {f'{BANK}.shots': 1},
             'novel/g16': novel,
             'base/i': {'default_hooks.prompt_bank.protocol': 'visual_i'},
         },
         primary=['base/g1', 'novel/g16'],
-        dynamics=['novel/g16'],
+        diagnostics=['novel/g16'],
     )
     path = folder / f'{name}.py'
     text = [f'{key} = {value!r}' for key, value in {**content, **changes}.items()]
@@ -69,36 +70,36 @@ def write_grid(folder, data, name, **changes):
 
 @pytest.fixture(scope='module')
 def study(tiny_shapes, tmp_path_factory):
-    """Grid file and folder of a finished study: seed 0 in two processes, seed 1 in this one."""
+    """Grid file and folder of a finished study: one run in a process, the others in this one."""
     folder = tmp_path_factory.mktemp('study')
     grid, out = write_grid(folder, tiny_shapes, 'whole'), folder / 'out'
-    assert main([grid, '--out', str(out), '--jobs', '2', '--seeds', '1']) == 0
-    for cell in ('sft', 'grqo'):
-        assert main([grid, '--out', str(out), '--run', cell, '1']) == 0
+    assert main([grid, '--out', str(out), '--variants', 'sft', '--seeds', '1']) == 0
+    for run in ('grqo 0', 'sft 1', 'grqo 1'):
+        assert main([grid, '--out', str(out), '--run', *run.split()]) == 0
     return grid, out
 
 
-def result_of(out, cell, seed):
-    return json.loads((out / cell / f'seed_{seed}' / 'result.json').read_text())
+def result_of(out, variant, seed):
+    return json.loads((out / variant / f'seed_{seed}' / 'result.json').read_text())
 
 
-def weights_of(out, cell, seed):
-    return load_torch_file(out / cell / f'seed_{seed}' / 'weights.pth')['state_dict']
+def weights_of(out, variant, seed):
+    return load_torch_file(out / variant / f'seed_{seed}' / 'weights.pth')['state_dict']
 
 
 def test_what_runs_leave(study):
     out = study[1]
-    for cell in ('sft', 'grqo'):
+    for variant in ('sft', 'grqo'):
         for seed in (0, 1):
-            folder = out / cell / f'seed_{seed}'
-            result = result_of(out, cell, seed)
-            assert (result['cell'], result['seed'], result['steps']) == (cell, seed, 3)
+            folder = out / variant / f'seed_{seed}'
+            result = result_of(out, variant, seed)
+            assert (result['variant'], result['seed'], result['steps']) == (variant, seed, 3)
             assert result['metrics'].keys() == {'base/g1', 'novel/g16', 'base/i'}
             assert all(of.keys() == {'AP', 'AP50'} for of in result['metrics'].values())
-            assert ('grqo_kl' in result['training']) == (cell == 'grqo')
+            assert ('grqo_kl' in result['training']) == (variant == 'grqo')
             assert result['data'] == {} and result['train_seconds'] > 0
-            dynamics = json.loads((folder / 'dynamics.json').read_text())
-            assert dynamics.keys() == {'novel'} and dynamics['novel']['num_images'] == 4
+            diagnostics = json.loads((folder / 'diagnostics.json').read_text())
+            assert diagnostics.keys() == {'novel'} and diagnostics['novel']['num_images'] == 4
             assert [path.name for path in folder.glob('*.pth*')] == ['weights.pth']
             assert not (folder / 'last_checkpoint').exists()
             assert (folder / 'fingerprint').read_text() == result['fingerprint']
@@ -109,7 +110,7 @@ def test_what_runs_leave(study):
 
 def test_metrics_are_those_of_a_test_by_hand(study, tmp_path):
     grid, out = load_grid(study[0]), study[1]
-    cfg = training_config(grid, Run(grid.cells['grqo'], 1), out)
+    cfg = training_config(grid, Run(grid.variants['grqo'], 1), out)
     cfg = evaluation_config(cfg, grid, 'novel/g16', 1)
     assert cfg.default_hooks.prompt_bank.bank.seed == 1
     cfg.load_from = str(out / 'grqo' / 'seed_1' / 'weights.pth')
@@ -132,7 +133,7 @@ def test_nothing_is_done_twice(study, capsys):
     text = (out / 'report.md').read_text()
     assert '1. Does it help?' in text and 'with GRQO' in text and 'missing' not in text
     assert json.loads((out / 'report.json').read_text())['seeds'] == [0, 1]
-    assert (out / 'question_1_differences.png').is_file()
+    assert (out / 'comparison_1_differences.png').is_file()
 
 
 def test_a_missing_test_alone_is_done_again(study):
@@ -160,10 +161,10 @@ def test_a_training_that_was_stopped_goes_on(study, tiny_shapes, tmp_path):
         'stopped',
         evaluations={'base/i': {}},
         primary=['base/i'],
-        dynamics=[],
+        diagnostics=[],
     )
     out, grid = tmp_path / 'out', load_grid(path)
-    run = Run(grid.cells['grqo'], 1)
+    run = Run(grid.variants['grqo'], 1)
     cfg = training_config(grid, run, out)
     cfg.train_cfg.max_iters = 2
     cfg.default_hooks.checkpoint.interval = 1
@@ -173,12 +174,12 @@ def test_a_training_that_was_stopped_goes_on(study, tiny_shapes, tmp_path):
     assert {path.name for path in folder.glob('*.pth')} == {'iter_1.pth', 'iter_2.pth'}
     # a study may be moved, and figures of weights that are gone are none
     (folder / 'last_checkpoint').write_text('/elsewhere/iter_2.pth')
-    (folder / 'dynamics.json').write_text('{"base": {}}')
+    (folder / 'diagnostics.json').write_text('{"base": {}}')
     (out / 'data.json').write_text('{}')
 
     assert main([path, '--out', str(out), '--run', 'grqo', '1']) == 0
     assert [path.name for path in folder.glob('*.pth')] == ['weights.pth']
-    assert not (folder / 'dynamics.json').exists()
+    assert not (folder / 'diagnostics.json').exists()
     result, expected = result_of(out, 'grqo', 1), result_of(study[1], 'grqo', 1)
     assert result['steps'] == 3
     assert result['training'] == pytest.approx(expected['training'], rel=1e-5)
@@ -205,14 +206,14 @@ def test_other_settings_are_refused(study, tiny_shapes, tmp_path, capsys, finish
         (out / 'sft' / 'seed_0').mkdir(parents=True)
         (out / 'sft' / 'seed_0' / 'fingerprint').write_text('0123456789abcdef')
     grid = write_grid(tmp_path, tiny_shapes, 'other', common={'train_cfg.max_iters': 4})
-    assert main([grid, '--out', str(out), '--cells', 'sft']) == 2
+    assert main([grid, '--out', str(out), '--variants', 'sft']) == 2
     assert (
-        f"study: {out}/sft/seed_0 holds a run of the cell 'sft' that was trained with other "
+        f"study: {out}/sft/seed_0 holds a run of the variant 'sft' that was trained with other "
         'settings. Delete the folder, or choose another --out.'
     ) in capsys.readouterr().err
 
 
-def cells_of(tmp_path, **options):
+def variants_of(tmp_path, **options):
     return dict(
         sft=dict(config=str(tmp_path / 'vis_gdino.py'), options=options),
         grqo=dict(config=str(tmp_path / 'dino_r1.py')),
@@ -222,21 +223,27 @@ def cells_of(tmp_path, **options):
 @pytest.mark.parametrize(
     ('options', 'said'),
     [
-        ({'model.bbox_head.loss_gqro': dict()}, ['the cell sft', 'model.bbox_head.loss_gqro']),
-        ({'test_dataloader.dataset.ann_file': 'no.json'}, ['the cell sft, evaluation', 'no.json']),
+        ({'model.bbox_head.loss_gqro': dict()}, ['the variant sft', 'model.bbox_head.loss_gqro']),
+        (
+            {'test_dataloader.dataset.ann_file': 'no.json'},
+            ['the variant sft, evaluation', 'no.json'],
+        ),
         (
             {'default_hooks.logger.interval': 9},
-            ['the cell sft: it trains 3 steps and logs every 9'],
+            ['the variant sft: it trains 3 steps and logs every 9'],
         ),
         (
             {'test_evaluator.metric': 'proposal'},
-            ['the cell sft: its test_evaluator gives no coco/'],
+            ['the variant sft: its test_evaluator gives no coco/'],
         ),
-        ({'train_dataloader.dataset.pipeline.99.scale': 3}, ['the cell sft: its options do not']),
+        (
+            {'train_dataloader.dataset.pipeline.99.scale': 3},
+            ['the variant sft: its options do not'],
+        ),
     ],
 )
 def test_checks_come_before_training(tiny_shapes, tmp_path, capsys, options, said):
-    grid = write_grid(tmp_path, tiny_shapes, 'wrong', cells=cells_of(tmp_path, **options))
+    grid = write_grid(tmp_path, tiny_shapes, 'wrong', variants=variants_of(tmp_path, **options))
     out = tmp_path / 'out'
     assert main([grid, '--out', str(out)]) == 2
     told = capsys.readouterr().err
@@ -247,7 +254,7 @@ def test_checks_come_before_training(tiny_shapes, tmp_path, capsys, options, sai
 @pytest.mark.parametrize(
     ('args', 'said'),
     [
-        ('--cells sft gqro', '--cells gqro: the grid has sft, grqo.'),
+        ('--variants sft gqro', '--variants gqro: the grid has sft, grqo.'),
         ('--run gqro 0', '--run gqro: the grid has sft, grqo.'),
         ('--run sft 2', '--run sft 2: the grid runs sft with the seeds 0, 1.'),
         ('--run sft one', '--run sft one: the grid runs sft with the seeds 0, 1.'),
@@ -281,7 +288,7 @@ def test_a_wrong_number(jobs, capsys):
 
 def test_broken_files_are_named(study, tmp_path, capsys):
     grid, out = study
-    for name in ('result.json', 'dynamics.json'):
+    for name in ('result.json', 'diagnostics.json'):
         path = out / 'sft' / 'seed_0' / name
         content = path.read_text()
         try:

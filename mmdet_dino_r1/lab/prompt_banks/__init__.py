@@ -1,1 +1,1 @@
-"""What a prompt bank holds: statistics and figures."""
+"""What a prompt bank holds: statistics, text, contact sheet."""

@@ -9,7 +9,7 @@ of unlike classes therefore scatter around ``-1 / (num_classes - 1)``.
 An exemplar is compared with the mean of the *other* exemplars of its class. Compared with a mean
 that contains it, a class of two would always look tight, and an outlier among few would hide.
 
-Names: num_classes, num_exemplars, most (exemplars of the largest class), dim.
+Names: num_classes, num_exemplars, dim.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def bank_statistics(bank: PromptBank) -> BankStatistics:
         if exemplars.embeddings is not None:
             centred = exemplars.embeddings.float() - common
             distances = distances_to_others(centred, exemplars.labels, counts)
-            spread = _by_class(distances, exemplars.labels, counts).nanmean(dim=1)
+            sums = distances.new_zeros(len(bank)).index_add_(0, exemplars.labels, distances)
+            spread = sums / counts  # NaN where a class has one exemplar or none
             outliers = _find_outliers(bank.class_names, exemplars, centred, distances, directions)
     return BankStatistics(counts, spread, similarity, nearest, nearest_similarity, outliers)
 
@@ -151,24 +152,14 @@ def far_exemplars(distances: Tensor, labels: Tensor, counts: Tensor) -> tuple[Te
     Returns:
         (num_exemplars,) bool, and (num_exemplars,) median distance of the exemplar's class.
     """
-    grouped = _by_class(distances, labels, counts)  # (num_classes, most)
-    medians = grouped.nanquantile(0.5, dim=1)
-    deviations = (grouped - medians[:, None]).abs().nanquantile(0.5, dim=1) * _MAD_TO_DEVIATION
-    beyond = (FAR_DEVIATIONS * deviations).clamp(min=FAR_AT_LEAST)
-    usual = medians[labels]
-    far = distances > usual + beyond[labels]
+    far, usual = torch.zeros_like(labels, dtype=torch.bool), torch.full_like(distances, torch.nan)
+    for label in labels.unique():
+        of_class = labels == label
+        usual[of_class] = median = distances[of_class].nanquantile(0.5)
+        deviation = (distances[of_class] - median).abs().nanquantile(0.5) * _MAD_TO_DEVIATION
+        beyond = max(FAR_DEVIATIONS * deviation, FAR_AT_LEAST)
+        far[of_class] = distances[of_class] > median + beyond
     return far & (counts[labels] >= FAR_MIN_EXEMPLARS), usual
-
-
-def _by_class(values: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """(num_exemplars,) values as (num_classes, most), one row per class, filled up with NaN."""
-    order = labels.argsort(stable=True)
-    starts = counts.cumsum(0) - counts
-    place = torch.arange(len(labels)) - starts[labels[order]]
-    most = max(1, int(counts.max()))
-    grouped = values.new_full((len(counts), most), torch.nan)
-    grouped[labels[order], place] = values[order]
-    return grouped
 
 
 def _find_outliers(

@@ -61,12 +61,8 @@ def view_queries(
         prompts = model.prompts_for(encoder_inputs, batch_data_samples)
         outputs = model.run_transformer(encoder_inputs, decoder_inputs, prompts)
         selection = outputs['selection']
-        logits, boxes = model.bbox_head(
-            outputs['hidden_states'],
-            outputs['references'],
-            outputs['memory_text'],
-            outputs['text_token_mask'],
-        )
+        names = ('hidden_states', 'references', 'memory_text', 'text_token_mask')
+        logits, boxes = model.bbox_head(*(outputs[name] for name in names))
     finally:
         model.train(was_training)
     # (num_stages, bs, num_queries, num_prompts or 4)

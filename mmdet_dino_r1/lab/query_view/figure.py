@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..detections_figure import COLOURS, OTHER, colour_of
-from ..training.curves import run_colour
+from ..detections_figure import COLOURS, colour_of
+from ..figure import new_figure, rendered, run_colour
 from .view import QueryView
 
 _INK = '#1e1e1e'
 _FADED = 0.45  # share of white in the image under the dots
 _PANEL = 2.1  # inches
-_TRUTH, _NO_TRUTH = 'ground truth', 'hollow: muted by GRQO'
+_DPI = 130
+_SMALL = dict(fontsize=8)
 
 
 def draw_queries(image: np.ndarray, views: Mapping[str, QueryView]) -> np.ndarray:
@@ -40,7 +41,7 @@ def draw_queries(image: np.ndarray, views: Mapping[str, QueryView]) -> np.ndarra
         ValueError: there is no view, or their stages differ.
     """
     stages = _common_stages(views.values())
-    shown = _coloured_classes(list(views.values()))
+    shown = _coloured_classes(views.values())
     with_rewards = all(view.truth is not None for view in views.values())
     panel = _PANEL * image.shape[0] / image.shape[1]
     heights = [panel] * len(views) + [1.25] * with_rewards
@@ -51,27 +52,21 @@ def draw_queries(image: np.ndarray, views: Mapping[str, QueryView]) -> np.ndarra
     columns = min(len(handles), max(1, int(width / (0.065 * longest + 0.55))))
     # inches beside the panels: for the titles of the columns, the last row's texts, the legend
     beside = 0.25 + 0.06 * len(heights) + 0.4 * with_rewards + 0.19 * -(-len(handles) // columns)
-    figure, canvas = _figure((width, sum(heights) + beside))
-    grid = figure.subplots(
-        len(heights), len(stages), squeeze=False, gridspec_kw=dict(height_ratios=heights)
-    )
+    figure = new_figure(width, sum(heights) + beside, _DPI)
+    ratios = dict(height_ratios=heights)
+    grid = figure.subplots(len(heights), len(stages), squeeze=False, gridspec_kw=ratios)
+    for axes, stage in zip(grid[0], stages, strict=True):
+        axes.set_title(stage, fontsize=9)
     for row, (title, view) in enumerate(views.items()):
         for stage, axes in enumerate(grid[row]):
             _draw_stage(axes, image, view, stage, shown)
-            if row == 0:
-                axes.set_title(stages[stage], fontsize=9)
-        grid[row][0].set_ylabel(title, fontsize=9, color=_run_colours(views)[row])
+        grid[row][0].set_ylabel(title, fontsize=9, color=run_colour(row))
     if with_rewards:
-        _draw_histograms(grid[-1], {title: [view] for title, view in views.items()}, 'rewards')
-        grid[-1][0].set_ylabel('queries', fontsize=8)
-    figure.legend(
-        handles=handles,
-        loc='outside lower center',
-        ncols=columns,
-        frameon=False,
-        fontsize=8,
-    )
-    return _rendered(canvas)
+        _draw_histograms(grid[-1], 'reward', [_rewards([view]) for view in views.values()])
+        grid[-1][0].set_ylabel('queries', **_SMALL)
+    place = dict(loc='outside lower center', ncols=columns, frameon=False, **_SMALL)
+    figure.legend(handles=handles, **place)
+    return rendered(figure)
 
 
 def draw_rewards(views: Mapping[str, Sequence[QueryView]]) -> np.ndarray:
@@ -99,23 +94,22 @@ def draw_rewards(views: Mapping[str, Sequence[QueryView]]) -> np.ndarray:
     stages = _common_stages(everything)
     if len({view.boxes.shape[1] for view in everything}) > 1:
         raise ValueError('The views have different numbers of queries.')
-    figure, canvas = _figure((2.5 * len(stages) + 0.6, 6.2))
+    figure = new_figure(2.5 * len(stages) + 0.6, 6.2, _DPI)
     grid = figure.subplots(3, len(stages), squeeze=False)
-    _draw_histograms(grid[0], views, 'rewards')
+    _draw_histograms(grid[0], 'reward', [_rewards(of_model) for of_model in views.values()])
     _draw_by_rank(grid[1], views)
-    _draw_histograms(grid[2], views, 'advantages')
+    kept = [
+        np.concatenate([v.truth.advantages[:, : v.truth.num_kept] for v in of_model], axis=1)
+        for of_model in views.values()
+    ]
+    _draw_histograms(grid[2], 'advantage of kept queries', kept)
     for axes, stage in zip(grid[0], stages, strict=True):
-        axes.set_title(f'{stage}\n{axes.get_title()}', fontsize=8)
+        axes.set_title(f'{stage}\n{axes.get_title()}', **_SMALL)
     for axes, label in zip(grid[:, 0], ('queries', 'mean reward', 'queries'), strict=True):
-        axes.set_ylabel(label, fontsize=8)
-    figure.legend(
-        *grid[1][0].get_legend_handles_labels(),
-        loc='outside lower center',
-        ncols=5,
-        frameon=False,
-        fontsize=8,
-    )
-    return _rendered(canvas)
+        axes.set_ylabel(label, **_SMALL)
+    place = dict(loc='outside lower center', ncols=5, frameon=False, **_SMALL)
+    figure.legend(*grid[1][0].get_legend_handles_labels(), **place)
+    return rendered(figure)
 
 
 # ------------------------------------------------------------------- panels
@@ -130,13 +124,12 @@ def _draw_stage(axes, image: np.ndarray, view: QueryView, stage: int, shown: Seq
     if truth is not None:
         for box, prompt in zip(truth.gt_boxes, truth.gt_prompts, strict=True):
             cx, cy, w, h = box * (width, height, width, height)
-            place = ((cx - w / 2, cy - h / 2), w, h)
             frame = _colour(view.class_names[prompt], shown)
-            axes.add_patch(Rectangle(*place, fill=False, edgecolor='white', linewidth=2))
-            axes.add_patch(Rectangle(*place, fill=False, edgecolor=frame, linewidth=1))
+            for colour, line in (('white', 2), (frame, 1)):
+                look = dict(fill=False, edgecolor=colour, linewidth=line)
+                axes.add_patch(Rectangle((cx - w / 2, cy - h / 2), w, h, **look))
     scores = view.best_scores[stage]
-    # the best are drawn last, on top
-    order = np.argsort(scores)
+    order = np.argsort(scores)  # the best are drawn last, on top
     colours = np.array(
         [_colour(view.class_names[prompt], shown) for prompt in view.preferred[stage]]
     )
@@ -156,21 +149,21 @@ def _draw_stage(axes, image: np.ndarray, view: QueryView, stage: int, shown: Seq
     axes.spines[:].set_edgecolor('#aaaaaa')
 
 
-def _draw_histograms(row, views: Mapping[str, Sequence[QueryView]], what: str) -> None:
-    """One panel per stage; the same bins and scale in all of them."""
-    values = {title: _values(of_model, what) for title, of_model in views.items()}
-    everything = np.concatenate([of_model.ravel() for of_model in values.values()])
-    bins = np.linspace(everything.min() - 1e-6, everything.max() + 1e-6, 31)
+def _draw_histograms(row, what: str, values: Sequence[np.ndarray]) -> None:
+    """One panel per stage, the same bins and scale in all; (num_stages, n) values of each model."""
+    low = min(of_model.min() for of_model in values)
+    high = max(of_model.max() for of_model in values)
+    bins = np.linspace(low - 1e-6, high + 1e-6, 31)
     top = 0
     for stage, axes in enumerate(row):
-        for (_, of_model), colour in zip(values.items(), _run_colours(values), strict=True):
+        for place, of_model in enumerate(values):
+            colour = run_colour(place)
             count, *_ = axes.hist(of_model[stage], bins, histtype='stepfilled', color=colour + '33')
             axes.hist(of_model[stage], bins, histtype='step', color=colour, linewidth=1.1)
             axes.axvline(of_model[stage].mean(), color=colour, linewidth=1, linestyle='--')
             top = max(top, count.max())
-        means = ' | '.join(f'{of_model[stage].mean():.2f}' for of_model in values.values())
-        name = 'reward' if what == 'rewards' else 'advantage of kept queries'
-        axes.set_title(f'{name}, mean {means}', fontsize=8)
+        means = ' | '.join(f'{of_model[stage].mean():.2f}' for of_model in values)
+        axes.set_title(f'{what}, mean {means}', **_SMALL)
     for axes in row:
         axes.set_ylim(0, 1.05 * top)
         _tidy(axes)
@@ -178,20 +171,20 @@ def _draw_histograms(row, views: Mapping[str, Sequence[QueryView]], what: str) -
 
 def _draw_by_rank(row, views: Mapping[str, Sequence[QueryView]]) -> None:
     """Mean reward by place in selection order, smoothed over a tenth of the queries."""
-    colours = _run_colours(views)
     first = next(iter(views.values()))[0]
     num_queries, kept = first.boxes.shape[1], first.truth.num_kept
     width = max(1, num_queries // 10)
     means = {t: np.mean([v.truth.rewards for v in vs], axis=0) for t, vs in views.items()}
     for stage, axes in enumerate(row):
-        for (title, mean), colour in zip(means.items(), colours, strict=True):
+        for place, (title, mean) in enumerate(means.items()):
+            colour = run_colour(place)
             axes.plot(mean[stage], '.', color=colour, markersize=2, alpha=0.3)
             smooth = np.convolve(mean[stage], np.full(width, 1 / width), mode='valid')
             places = np.arange(len(smooth)) + (width - 1) / 2
             axes.plot(places, smooth, color=colour, linewidth=1.6, label=title)
         if kept < num_queries:
             axes.axvspan(kept - 0.5, num_queries - 0.5, color='#eeeeee', zorder=0, label='muted')
-        axes.set_title('reward by place in selection', fontsize=8)
+        axes.set_title('reward by place in selection', **_SMALL)
         axes.set_ylim(min(m.min() for m in means.values()), max(m.max() for m in means.values()))
         _tidy(axes)
 
@@ -204,19 +197,17 @@ def _common_stages(views) -> tuple[str, ...]:
     return stages.pop()
 
 
-def _coloured_classes(views: Sequence[QueryView]) -> list[str]:
+def _coloured_classes(views) -> list[str]:
     """The image's most frequent classes; without ground truth the most preferred ones."""
     counts = Counter()
     for view in views:
-        truth = view.truth
-        chosen = view.preferred[-1] if truth is None else truth.gt_prompts
+        chosen = view.preferred[-1] if view.truth is None else view.truth.gt_prompts
         counts.update(view.class_names[prompt] for prompt in chosen)
-    ordered = sorted(counts, key=lambda name: (-counts[name], name))
-    return ordered[: len(COLOURS)]
+    return sorted(counts, key=lambda name: (-counts[name], name))[: len(COLOURS)]
 
 
-def _colour(name: str, shown: Sequence[str]) -> tuple[float, ...]:
-    """RGB in [0, 1]."""
+def _colour(name: str | None, shown: Sequence[str]) -> tuple[float, ...]:
+    """RGB in [0, 1]; grey for a class that is not shown."""
     return tuple(value / 255 for value in colour_of(shown.index(name) if name in shown else -1))
 
 
@@ -226,25 +217,17 @@ def _class_handles(shown: Sequence[str], with_truth: bool) -> list:
 
     dot = dict(marker='o', linestyle='', markersize=6)
     handles = [Line2D([], [], color=_colour(name, shown), label=name, **dot) for name in shown]
-    grey = tuple(value / 255 for value in OTHER)
-    handles.append(Line2D([], [], color=grey, label='another class', **dot))
+    handles.append(Line2D([], [], color=_colour(None, shown), label='another class', **dot))
     if with_truth:
-        handles.append(Patch(fill=False, edgecolor=_INK, label=_TRUTH))
-        handles.append(Line2D([], [], color=_INK, markerfacecolor='none', label=_NO_TRUTH, **dot))
+        handles.append(Patch(fill=False, edgecolor=_INK, label='ground truth'))
+        hollow = dict(dot, markerfacecolor='none', label='hollow: muted by GRQO')
+        handles.append(Line2D([], [], color=_INK, **hollow))
     return handles
 
 
-def _values(views: Sequence[QueryView], what: str) -> np.ndarray:
-    """(num_stages, n): rewards of all queries, or advantages of those that are kept."""
-    if what == 'rewards':
-        return np.concatenate([view.truth.rewards for view in views], axis=1)
-    return np.concatenate(
-        [view.truth.advantages[:, : view.truth.num_kept] for view in views], axis=1
-    )
-
-
-def _run_colours(views: Mapping) -> list[str]:
-    return [run_colour(place) for place in range(len(views))]
+def _rewards(views: Sequence[QueryView]) -> np.ndarray:
+    """(num_stages, n) of all queries."""
+    return np.concatenate([view.truth.rewards for view in views], axis=1)
 
 
 def _tidy(axes) -> None:
@@ -252,17 +235,3 @@ def _tidy(axes) -> None:
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[['top', 'right']].set_visible(False)
-
-
-def _figure(size: tuple[float, float]):
-    # here, because the package is imported for every training as well
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=130, layout='constrained')
-    return figure, FigureCanvasAgg(figure)
-
-
-def _rendered(canvas) -> np.ndarray:
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

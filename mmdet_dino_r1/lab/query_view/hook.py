@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import mmcv
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
@@ -40,10 +39,7 @@ class QueryViewHook(Hook):
     priority = 'ABOVE_NORMAL'
 
     def __init__(
-        self,
-        interval: int = 1,
-        num_images: int = 2,
-        image_ids: Sequence[int | str] | None = None,
+        self, interval: int = 1, num_images: int = 2, image_ids: Sequence[int | str] | None = None
     ) -> None:
         if interval < 1:
             raise ValueError(f'QueryViewHook.interval must be at least 1, got {interval}')
@@ -78,18 +74,17 @@ class QueryViewHook(Hook):
                 level=logging.WARNING,
             )
             return
-        # here, so that importing the package needs no matplotlib
+        # here: the package registers this hook, and its import is to stay fast
+        from ..figure import write_image
         from .collect import view_dataset
         from .figure import draw_queries
 
         dataset = runner.val_dataloader.dataset
         folder = Path(runner.log_dir) / 'query_views' / f'iter_{runner.iter}'
-        folder.mkdir(parents=True, exist_ok=True)
         for view in view_dataset(model, dataset, self.num_images, self.image_ids):
             image = mmcv.imread(view.image_path, channel_order='rgb')
             figure = draw_queries(image, {f'iteration {runner.iter}': view})
-            name = str(view.image_id).replace('/', '_')
-            cv2.imwrite(str(folder / f'{name}.png'), figure[..., ::-1])
+            write_image(folder / f'{view.name}.png', figure)
             # no slash: mmengine's local backend makes no folders, and says nothing
-            runner.visualizer.add_image(f'queries_{name}', figure, runner.iter)
+            runner.visualizer.add_image(f'queries_{view.name}', figure, runner.iter)
         print_log(f'Queries: {folder}', logger='current')

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +83,11 @@ class QueryView:
             raise ValueError('A query view needs at least one prompt.')
 
     @property
+    def name(self) -> str:
+        """The image's id, fit for the name of a file."""
+        return str(self.image_id).replace('/', '_')
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """Name of each stage."""
         return ('selection', *(f'layer {number}' for number in range(1, len(self.boxes))))
@@ -126,45 +131,17 @@ class QueryView:
             rows.append(row)
         return rows
 
-    def to_json(self) -> dict:
-        """Everything in plain JSON values but the scores of prompts that are not preferred."""
-        content = dict(
-            image_id=self.image_id,
-            image_path=self.image_path,
-            class_names=list(self.class_names),
-            stages=list(self.stages),
-            boxes=self.boxes.tolist(),
-            preferred=self.preferred.tolist(),
-            best_scores=self.best_scores.tolist(),
-            summary=self.summary(),
-        )
-        if self.truth is not None:
-            content |= {
-                key: value.tolist() if isinstance(value, np.ndarray) else value
-                for key, value in asdict(self.truth).items()
-            }
-        return content
-
     def save(self, path: str | Path) -> Path:
-        """Write ``*.json`` (see :meth:`to_json`) or ``*.npz`` (everything; numbers, no pickle).
-
-        Args:
-            path: of the file; its folder is made.
-
-        Returns:
-            The path.
+        """Write everything to a ``*.npz`` (numbers, no pickle); its folder is made.
 
         Raises:
             ValueError: another suffix.
             OSError: the file cannot be written.
         """
         path = Path(path)
-        if path.suffix not in ('.json', '.npz'):
-            raise ValueError(f'A query view is written as *.json or *.npz, not {path.name}')
+        if path.suffix != '.npz':
+            raise ValueError(f'A query view is written as *.npz, not {path.name}')
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == '.json':
-            path.write_text(json.dumps(self.to_json()) + '\n', encoding='utf-8')
-            return path
         meta = dict(
             version=FORMAT_VERSION,
             image_id=self.image_id,
@@ -193,14 +170,8 @@ def load_query_view(path: str | Path) -> QueryView:
             if 'num_kept' in meta:
                 arrays = {name: file[name] for name in _REWARD_ARRAYS}
                 truth = QueryRewards(**arrays, num_kept=meta['num_kept'])
-            return QueryView(
-                meta['image_id'],
-                meta['image_path'],
-                tuple(meta['class_names']),
-                file['boxes'],
-                file['scores'],
-                truth,
-            )
+            about = (meta['image_id'], meta['image_path'], tuple(meta['class_names']))
+            return QueryView(*about, file['boxes'], file['scores'], truth)
     except (KeyError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f'{path} is not a query view: {error}') from error
 

@@ -4,10 +4,7 @@ The figures are ours. All but ``token_recall_50`` and the objectness are of the 
 whose boxes and scores the model gives out.
 
 Names: a query is *near* a ground-truth box where their IoU is at least 0.5 and no other box
-overlaps it more; *matched* where the one-to-one matching gives it a box. *SFT* trains with the
-detection losses alone, which teach unmatched queries to score low; *GRQO* adds a reward for each
-query's cheapest box, matched or not. What GRQO *should* do is what the paper's claim of denser
-supervision (arXiv 2505.24025) implies, to be compared with what is measured.
+overlaps it more; *matched* where the one-to-one matching gives it a box.
 """
 
 from __future__ import annotations
@@ -24,16 +21,13 @@ from ..query_view.collect import view_dataset
 from ..query_view.view import QueryView
 
 
-def measure_dynamics(model: nn.Module, dataset: Dataset, num_images: int) -> dict[str, float]:
-    """Figures of a model on images of a test set, all prompts at once.
+def measure_diagnostics(model: nn.Module, dataset: Dataset, num_images: int) -> dict[str, float]:
+    """The figures of :func:`query_figures` on images of a test set, all prompts at once.
 
     Args:
         model: a ``DINOR1`` with a prompt bank for this dataset's labels.
         dataset: a single one, see :func:`view_dataset`.
         num_images: this many, evenly spread over the dataset: the same for every model.
-
-    Returns:
-        See :func:`query_figures`.
 
     Raises:
         ValueError: the dataset is a group, or the model has no assigner.
@@ -43,40 +37,34 @@ def measure_dynamics(model: nn.Module, dataset: Dataset, num_images: int) -> dic
 
 
 def query_figures(views: Sequence[QueryView]) -> dict[str, float]:
-    """Means over images of what each image's queries do.
+    """Means over images of what each image's queries do; docs/study.md says what to look for.
 
     Each figure is the mean within an image, then over the images in which it is defined; one that
     is defined in none is left out. Images without boxes count nowhere.
 
     - ``num_images``, ``num_boxes``: with boxes; boxes of classes that have a prompt.
-    - ``reward_mean``, ``reward_std``: mean and (unbiased) standard deviation of the reward within
-      the group; a reward is minus a match cost, so higher is better. GRQO should raise the mean.
-    - ``reward_kept``, ``reward_muted``: mean over the queries that GRQO keeps and mutes. GRQO
-      raises the first against the second. Where a config changes ``mute_share``, other queries
-      are meant than in a model of another share.
-    - ``reward_matched``, ``reward_unmatched``: mean over the matched and the other queries. SFT
-      teaches the first alone, GRQO both.
+    - ``reward_mean``, ``reward_std``: of the reward within the group (std unbiased); a reward is
+      minus a match cost, so higher is better.
+    - ``reward_kept``, ``reward_muted``: mean over the queries that GRQO keeps and mutes, by the
+      ``mute_share`` of the config.
+    - ``reward_matched``, ``reward_unmatched``: mean over the matched and the other queries.
     - ``reward_overlap``: probability that an unmatched query has a higher reward than a matched
-      one, ties half. 0: matched queries stand out, as SFT wants; GRQO should raise it.
+      one, ties half.
     - ``objectness_matched``, ``objectness_unmatched``: mean objectness, in [0, 1], at the token
-      where such a query started. GRQO's KL term holds both near the reference model.
+      where such a query started.
     - ``objectness_auc``: probability that a near query started from a higher objectness than one
-      that is not near, ties half; 0.5 is chance. It tells whether GRQO helps the selection.
+      that is not near, ties half; 0.5 is chance.
     - ``token_recall_50``: share of boxes that a selected token's own box covers with IoU >= 0.5.
     - ``query_recall_50``, ``query_recall_75``: the same of the last layer's boxes and IoU >= 0.5
-      and 0.75, whatever class they prefer. Less ``token_recall_50``: what the decoder adds.
+      and 0.75, whatever class they prefer.
     - ``queries_per_box_50``: per box, the number of near queries that prefer its class.
-    - ``duplicates``: the same minus 1, over the boxes that have one. GRQO should raise it.
+    - ``duplicates``: the same minus 1, over the boxes that have one.
     - ``score_gap``: best minus second-best score of these queries, in [0, 1], over the boxes that
-      have two or more. SFT leaves one object to one query; GRQO should lower it.
+      have two or more.
     - ``right_class``: share of the near queries that prefer their box's class.
-    - ``near_unmatched``: share of the unmatched queries that are near a box: queries that a dense
-      supervision has brought to an object. GRQO should raise it.
+    - ``near_unmatched``: share of the unmatched queries that are near a box.
     - ``effective_boxes``: exp(entropy) of the near queries' distribution over the boxes, by the
-      number of boxes: 1 where all boxes get as many. Lower where queries crowd on easy objects.
-
-    ``duplicates``, ``score_gap``, ``right_class`` and ``effective_boxes`` are over what a model
-    has found, more for one than for another: read them beside the recall.
+      number of boxes: 1 where all boxes get as many.
 
     Args:
         views: with ground truth.

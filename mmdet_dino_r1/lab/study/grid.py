@@ -1,20 +1,20 @@
-"""What a study trains and compares: cells x seeds, read from a grid file.
+"""What a study trains and compares: variants x seeds, read from a grid file.
 
 A grid file is an mmengine config (``configs/studies/*.py``) that sets
 
     name         of the study, with its version: results of two versions are never mixed
     common       options that every run gets; options are those of ``--cfg-options``: dotted keys
-    cells        name -> dict(config=..., title=..., options={...}): one way to train
-    questions    [dict(title=..., baseline=cell, cells=[...], seeds=5)], first things first; each
-                 cell is in one at least
+    variants     name -> dict(config=..., title=..., options={...}): one way to train
+    comparisons  [dict(title=..., baseline=variant, variants=[...], seeds=5)], first things first;
+                 each variant is in one at least
     evaluations  name -> options of a test: split and prompts; the first part of the name, up to
                  '/', is the split
     primary      names of the evaluations to compare by
-    dynamics     names of the evaluations after which the queries are looked at
+    diagnostics  names of the evaluations after which the queries are looked at
     shapes       optional: folder -> dict(checksums=..., difficulty='hard', image_size=96, ...),
                  sets that are drawn if they are not there
 
-Words: cell = one setting; run = a cell with one seed; options = changes of a config.
+Words: variant = one setting; run = a variant with one seed; options = changes of a config.
 """
 
 from __future__ import annotations
@@ -22,21 +22,36 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 
 from mmengine.config import Config
 
 from ...config.loading import load_config
-from ...config.shipped import config_path
 from ...testing.shapes import ShapesConfig
 from ...testing.shapes_drawing import DIFFICULTIES
+from ...utils.near_names import near_names
+
+_LIST = (list, tuple)
+_TYPES = dict(
+    name=str,
+    variants=dict,
+    comparisons=_LIST,
+    evaluations=dict,
+    primary=_LIST,
+    common=dict,
+    diagnostics=_LIST,
+    shapes=dict,
+)
+_NEEDED = ('name', 'variants', 'comparisons', 'evaluations', 'primary')
+# before version 0.6; read until 0.7
+_RENAMED = dict(cells='variants', questions='comparisons', dynamics='diagnostics')
 
 
 @dataclass(frozen=True)
-class Cell:
+class Variant:
     """One setting.
 
     Args:
@@ -53,80 +68,85 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Question:
-    """Cells to compare with a baseline.
+class Comparison:
+    """Variants to compare with a baseline.
 
     Args:
-        title: the question.
-        baseline: name of the cell that differences are taken to.
-        cells: names of the others.
+        title: what is asked.
+        baseline: name of the variant that differences are taken to.
+        variants: names of the others.
         seeds: so many, 0, 1, ...
-        axis: optional ``dict(label=..., values={cell: number}, log=bool)``: the number in which the
-            cells differ, for a plot.
+        axis: optional ``dict(label=..., values={variant: number}, log=bool)``: the number in which
+            the variants differ, for a plot.
     """
 
     title: str
     baseline: str
-    cells: tuple[str, ...]
+    variants: tuple[str, ...]
     seeds: int
     axis: Mapping | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All variants, the baseline first."""
+        return tuple(dict.fromkeys((self.baseline, *self.variants)))
 
 
 @dataclass(frozen=True)
 class Run:
-    """A cell with one seed.
+    """A variant with one seed, which is that of the training and of its tests' exemplars."""
 
-    Args:
-        cell: how to train.
-        seed: of the training and of the exemplars of its tests.
-    """
-
-    cell: Cell
+    variant: Variant
     seed: int
+
+    def __str__(self) -> str:
+        return f'{self.variant.name}, seed {self.seed}'
 
     def folder(self, out: Path) -> Path:
         """Where the run's files lie below the folder ``out`` of the study."""
-        return out / self.cell.name / f'seed_{self.seed}'
+        return out / self.variant.name / f'seed_{self.seed}'
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A whole study; what each of its fields means is told at the head of this file.
+    """A whole study, field by field as the head of this file tells.
 
     Args:
-        name: of the study, with its version.
-        cells: by name.
-        questions: first things first.
+        name: of the study.
+        variants: by name.
+        comparisons: first things first.
         evaluations: options of each test, by name.
         primary: names of evaluations.
         common: options of every run.
-        dynamics: names of evaluations.
+        diagnostics: names of evaluations.
         shapes: settings of each set, by folder.
     """
 
     name: str
-    cells: Mapping[str, Cell]
-    questions: Sequence[Question]
+    variants: Mapping[str, Variant]
+    comparisons: Sequence[Comparison]
     evaluations: Mapping[str, Mapping]
     primary: Sequence[str]
     common: Mapping
-    dynamics: Sequence[str]
+    diagnostics: Sequence[str]
     shapes: Mapping[str, Mapping]
 
-    def runs(self, cells: Sequence[str] | None = None, seeds: int | None = None) -> Iterator[Run]:
-        """All runs, each once: question by question, and in each seed by seed.
+    def runs(
+        self, variants: Sequence[str] | None = None, seeds: int | None = None
+    ) -> Iterator[Run]:
+        """All runs, each once: comparison by comparison, and in each seed by seed.
 
         Args:
-            cells: only these.
-            seeds: at most so many of each cell.
+            variants: only these.
+            seeds: at most so many of each variant.
         """
         given = set()
-        for question in self.questions:
-            for seed in range(min(question.seeds, seeds or question.seeds)):
-                for name in (question.baseline, *question.cells):
-                    if (name, seed) not in given and (cells is None or name in cells):
+        for comparison in self.comparisons:
+            for seed in range(min(comparison.seeds, seeds or comparison.seeds)):
+                for name in comparison.names:
+                    if (name, seed) not in given and (variants is None or name in variants):
                         given.add((name, seed))
-                        yield Run(self.cells[name], seed)
+                        yield Run(self.variants[name], seed)
 
 
 def load_grid(path: str | Path) -> Grid:
@@ -140,30 +160,30 @@ def load_grid(path: str | Path) -> Grid:
         ValueError: it cannot be read, a key is missing or unknown, or a name is used that nothing
             has.
     """
-    path = path if Path(path).is_file() else config_path(str(path))
     try:
-        content = Config.fromfile(path).to_dict()
+        content = load_config(path).to_dict()
     except OSError:
         raise
     except Exception as error:  # a grid file is code: anything may happen
         raise ValueError(
             f'{path} cannot be read: {type(error).__name__}: {error}. Mend the file.'
         ) from error
+    content = _with_new_names(path, content)
     _check_top(path, content)
     grid = Grid(
         name=content['name'],
-        cells={
-            name: _read_cell(f"{path}: cells['{name}']", name, entry)
-            for name, entry in content['cells'].items()
+        variants={
+            name: _read_variant(f"{path}: variants['{name}']", name, entry)
+            for name, entry in content['variants'].items()
         },
-        questions=[
-            _read_question(f'{path}: questions[{index}]', entry)
-            for index, entry in enumerate(content['questions'])
+        comparisons=[
+            _read_comparison(f'{path}: comparisons[{index}]', entry)
+            for index, entry in enumerate(content['comparisons'])
         ],
         evaluations=content['evaluations'],
         primary=content['primary'],
         common=content.get('common', {}),
-        dynamics=content.get('dynamics', ()),
+        diagnostics=content.get('diagnostics', ()),
         shapes=content.get('shapes', {}),
     )
     _check_names(path, grid)
@@ -173,64 +193,80 @@ def load_grid(path: str | Path) -> Grid:
 
 
 # ------------------------------------------------------------------ checks
+def _with_new_names(path: str | Path, content: dict) -> dict:
+    """The content with the names of this version, and a word about the old ones."""
+    old = {key: new for key, new in _RENAMED.items() if key in content and new not in content}
+    if not old:
+        return content
+    told = ', '.join(f'{key} -> {new}' for key, new in old.items())
+    print(f'study: {path} has names that end with 0.7; rename {told}.', file=sys.stderr)
+    content = {old.get(key, key): value for key, value in content.items()}
+    if 'questions' in old:
+        content['comparisons'] = [
+            {_RENAMED.get(key, key): value for key, value in entry.items()}
+            for entry in content['comparisons']
+        ]
+    return content
+
+
 def _check_top(path: str | Path, content: Mapping) -> None:
     """Other names than a grid's are the file's own business, unless one looks like a slip."""
     others = [key for key in content if key not in _TYPES]
-    for key in _TYPES:
-        if key not in content and (near := get_close_matches(key, others, n=1, cutoff=0.8)):
-            raise ValueError(f'{path} sets {near[0]} and no {key}: rename it, to {key} if meant.')
-    if missing := [key for key in _NEEDED if not content.get(key)]:
-        raise ValueError(f'{path} is no grid of a study: it does not set {", ".join(missing)}.')
     for key, kind in _TYPES.items():
         if key in content:
             _check_type(f'{path}: {key}', content[key], kind)
+        elif near := near_names(key, others, n=1, cutoff=0.8):
+            raise ValueError(f'{path} sets {near[0]} and no {key}: rename it, to {key} if meant.')
+    if missing := [key for key in _NEEDED if not content.get(key)]:
+        raise ValueError(f'{path} is no grid of a study: it does not set {", ".join(missing)}.')
     for key in ('evaluations', 'shapes'):
         for name, entry in content.get(key, {}).items():
             _check_type(f"{path}: {key}['{name}']", entry, dict)
 
 
-def _read_cell(where: str, name: str, entry: object) -> Cell:
+def _read_variant(where: str, name: str, entry: object) -> Variant:
     if not re.fullmatch(r'[\w.+-]+', name):
         raise ValueError(f'{where}: the name is one of a folder: letters, digits, "_", ".", "-".')
     _check_keys(where, entry, ('config',), ('title', 'options'))
     _check_type(f'{where}, options', entry.get('options', {}), dict)
-    return Cell(name, entry.get('title', name), entry['config'], entry.get('options', {}))
+    return Variant(name, entry.get('title', name), entry['config'], entry.get('options', {}))
 
 
-def _read_question(where: str, entry: object) -> Question:
-    _check_keys(where, entry, ('title', 'baseline', 'cells', 'seeds'), ('axis',))
-    _check_type(f'{where}, cells', entry['cells'], (list, tuple))
+def _read_comparison(where: str, entry: object) -> Comparison:
+    _check_keys(where, entry, ('title', 'baseline', 'variants', 'seeds'), ('axis',))
+    _check_type(f'{where}, variants', entry['variants'], _LIST)
     seeds = entry['seeds']
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
         raise ValueError(f'{where}: seeds is {seeds!r}, not a number of at least 1.')
-    if axis := entry.get('axis'):
+    comparison = Comparison(**dict(entry, variants=tuple(entry['variants'])))
+    if axis := comparison.axis:
         _check_keys(f'{where}, axis', axis, ('label', 'values'), ('log',))
         _check_type(f'{where}, axis, values', axis['values'], dict)
-        if unknown := axis['values'].keys() - {entry['baseline'], *entry['cells']}:
+        if unknown := axis['values'].keys() - set(comparison.names):
             raise ValueError(
-                f'{where}: axis has values for {", ".join(sorted(unknown))}, which the question '
-                'does not compare.'
+                f'{where}: axis has values for {", ".join(sorted(unknown))}, which it does not '
+                'compare.'
             )
-    return Question(**dict(entry, cells=tuple(entry['cells'])))
+    return comparison
 
 
 def _check_names(path: str | Path, grid: Grid) -> None:
-    """Every name that is used exists, and every cell is used."""
-    asked = {name for question in grid.questions for name in (question.baseline, *question.cells)}
+    """Every name that is used exists, and every variant is used."""
+    compared = {name for comparison in grid.comparisons for name in comparison.names}
     for what, names, known in (
-        ('questions name the cells', asked, grid.cells),
+        ('comparisons name the variants', compared, grid.variants),
         ('primary names the evaluations', grid.primary, grid.evaluations),
-        ('dynamics names the evaluations', grid.dynamics, grid.evaluations),
+        ('diagnostics names the evaluations', grid.diagnostics, grid.evaluations),
     ):
         if unknown := sorted(set(names) - set(known)):
             raise ValueError(
                 f'{path}: {what} {", ".join(unknown)}, which it does not set. It has: '
                 f'{", ".join(known)}.'
             )
-    if idle := [name for name in grid.cells if name not in asked]:
+    if idle := [name for name in grid.variants if name not in compared]:
         raise ValueError(
-            f'{path}: no question names the cells {", ".join(idle)}, so nothing says with how many '
-            'seeds to run them. Put them into a question or leave them out.'
+            f'{path}: no comparison names the variants {", ".join(idle)}, so nothing says with how '
+            'many seeds to run them. Put them into a comparison or leave them out.'
         )
 
 
@@ -262,21 +298,16 @@ def _check_type(where: str, value: object, kind: type | tuple[type, ...]) -> Non
 
 # ----------------------------------------------------------------- configs
 def training_config(grid: Grid, run: Run, out: Path) -> Config:
-    """The config of a run's training.
-
-    Args:
-        grid: whose ``common`` options it gets.
-        run: cell and seed.
-        out: folder of the study.
+    """The config of the training of a run of a grid, with its folder below ``out``.
 
     Raises:
-        FileNotFoundError: the cell's config does not exist.
+        FileNotFoundError: the variant's config does not exist.
         ValueError: the options do not fit the config.
     """
-    cell = run.cell
-    cfg = _copy(load_config(cell.config, None))
-    options = {**grid.common, **cell.options, 'randomness.seed': run.seed}
-    _merge(cfg, options, f'the cell {cell.name}')
+    variant = run.variant
+    cfg = _copy(load_config(variant.config))
+    options = {**grid.common, **variant.options, 'randomness.seed': run.seed}
+    _merge(cfg, options, f'the variant {variant.name}')
     cfg.work_dir = str(run.folder(out))
     return cfg
 
@@ -285,7 +316,7 @@ def evaluation_config(cfg: Config, grid: Grid, name: str, seed: int) -> Config:
     """The config of one test of a trained run.
 
     The exemplars are drawn by the run's seed, so intervals over seeds hold their luck too, and all
-    cells of a seed get the same ones.
+    variants of a seed get the same ones.
 
     Args:
         cfg: of the training.
@@ -301,6 +332,11 @@ def evaluation_config(cfg: Config, grid: Grid, name: str, seed: int) -> Config:
     _merge(cfg, options, f'the evaluation {name}')
     cfg.work_dir = str(Path(cfg.work_dir) / 'tests' / name.replace('/', '_'))
     return cfg
+
+
+def split_of(evaluation: str) -> str:
+    """'novel/g16' -> 'novel'."""
+    return evaluation.partition('/')[0]
 
 
 def fingerprint(cfg: Config) -> str:
@@ -320,16 +356,3 @@ def _merge(cfg: Config, options: Mapping, where: str) -> None:
         cfg.merge_from_dict(dict(options))
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise ValueError(f'{where}: its options do not fit the config: {error}') from error
-
-
-_NEEDED = ('name', 'cells', 'questions', 'evaluations', 'primary')
-_TYPES = dict(
-    name=str,
-    cells=dict,
-    questions=(list, tuple),
-    evaluations=dict,
-    primary=(list, tuple),
-    common=dict,
-    dynamics=(list, tuple),
-    shapes=dict,
-)

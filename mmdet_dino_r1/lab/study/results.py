@@ -1,7 +1,7 @@
 """What the runs of a study have left on disk.
 
-<root>/<cell>/seed_<n>/result.json    how it was trained, and its metrics
-<root>/<cell>/seed_<n>/dynamics.json  figures of its queries, by split; may be missing
+<root>/<variant>/seed_<n>/result.json       how it was trained, and its metrics
+<root>/<variant>/seed_<n>/diagnostics.json  figures of its queries, by split; may be missing
 """
 
 from __future__ import annotations
@@ -12,24 +12,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
+from typing import get_origin, get_type_hints
 
-RESULT, DYNAMICS = 'result.json', 'dynamics.json'
+from ...utils.atomic_write import write_whole
+
+RESULT, DIAGNOSTICS = 'result.json', 'diagnostics.json'
+METRICS = ('AP', 'AP50')
+# as versions before 0.6 wrote them; read until 0.7
+_OLD_DIAGNOSTICS, _OLD_VARIANT = 'dynamics.json', 'cell'
 _AGAIN = 'Delete the file and run the study again.'
-_TYPES = dict(
-    cell=str,
-    seed=int,
-    title=str,
-    steps=int,
-    train_seconds=(int, float),
-    seconds_per_step=(int, float),
-    fingerprint=str,
-    versions=dict,
-    device=str,
-    data=dict,
-    training=dict,
-    metrics=dict,
-)
-_METRICS = ('AP', 'AP50')
 
 
 @dataclass(frozen=True)
@@ -37,9 +28,9 @@ class RunResult:
     """One training and its evaluations. What was not measured is nan.
 
     Attributes:
-        cell: name in the grid.
+        variant: name in the grid.
         seed: of the training.
-        title: of the cell, when it was run.
+        title: of the variant, when it was run.
         steps: iterations trained.
         train_seconds: that the training took.
         seconds_per_step: of these.
@@ -49,10 +40,10 @@ class RunResult:
         data: checksums, ``annotations`` and ``pixels``, by folder.
         training: means over the log, by figure; empty without GRQO.
         metrics: by evaluation, ``AP`` and ``AP50`` in [0, 1].
-        dynamics: by split and figure; empty where there is no ``dynamics.json``.
+        diagnostics: by split and figure; empty where there is no file of them.
     """
 
-    cell: str
+    variant: str
     seed: int
     title: str
     steps: int
@@ -64,7 +55,15 @@ class RunResult:
     data: dict[str, dict[str, str]]
     training: dict[str, float]
     metrics: dict[str, dict[str, float]]
-    dynamics: dict[str, dict[str, float]] = field(default_factory=dict)
+    diagnostics: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+# what JSON must give for each; the diagnostics have a file of their own
+_TYPES = {
+    name: (int, float) if hint is float else get_origin(hint) or hint
+    for name, hint in get_type_hints(RunResult).items()
+    if name != 'diagnostics'
+}
 
 
 @dataclass(frozen=True)
@@ -72,20 +71,20 @@ class StudyResults:
     """All runs of a study that are finished.
 
     Attributes:
-        runs: by cell and seed, seeds ascending; a cell without a finished run is not there.
-        ignored: folders of runs that are of no cell of the grid, ``CELL/seed_N``.
+        runs: by variant and seed, seeds ascending; a variant without a finished run is not there.
+        ignored: folders of runs that are of no variant of the grid, ``VARIANT/seed_N``.
     """
 
     runs: dict[str, dict[int, RunResult]]
     ignored: list[str]
 
 
-def read_results(root: str | Path, cells: Collection[str]) -> StudyResults:
+def read_results(root: str | Path, variants: Collection[str]) -> StudyResults:
     """Read every finished run below a folder.
 
     Args:
         root: the study's output.
-        cells: names of the grid's; runs of others are listed and left alone.
+        variants: names of the grid's; runs of others are listed and left alone.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -97,60 +96,59 @@ def read_results(root: str | Path, cells: Collection[str]) -> StudyResults:
     found: dict[str, dict[int, RunResult]] = {}
     ignored = []
     for path in sorted(root.glob(f'*/seed_*/{RESULT}')):
-        cell, seed = path.parts[-3], re.fullmatch(r'seed_(\d+)', path.parts[-2])
-        if cell not in cells or seed is None:
+        variant, seed = path.parts[-3], re.fullmatch(r'seed_(\d+)', path.parts[-2])
+        if variant not in variants or seed is None:
             ignored.append('/'.join(path.parts[-3:-1]))
             continue
         run = read_result(path)
-        if (run.cell, run.seed) != (cell, int(seed[1])):
+        if (run.variant, run.seed) != (variant, int(seed[1])):
             raise ValueError(
-                f'{path} is of cell {run.cell!r}, seed {run.seed}, and lies in the wrong folder. '
-                f'{_AGAIN}'
+                f'{path} is of variant {run.variant!r}, seed {run.seed}, and lies in the wrong '
+                f'folder. {_AGAIN}'
             )
-        found.setdefault(cell, {})[run.seed] = run
-    runs = {cell: dict(sorted(found[cell].items())) for cell in cells if cell in found}
+        found.setdefault(variant, {})[run.seed] = run
+    runs = {name: dict(sorted(found[name].items())) for name in variants if name in found}
     return StudyResults(runs, ignored)
 
 
-def read_result(path: str | Path) -> RunResult:
-    """Read ``result.json``, and ``dynamics.json`` where it lies beside it.
-
-    Args:
-        path: of ``result.json``.
+def read_result(path: Path) -> RunResult:
+    """Read ``result.json``, and the diagnostics where they lie beside it.
 
     Raises:
-        FileNotFoundError: there is no ``result.json``.
         ValueError: one of them is broken, or lacks something.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f'There is no {path}; run the study first.')
     read = read_json(path)
+    if _OLD_VARIANT in read:
+        read.setdefault('variant', read[_OLD_VARIANT])
     for key, kind in _TYPES.items():
         if key not in read:
             raise ValueError(f'{path} lacks "{key}". {_AGAIN}')
         if not isinstance(read[key], kind) or isinstance(read[key], bool):
             raise ValueError(f'{path}: "{key}" is {read[key]!r}. {_AGAIN}')
-    metrics = {}
-    for evaluation, of in read['metrics'].items():
-        metrics[evaluation] = _numbers(path, f'metrics, {evaluation}', of)
-        for metric in _METRICS:
-            if metric not in of:
-                raise ValueError(f'{path}: {evaluation} lacks "{metric}". {_AGAIN}')
-    beside = path.with_name(DYNAMICS)
+    metrics = {
+        evaluation: _numbers(path, f'metrics, {evaluation}', of)
+        for evaluation, of in read['metrics'].items()
+    }
+    for evaluation, of in metrics.items():
+        if lacking := [metric for metric in METRICS if metric not in of]:
+            raise ValueError(f'{path}: {evaluation} lacks "{lacking[0]}". {_AGAIN}')
+    beside = diagnostics_file(path.parent)
     return RunResult(
         **{key: read[key] for key in _TYPES if key not in ('training', 'metrics')},
         training=_numbers(path, 'training', read['training']),
         metrics=metrics,
-        dynamics={split: _numbers(beside, split, of) for split, of in read_json(beside).items()},
+        diagnostics={split: _numbers(beside, split, of) for split, of in read_json(beside).items()},
     )
 
 
-def read_json(path: Path) -> dict:
-    """A file's content, ``{}`` where there is none.
+def diagnostics_file(folder: Path) -> Path:
+    """Where a run's diagnostics are, or will be."""
+    old = folder / _OLD_DIAGNOSTICS
+    return old if old.exists() else folder / DIAGNOSTICS
 
-    Args:
-        path: of a JSON object.
+
+def read_json(path: Path) -> dict:
+    """A JSON object from a file, ``{}`` where there is none.
 
     Raises:
         ValueError: the file is broken.
@@ -164,6 +162,15 @@ def read_json(path: Path) -> dict:
     if not isinstance(read, dict):
         raise ValueError(f'{path} holds no JSON object. {_AGAIN}')
     return read
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    """Write content, a JSON object, to a path where a file is whole whenever it is there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_whole(path, (json.dumps(content, indent=1) + '\n').encode())
 
 
 def _numbers(path: Path, where: str, values: object) -> dict[str, float]:

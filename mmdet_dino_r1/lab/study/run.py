@@ -1,15 +1,14 @@
 """One run of a study: train, test in every way the grid asks for, write the figures down.
 
-``OUT/<cell>/seed_<n>/`` holds ``result.json`` (metrics), ``dynamics.json`` (what the queries do),
-``weights.pth``, ``fingerprint`` (of the settings, from the first step on), mmengine's logs and the
-configs of the tests. What is there already is not done again; a training that was stopped goes on
-from its last checkpoint.
+``OUT/<variant>/seed_<n>/`` holds ``result.json`` (metrics), ``diagnostics.json`` (what the queries
+do), ``weights.pth``, ``fingerprint`` (of the settings, from the first step on), mmengine's logs and
+the configs of the tests. What is there already is not done again; a training that was stopped goes
+on from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,30 +28,20 @@ from ...utils.atomic_write import write_whole
 from ...utils.environment import cpu_model
 from ...version import __version__
 from ..training.log import read_run
-from .diagnostics import measure_dynamics
-from .grid import Grid, Run, evaluation_config, fingerprint, training_config
-from .results import DYNAMICS, RESULT, read_json, read_result
+from .diagnostics import measure_diagnostics
+from .grid import Grid, Run, evaluation_config, fingerprint, split_of, training_config
+from .results import RESULT, diagnostics_file, read_json, read_result, write_json
 
 WEIGHTS, FINGERPRINT, LOCK = 'weights.pth', 'fingerprint', 'lock'
-DYNAMICS_IMAGES = 50
+DIAGNOSED_IMAGES = 50
 _METRICS = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50'}
 
 
-class AnotherRun(ValueError):
-    """The folder holds results of other settings under the same name."""
-
-
 def is_done(grid: Grid, run: Run, out: Path) -> bool:
-    """Whether nothing is left to do.
-
-    Args:
-        grid: the study.
-        run: cell and seed.
-        out: folder of the study.
+    """Whether nothing is left to do of a run of a grid, in the folder ``out`` of the study.
 
     Raises:
-        AnotherRun: what is there was made with other settings.
-        ValueError: a file of results is broken.
+        ValueError: what is there was made with other settings, or is broken.
     """
     folder = run.folder(out)
     result = read_result(folder / RESULT) if (folder / RESULT).exists() else None
@@ -62,14 +51,14 @@ def is_done(grid: Grid, run: Run, out: Path) -> bool:
     if result is not None:
         there.add(result.fingerprint)
     if there and there != {fingerprint(training_config(grid, run, out))}:
-        raise AnotherRun(
-            f'{folder} holds a run of the cell {run.cell.name!r} that was trained with other '
+        raise ValueError(
+            f'{folder} holds a run of the variant {run.variant.name!r} that was trained with other '
             'settings. Delete the folder, or choose another --out.'
         )
     return (
         result is not None
         and set(grid.evaluations) <= result.metrics.keys()
-        and {split_of(name) for name in grid.dynamics} <= result.dynamics.keys()
+        and {split_of(name) for name in grid.diagnostics} <= result.diagnostics.keys()
     )
 
 
@@ -78,7 +67,7 @@ def execute(grid: Grid, run: Run, out: Path, data: Mapping) -> bool:
 
     Args:
         grid: the study.
-        run: cell and seed.
+        run: variant and seed.
         out: folder of the study.
         data: what to write down about the data.
 
@@ -86,9 +75,9 @@ def execute(grid: Grid, run: Run, out: Path, data: Mapping) -> bool:
         False where another process is at this very run.
 
     Raises:
-        AnotherRun: the folder holds results of other settings.
         FileNotFoundError: the weights of a finished training are gone.
-        ValueError: a file of results is broken, or a test gives no AP.
+        ValueError: the folder holds results of other settings or a broken file, or a test gives no
+            AP.
     """
     folder = run.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,17 +92,8 @@ def execute(grid: Grid, run: Run, out: Path, data: Mapping) -> bool:
     return is_mine
 
 
-def split_of(evaluation: str) -> str:
-    """'novel/g16' -> 'novel'."""
-    return evaluation.partition('/')[0]
-
-
 def explain_unmeasured(cfg: Config) -> str | None:
-    """Which figure a run would end without, and the remedy; None where it gets them all.
-
-    Args:
-        cfg: of the training, whose ``test_evaluator`` is looked at, too.
-    """
+    """Which figure a training by ``cfg`` would end without, and the remedy; None for none."""
     steps = (cfg.get('train_cfg') or {}).get('max_iters')
     every = cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10)
     if steps and every > steps:
@@ -144,11 +124,11 @@ def _train(grid: Grid, run: Run, out: Path, data: Mapping) -> None:
     """Train, keep the weights alone, and begin the result."""
     folder = run.folder(out)
     cfg = training_config(grid, run, out)
-    result = dict(cell=run.cell.name, seed=run.seed, title=run.cell.title)
+    result = dict(variant=run.variant.name, seed=run.seed, title=run.variant.title)
     result['fingerprint'] = fingerprint(cfg)
-    (folder / DYNAMICS).unlink(missing_ok=True)  # of weights that are not there any more
+    diagnostics_file(folder).unlink(missing_ok=True)  # of weights that are not there any more
     write_whole(folder / FINGERPRINT, result['fingerprint'].encode())
-    _name_run(cfg, f'{grid.name}-{run.cell.name}-{run.seed}')
+    _name_run(cfg, f'{grid.name}-{run.variant.name}-{run.seed}')
     if (last := _last_checkpoint(folder)) is not None:
         cfg.resume, cfg.load_from = True, str(last)
     runner = Runner.from_cfg(cfg)
@@ -216,8 +196,8 @@ def _device_of(model: nn.Module) -> str:
 def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
     """One test, and a look at the queries where the grid asks for it."""
     folder = run.folder(out)
-    result, dynamics = read_json(folder / RESULT), read_json(folder / DYNAMICS)
-    looks = name in grid.dynamics and split_of(name) not in dynamics
+    result, diagnostics = read_json(folder / RESULT), read_json(diagnostics_file(folder))
+    looks = name in grid.diagnostics and split_of(name) not in diagnostics
     if name in result['metrics'] and not looks:
         return
     if not (folder / WEIGHTS).exists():
@@ -226,35 +206,21 @@ def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
             'folder to train again.'
         )
     cfg = evaluation_config(training_config(grid, run, out), grid, name, run.seed)
-    _name_run(cfg, f'{grid.name}-{run.cell.name}-{run.seed}-{name.replace("/", "-")}')
+    _name_run(cfg, f'{grid.name}-{run.variant.name}-{run.seed}-{name.replace("/", "-")}')
     cfg.load_from = str(folder / WEIGHTS)
     runner = Runner.from_cfg(cfg)
     metrics = runner.test()
     if lacking := [long for long in _METRICS.values() if long not in metrics]:
         raise ValueError(
-            f'{run.cell.name}, seed {run.seed}: the test {name} gave '
-            f'{", ".join(metrics) or "no figure at all"}, not {" and ".join(lacking)}.'
+            f'{run}: the test {name} gave {", ".join(metrics) or "no figure at all"}, not '
+            f'{" and ".join(lacking)}.'
         )
     if looks:
         model, dataset = runner.model, runner.test_dataloader.dataset
-        dynamics[split_of(name)] = measure_dynamics(model, dataset, DYNAMICS_IMAGES)
-        write_json(folder / DYNAMICS, dynamics)
+        diagnostics[split_of(name)] = measure_diagnostics(model, dataset, DIAGNOSED_IMAGES)
+        write_json(diagnostics_file(folder), diagnostics)
     result['metrics'][name] = {short: metrics[long] for short, long in _METRICS.items()}
     write_json(folder / RESULT, result)
-
-
-# --------------------------------------------------------------------- files
-def write_json(path: Path, content: Mapping) -> None:
-    """Write a file that is whole whenever it is there.
-
-    Args:
-        path: of the file.
-        content: a JSON object.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    write_whole(path, (json.dumps(content, indent=1) + '\n').encode())
 
 
 @contextmanager

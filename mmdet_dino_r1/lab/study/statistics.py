@@ -39,23 +39,17 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class PairedDifference:
-    """How far a cell lies above its baseline.
+class PairedDifference(Summary):
+    """How far a variant lies above its baseline: a summary of the seeds' differences.
 
     Attributes:
-        mean: of the differences, cell minus baseline.
         low: end of the interval of the mean; nan for one seed.
         high: its other end; nan for one seed.
-        std: standard deviation of a difference (divided by n - 1); nan for one.
-        n: number of seeds in common.
-        seeds: these, ascending.
+        seeds: those in common, ascending.
     """
 
-    mean: float
     low: float
     high: float
-    std: float
-    n: int
     seeds: tuple[int, ...]
 
 
@@ -76,15 +70,14 @@ def summarise(values: Iterable[float]) -> Summary:
 
 
 def paired_difference(
-    cell: Mapping[int, float], baseline: Mapping[int, float], confidence: float = CONFIDENCE
+    variant: Mapping[int, float], baseline: Mapping[int, float], confidence: float = CONFIDENCE
 ) -> PairedDifference:
     """Mean difference over the seeds in common, with Student's t interval.
 
-    What is assumed stands at the top of this file: differences about normal, seeds independent.
-    No correction for many comparisons is made.
+    What it assumes stands at the top of this file.
 
     Args:
-        cell: values by seed.
+        variant: values by seed.
         baseline: values by seed, of what it is compared with.
         confidence: of the interval, between 0 and 1.
 
@@ -93,17 +86,18 @@ def paired_difference(
     """
     if not 0 < confidence < 1:
         raise ValueError(f'A confidence lies between 0 and 1, like 0.95; this is {confidence}.')
-    seeds = tuple(sorted(set(cell) & set(baseline)))
+    seeds = tuple(sorted(set(variant) & set(baseline)))
     if not seeds:
         raise ValueError(
-            f'The cell has {_seeds(cell)} and the baseline {_seeds(baseline)}: none in common, so '
-            'there is no paired difference. Run both with the same seeds.'
+            f'The variant has {_seeds(variant)} and the baseline {_seeds(baseline)}: none in '
+            'common, so there is no paired difference. Run both with the same seeds.'
         )
-    told = summarise(cell[seed] - baseline[seed] for seed in seeds)
+    told = summarise(variant[seed] - baseline[seed] for seed in seeds)
     half = nan
     if told.n > 1:
         half = float(stdtrit(told.n - 1, (1 + confidence) / 2)) * told.std / sqrt(told.n)
-    return PairedDifference(told.mean, told.mean - half, told.mean + half, told.std, told.n, seeds)
+    ends = (told.mean - half, told.mean + half)
+    return PairedDifference(told.mean, told.std, told.n, *ends, seeds)
 
 
 def verdict(difference: PairedDifference) -> str:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmdet_dino_r1.lab.prompt_banks import statistics as bank_statistics
 from mmdet_dino_r1.lab.prompt_banks.statistics import (
+    bank_statistics,
     distances_to_others,
     far_exemplars,
     nearest_other,

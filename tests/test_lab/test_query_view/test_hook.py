@@ -14,6 +14,8 @@ from mmengine.runner import Runner
 from mmdet_dino_r1.lab.query_view.collect import view_dataset
 from mmdet_dino_r1.lab.query_view.hook import QueryViewHook
 
+PACKAGE = 'mmdet_dino_r1.lab.query_view'
+
 
 @pytest.fixture
 def trained(tiny_shapes, tmp_path):
@@ -55,7 +57,8 @@ def pictures(runner: Runner) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.glob('query_views/*/*.png'))
 
 
-def test_pictures_for_work_dir_and_backends(trained):
+def test_pictures_and_a_training_that_stays_the_same(trained, monkeypatch):
+    """For the work dir and the backends; the weights are those of a training without the hook."""
     runner = trained()
     (image,) = {Path(name).name for name in pictures(runner)}
     assert pictures(runner) == [f'query_views/iter_{n}/{image}' for n in (1, 2)]
@@ -65,8 +68,13 @@ def test_pictures_for_work_dir_and_backends(trained):
     np.testing.assert_array_equal(drawn, cv2.imread(str(in_backend)))
     assert drawn.std() > 5
 
+    before = {name: value.clone() for name, value in runner.model.state_dict().items()}
+    monkeypatch.setattr(f'{PACKAGE}.collect.view_dataset', lambda *args: [])
+    for name, value in trained().model.state_dict().items():
+        torch.testing.assert_close(value, before[name], msg=name)
 
-def test_interval_and_own_functions(trained):
+
+def test_interval_and_what_is_drawn(trained, monkeypatch):
     seen = []
 
     def collect(model, dataset, num_images, image_ids):
@@ -79,12 +87,14 @@ def test_interval_and_own_functions(trained):
         assert len(view.class_names) == 4 and view.truth is not None
         return np.full((5, 6, 3), 7, np.uint8)
 
-    runner = trained(interval=2, image_ids=[2], collect=collect, draw=draw)
+    monkeypatch.setattr(f'{PACKAGE}.collect.view_dataset', collect)
+    monkeypatch.setattr(f'{PACKAGE}.figure.draw_queries', draw)
+    runner = trained(interval=2, image_ids=[2])
     assert seen == [(runner.model, runner.val_dataloader.dataset, 1, [2])]
     assert pictures(runner) == ['query_views/iter_2/2.png']
 
 
-def test_weights_are_those_of_the_validation(trained):
+def test_weights_are_those_of_the_validation(trained, monkeypatch):
     """The EMA's, not the training's, which the EMA hook puts back afterwards."""
     weights = []
 
@@ -92,20 +102,13 @@ def test_weights_are_those_of_the_validation(trained):
         weights.append({name: value.clone() for name, value in model.named_parameters()})
         return []
 
-    runner = trained(ema=True, collect=collect)
+    monkeypatch.setattr(f'{PACKAGE}.collect.view_dataset', collect)
+    runner = trained(ema=True)
     first, second = weights
     trained_weights = dict(runner.model.named_parameters())
     name = 'query_embedding.weight'
     torch.testing.assert_close(first[name], second[name])
     assert not torch.allclose(second[name], trained_weights[name])
-
-
-def test_training_is_the_same_with_and_without(trained):
-    with_views = trained(collect=view_dataset).model.state_dict()
-    before = {name: value.clone() for name, value in with_views.items()}
-    without = trained(collect=lambda *args: []).model.state_dict()
-    for name, value in without.items():
-        torch.testing.assert_close(value, before[name], msg=name)
 
 
 def test_without_a_bank_nothing_is_drawn(trained):
@@ -115,8 +118,6 @@ def test_without_a_bank_nothing_is_drawn(trained):
 def test_what_is_refused():
     with pytest.raises(ValueError, match='interval must be at least 1'):
         QueryViewHook(interval=0)
-    with pytest.raises(ValueError, match=r'no function mmdet_dino_r1\.nowhere'):
-        QueryViewHook(collect='mmdet_dino_r1.nowhere')
     group = SimpleNamespace(datasets=[])
     loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=group))
     with pytest.raises(ValueError, match='single dataset'):

@@ -5,10 +5,6 @@ import pytest
 
 from mmdet_dino_r1.lab.study.plot import (
     Difference,
-    DifferencePanel,
-    ExemplarCurve,
-    ExemplarPanel,
-    NumberPanel,
     draw_along_number,
     draw_differences,
     draw_over_exemplars,
@@ -27,7 +23,7 @@ def places(image, colour, below=0.8):
 
 
 def differences(*rows):
-    return draw_differences('which?', 'SFT', [DifferencePanel('base', rows)])
+    return draw_differences('which?', 'SFT', dict(base=rows))
 
 
 def test_rows_and_sides():
@@ -56,22 +52,23 @@ def test_a_wide_interval_is_cut_off():
     assert np.ptp(beside[:, 1]) > 0.3 * np.ptp(usual[:, 1])
 
 
-def test_a_cell_without_result_keeps_its_row():
+def test_a_variant_without_result_keeps_its_row():
     both, one = differences(BETTER, Difference('gone')), differences(BETTER)
     assert len(both) > len(one)
     assert len(differences(Difference('gone'))) == len(one)
 
 
 def test_a_panel_for_each_evaluation():
-    panel = DifferencePanel('base', [BETTER])
-    one, two = (draw_differences('which?', 'SFT', [panel] * n) for n in (1, 2))
+    one, two = (
+        draw_differences('which?', 'SFT', {name: [BETTER] for name in names})
+        for names in (['base'], ['base', 'novel'])
+    )
     assert two.shape[1] - one.shape[1] == pytest.approx(3.6 * 110, abs=2)
 
 
 def test_along_a_number():
-    cells = [BETTER, Difference('gone'), WORSE]
-    panel = NumberPanel('base', 40.0, [0.1, 1, 10], cells)
-    told = ('which?', 'weight', 'SFT', [panel])
+    variants = {0.1: BETTER, 1: Difference('gone'), 10: WORSE}
+    told = ('which?', 'weight', 'SFT', dict(base=(40.0, variants)))
     linear, log = (draw_along_number(*told, log=log) for log in (False, True))
     for image in (linear, log):
         better, worse = places(image, BLUE, 0.7), places(image, RED, 0.7)
@@ -82,15 +79,15 @@ def test_along_a_number():
 
 
 def test_a_logarithmic_axis_has_no_zero():
-    panel = NumberPanel('base', 40.0, [0, 1], [EVEN, BETTER])
-    with pytest.raises(ValueError, match=r'no place for 0 \(weight\); leave that cell out'):
-        draw_along_number('which?', 'weight', 'SFT', [panel], log=True)
+    panels = dict(base=(40.0, {0: EVEN, 1: BETTER}))
+    with pytest.raises(ValueError, match=r'no place for 0 \(weight\); leave that variant out'):
+        draw_along_number('which?', 'weight', 'SFT', panels, log=True)
 
 
 def test_over_exemplars():
-    first = ExemplarCurve('SFT', [1, 4, 16], [30, 36, 40], [1, 1, 1])
-    second = ExemplarCurve('GRQO', [1, 16], [20, 25], [nan, nan])
-    image = draw_over_exemplars('which?', [ExemplarPanel('base', [first, second])])
+    first = [(1, 30, 1), (4, 36, 1), (16, 40, 1)]
+    second = [(1, 20, nan), (16, 25, nan)]
+    image = draw_over_exemplars('which?', dict(base=dict(SFT=first, GRQO=second)))
     upper, lower = places(image, BLUE), places(image, RED)
     assert len(lower) > 100 and upper[:, 0].max() < lower[:, 0].max()
     assert upper[:, 0].min() < lower[:, 0].min()
@@ -101,9 +98,9 @@ def test_over_exemplars():
 @pytest.mark.parametrize(
     'draw',
     [
-        lambda: draw_differences('which?', 'SFT', []),
-        lambda: draw_along_number('which?', 'weight', 'SFT', []),
-        lambda: draw_over_exemplars('which?', [ExemplarPanel('base', [])]),
+        lambda: draw_differences('which?', 'SFT', {}),
+        lambda: draw_along_number('which?', 'weight', 'SFT', {}),
+        lambda: draw_over_exemplars('which?', dict(base={})),
     ],
 )
 def test_nothing_to_draw(draw):

@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from mmdet_dino_r1.lab.study.figures import draw_report
-from mmdet_dino_r1.lab.study.grid import Cell, Grid, Question
+from mmdet_dino_r1.lab.study.grid import Comparison, Grid, Variant
+from mmdet_dino_r1.lab.study.plot import draw_report
 from mmdet_dino_r1.lab.study.report import build_report, table, to_json, to_markdown
 from mmdet_dino_r1.lab.study.results import RunResult, StudyResults
 
@@ -12,11 +12,11 @@ TITLES = dict(sft='VIS-GDINO', grqo='DINO-R1', heavy='weight 10', gone='not run'
 LOGGED = dict(grqo_grad_share=0.0004, grqo_grad_cosine=0.02, grqo_kl=1.5, grqo_reward_mean=-2.0)
 
 
-def run(cell, seed, ap, recall=0.5, minutes=2.0):
+def run(variant, seed, ap, recall=0.5, minutes=2.0):
     return RunResult(
-        cell=cell,
+        variant=variant,
         seed=seed,
-        title=TITLES[cell],
+        title=TITLES[variant],
         steps=300,
         train_seconds=60 * minutes,
         seconds_per_step=0.4,
@@ -24,12 +24,12 @@ def run(cell, seed, ap, recall=0.5, minutes=2.0):
         versions=dict(torch='2.6'),
         device='CPU',
         data={'data/hard': dict(pixels='cd')},
-        training={} if cell == 'sft' else LOGGED,
+        training={} if variant == 'sft' else LOGGED,
         metrics={
             'base/g1': dict(AP=0.1, AP50=0.2),
             'base/g16': dict(AP=ap / 100, AP50=2 * ap / 100),
         },
-        dynamics=dict(base=dict(num_images=50, recall=recall)),
+        diagnostics=dict(base=dict(num_images=50, recall=recall)),
     )
 
 
@@ -37,10 +37,10 @@ def run(cell, seed, ap, recall=0.5, minutes=2.0):
 def grid():
     return Grid(
         name='made up v1',
-        cells={name: Cell(name, title, 'some.py', {}) for name, title in TITLES.items()},
-        questions=[
-            Question('Does it help?', 'sft', ('grqo', 'gone'), 3),
-            Question(
+        variants={name: Variant(name, title, 'some.py', {}) for name, title in TITLES.items()},
+        comparisons=[
+            Comparison('Does it help?', 'sft', ('grqo', 'gone'), 3),
+            Comparison(
                 'Which weight?',
                 'sft',
                 ('grqo', 'heavy'),
@@ -51,7 +51,7 @@ def grid():
         evaluations={'base/g1': {}, 'base/g16': {}},
         primary=['base/g16'],
         common={},
-        dynamics=(),
+        diagnostics=(),
         shapes={},
     )
 
@@ -74,21 +74,21 @@ def rows_of(text, heading):
     """Cells of the first table below a heading."""
     lines = text.split(f'{heading}\n', 1)[1].strip().splitlines()
     lines = lines[: lines.index('')] if '' in lines else lines
-    return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+    return [[variant.strip() for variant in line.strip('|').split('|')] for line in lines]
 
 
 def test_the_head(grid, results):
     text = to_markdown(build_report(grid, results))
     assert text.startswith(
         '# made up v1\n\n- seeds: 0, 1, 2\n- steps: 300\n- device: CPU\n'
-        '- data, data/hard, pixels: cd\n- torch: 2.6\n- **Missing, cells:** not run (`gone`).\n'
-        '- Left alone, of no cell of this grid: older/seed_3.\n\n'
+        '- data, data/hard, pixels: cd\n- torch: 2.6\n- **Missing, variants:** not run (`gone`).\n'
+        '- Left alone, of no variant of this grid: older/seed_3.\n\n'
     )
-    # one interval: grqo to sft, shown by two questions; one seed alone has none
+    # one interval: grqo to sft, shown by two comparisons; one seed alone has none
     assert 'about 0.1 of the 1 intervals of AP' in text
 
 
-def test_the_table_of_a_question(grid, results):
+def test_the_table_of_a_comparison(grid, results):
     text = to_markdown(build_report(grid, results))
     head, _, *rows = rows_of(text, '## Does it help?')
     assert head[1:] == [
@@ -157,7 +157,7 @@ def test_a_study_that_has_not_begun(grid):
 
 def test_json_has_the_same_numbers(grid, results):
     report = json.loads(to_json(build_report(grid, results)))
-    first, second = (question['cells'] for question in report['questions'])
+    first, second = (comparison['variants'] for comparison in report['comparisons'])
     told = first['grqo']['evaluations']['base/g16']
     values = told['summary'].pop('values')
     assert told['summary'] == pytest.approx(dict(mean=25, std=11, n=3))
@@ -167,19 +167,19 @@ def test_json_has_the_same_numbers(grid, results):
     assert (told['difference']['seeds'], told['difference']['verdict']) == ([0, 1, 2], 'higher')
     told = second['heavy']['evaluations']['base/g16']
     assert told['summary']['std'] is told['difference']['low'] is None
-    assert report['cells']['gone']['minutes'] is None
-    assert report['cells']['grqo']['training']['grqo_grad_share']['mean'] == pytest.approx(0.04)
+    assert report['variants']['gone']['minutes'] is None
+    assert report['variants']['grqo']['training']['grqo_grad_share']['mean'] == pytest.approx(0.04)
     assert report['provenance']['data, data/hard, pixels'] == dict(cd=7)
 
 
 def test_the_plots(grid, results):
     images = draw_report(build_report(grid, results))
     assert list(images) == [
-        'question_1_differences',
-        'question_1_exemplars',
-        'question_2_differences',
-        'question_2_axis',
-        'question_2_exemplars',
+        'comparison_1_differences',
+        'comparison_1_exemplars',
+        'comparison_2_differences',
+        'comparison_2_axis',
+        'comparison_2_exemplars',
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 from mmdet_dino_r1.lab.study.results import read_result, read_results
 
 RESULT = dict(
-    cell='sft',
+    variant='sft',
     seed=0,
     title='VIS-GDINO',
     steps=300,
@@ -22,34 +22,48 @@ RESULT = dict(
 )
 
 
-def write(root, cell, seed, changes=None, dynamics=None):
-    folder = root / cell / f'seed_{seed}'
+def write(root, variant, seed, changes=None, diagnostics=None):
+    folder = root / variant / f'seed_{seed}'
     folder.mkdir(parents=True)
     path = folder / 'result.json'
-    path.write_text(json.dumps(RESULT | dict(cell=cell, seed=seed) | (changes or {})))
-    if dynamics is not None:
-        path.with_name('dynamics.json').write_text(json.dumps(dynamics))
+    path.write_text(json.dumps(RESULT | dict(variant=variant, seed=seed) | (changes or {})))
+    if diagnostics is not None:
+        path.with_name('diagnostics.json').write_text(json.dumps(diagnostics))
     return path
 
 
-def test_runs_by_cell_and_seed(tmp_path):
+def test_runs_by_variant_and_seed(tmp_path):
     for seed in (10, 9):
         write(tmp_path, 'sft', seed)
-    dynamics = dict(base=dict(a=0.5, b=None))
-    write(tmp_path, 'grqo', 0, dict(training=dict(grqo_kl=1)), dynamics)
+    diagnostics = dict(base=dict(a=0.5, b=None))
+    write(tmp_path, 'grqo', 0, dict(training=dict(grqo_kl=1)), diagnostics)
     write(tmp_path, 'older', 3)
     (tmp_path / 'grqo' / 'seed_1').mkdir()  # not finished
     (tmp_path / 'grqo' / 'seed_x').mkdir()
     (tmp_path / 'grqo' / 'seed_x' / 'result.json').write_text('no run of ours')
 
     read = read_results(tmp_path, ['sft', 'grqo', 'gone'])
-    assert {cell: list(runs) for cell, runs in read.runs.items()} == {'sft': [9, 10], 'grqo': [0]}
+    assert {variant: list(runs) for variant, runs in read.runs.items()} == {
+        'sft': [9, 10],
+        'grqo': [0],
+    }
     assert read.ignored == ['grqo/seed_x', 'older/seed_3']
     run = read.runs['grqo'][0]
     assert (run.steps, run.train_seconds, run.training) == (300, 251.2, dict(grqo_kl=1.0))
     assert run.metrics == {'base/g16': dict(AP=0.4, AP50=0.6)}
-    assert run.dynamics['base']['a'] == 0.5 and isnan(run.dynamics['base']['b'])
-    assert read.runs['sft'][9].dynamics == {}
+    assert run.diagnostics['base']['a'] == 0.5 and isnan(run.diagnostics['base']['b'])
+    assert read.runs['sft'][9].diagnostics == {}
+
+
+def test_runs_of_version_0_5_are_read(tmp_path):
+    path = write(tmp_path, 'sft', 0, diagnostics=dict(base=dict(a=0.5)))
+    read = read_result(path)
+    old = {
+        'cell' if key == 'variant' else key: of for key, of in json.loads(path.read_text()).items()
+    }
+    path.write_text(json.dumps(old))
+    path.with_name('diagnostics.json').rename(path.with_name('dynamics.json'))
+    assert 'cell' in old and read_result(path) == read and read.diagnostics['base']['a'] == 0.5
 
 
 def test_no_folder(tmp_path):
@@ -75,12 +89,12 @@ def test_what_is_wrong_is_said(tmp_path, changes, said):
 
 
 def test_broken_files(tmp_path):
-    path = write(tmp_path, 'sft', 0, dynamics=dict(base=dict(a='b')))
-    dynamics = path.with_name('dynamics.json')
-    with pytest.raises(ValueError, match=f'^{dynamics}: "a" of "base"'):
+    path = write(tmp_path, 'sft', 0, diagnostics=dict(base=dict(a='b')))
+    diagnostics = path.with_name('diagnostics.json')
+    with pytest.raises(ValueError, match=f'^{diagnostics}: "a" of "base"'):
         read_result(path)
-    dynamics.write_text('[]')
-    with pytest.raises(ValueError, match=f'^{dynamics} holds no JSON object. Delete the file'):
+    diagnostics.write_text('[]')
+    with pytest.raises(ValueError, match=f'^{diagnostics} holds no JSON object. Delete the file'):
         read_result(path)
     lacking = {key: value for key, value in RESULT.items() if key != 'device'}
     path.write_text(json.dumps(lacking))
@@ -93,5 +107,7 @@ def test_broken_files(tmp_path):
 
 def test_a_run_in_the_wrong_folder(tmp_path):
     write(tmp_path, 'sft', 1, dict(seed=0))
-    with pytest.raises(ValueError, match="is of cell 'sft', seed 0, and lies in the wrong folder"):
+    with pytest.raises(
+        ValueError, match="is of variant 'sft', seed 0, and lies in the wrong folder"
+    ):
         read_results(tmp_path, ['sft'])

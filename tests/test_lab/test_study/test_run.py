@@ -8,14 +8,9 @@ import pytest
 from conftest import CONFIGS
 from mmengine.config import Config
 
-from mmdet_dino_r1.lab.study.run import (
-    claim,
-    explain_unmeasured,
-    grqo_figures,
-    read_log,
-    split_of,
-    write_json,
-)
+from mmdet_dino_r1.lab.study.grid import split_of
+from mmdet_dino_r1.lab.study.results import write_json
+from mmdet_dino_r1.lab.study.run import claim, explain_unmeasured, grqo_figures, read_log
 
 
 def test_the_log_of_a_run_that_was_stopped(tmp_path):

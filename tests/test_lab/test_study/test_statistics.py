@@ -57,11 +57,11 @@ def test_pairs_matter():
     ],
 )
 def test_verdicts(low, high, told):
-    assert verdict(PairedDifference((low + high) / 2, low, high, 1, 3, (0, 1, 2))) == told
+    assert verdict(PairedDifference((low + high) / 2, 1, 3, low, high, (0, 1, 2))) == told
 
 
 def test_errors_in_words():
-    said = 'The cell has seeds 0, 1 and the baseline seed 2: none in common'
+    said = 'The variant has seeds 0, 1 and the baseline seed 2: none in common'
     with pytest.raises(ValueError, match=said):
         paired_difference({1: 1, 0: 1}, {2: 1})
     with pytest.raises(ValueError, match='no seed and the baseline seed 2'):

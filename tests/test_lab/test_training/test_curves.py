@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmdet_dino_r1.lab.training.curves import SUMMED_LOSSES, draw_curves, draw_runs, summed
+from mmdet_dino_r1.lab.training.curves import SUMMED_LOSSES, draw_runs, summed
 
 LOSSES = [dict(step=i, loss_cls=1 / i, loss_bbox=0.5, loss_iou=0.3) for i in (1, 2, 3)]
 GRQO = [
@@ -12,31 +12,22 @@ VAL = [{'step': step, 'coco/bbox_mAP': 0.1, 'coco/bbox_mAP_50': 0.2} for step in
 
 
 def test_one_panel_for_each_kind_of_value():
-    one = draw_curves(LOSSES, [])
+    one = draw_runs({'a': [dict(step=1, loss_cls=1.0)]})
     assert one.dtype == np.uint8 and one.shape[2] == 3
     assert one.std() > 5
-    panels = [draw_curves(train, val) for train, val in ((LOSSES, VAL), (GRQO, []), (GRQO, VAL))]
+    panels = [draw_runs({'a': rows}) for rows in (LOSSES[:2], LOSSES + VAL, GRQO[:1])]
     widths = [panel.shape[1] / one.shape[1] for panel in panels]
-    np.testing.assert_allclose(widths, [2, 3, 4], atol=0.01)
-
-
-def test_a_single_validation_is_no_curve():
-    assert draw_curves(LOSSES, VAL[:1]).shape == draw_curves(LOSSES, []).shape
+    np.testing.assert_allclose(widths, [3, 4, 4], atol=0.01)
 
 
 def test_values_reach_the_picture():
     other = [row | dict(loss_cls=row['loss_cls'] * 2) for row in LOSSES]
-    assert (draw_curves(LOSSES, []) != draw_curves(other, [])).any()
+    assert (draw_runs({'a': LOSSES}) != draw_runs({'a': other})).any()
 
 
 def test_spread_may_be_missing():
     rows = [{k: v for k, v in row.items() if k != 'grqo_reward_std'} for row in GRQO]
-    assert draw_curves(rows, []).shape == draw_curves(GRQO, []).shape
-
-
-def test_nothing_to_draw():
-    with pytest.raises(ValueError, match='neither losses nor validations'):
-        draw_curves([dict(step=1, lr=0.1)], [])
+    assert draw_runs({'a': rows}).shape == draw_runs({'a': GRQO}).shape
 
 
 def test_losses_are_summed_over_layers():

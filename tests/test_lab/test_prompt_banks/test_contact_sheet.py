@@ -1,21 +1,19 @@
-"""Pictures of a bank: every class in its row, every exemplar in its cell."""
+"""The contact sheet of a bank: every class in its row, every exemplar in its cell."""
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from mmdet_dino_r1.lab.prompt_banks import statistics as bank_statistics
-from mmdet_dino_r1.lab.prompt_banks.figures import (
+from mmdet_dino_r1.lab.prompt_banks.contact_sheet import (
     _BOX,
     _LABEL,
     _PALE,
     _RED,
-    _shortened,
-    _similar_side_by_side,
     contact_sheet,
-    draw_bank,
+    shortened,
 )
+from mmdet_dino_r1.lab.prompt_banks.statistics import bank_statistics
 from mmdet_dino_r1.structures import BankExemplars, PromptBank
 
 CELL, STEP = 88, 94
@@ -59,50 +57,6 @@ def cell(sheet, row, column):
 
 def has(picture, colour):
     return bool((picture == np.array(colour)).all(axis=2).any())
-
-
-class TestBank:
-    """The matrix with its bars."""
-
-    def test_panels_follow_what_is_known(self):
-        bank = make_bank([0, 0, 1, 1, 2, 2])
-        means = PromptBank(bank.class_names, bank.embeddings)
-        all_known, none_known = (draw_bank(one, bank_statistics(one)) for one in (bank, means))
-        assert all_known.dtype == np.uint8 and all_known.shape[2] == 3
-        # two panels of 1.7 inches at 110 dots
-        assert all_known.shape[1] - none_known.shape[1] == pytest.approx(374, abs=2)
-        assert all_known.shape[0] == none_known.shape[0]
-
-    @pytest.mark.parametrize('number', [1, 2])
-    def test_few_classes(self, number):
-        bank = make_bank(list(range(number)))
-        assert draw_bank(bank, bank_statistics(bank)).std() > 5
-
-    def test_of_many_classes_forty_are_shown(self):
-        sizes = []
-        for number in (40, 41, 90):
-            bank = PromptBank(tuple(f'{n:02}' for n in range(number)), torch.randn(number, 8))
-            sizes.append(draw_bank(bank, bank_statistics(bank)).shape)
-        assert sizes[0] == sizes[1] == sizes[2]
-
-    def test_values_reach_the_picture(self):
-        one = PromptBank(('a', 'b'), torch.tensor([[1.0, 0], [1, 0]]))
-        other = PromptBank(('a', 'b'), torch.tensor([[1.0, 0], [0, 1]]))
-        pictures = [draw_bank(bank, bank_statistics(bank)) for bank in (one, other)]
-        assert (pictures[0] != pictures[1]).any()
-
-
-def test_similar_classes_stand_side_by_side():
-    similarity = np.array(
-        [
-            [1.0, 0.1, 0.9, 0.2],
-            [0.1, 1.0, 0.3, 0.8],
-            [0.9, 0.3, 1.0, 0.4],
-            [0.2, 0.8, 0.4, 1.0],
-        ]
-    )
-    assert _similar_side_by_side(similarity, [0, 1, 2, 3]) == [0, 2, 3, 1]
-    assert _similar_side_by_side(similarity, [1, 3]) == [1, 3]
 
 
 class TestContactSheet:
@@ -175,6 +129,6 @@ class TestContactSheet:
 
 
 def test_long_texts_are_cut_in_the_middle():
-    assert _shortened('abcdefghi', 9) == 'abcdefghi'
-    assert _shortened('abcdefghij', 9) == 'abcd…ghij'
-    assert _shortened('abcdefghij', 8) == 'abcd…hij'
+    assert shortened('abcdefghi', 9) == 'abcdefghi'
+    assert shortened('abcdefghij', 9) == 'abcd…ghij'
+    assert shortened('abcdefghij', 8) == 'abcd…hij'

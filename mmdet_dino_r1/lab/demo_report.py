@@ -1,0 +1,226 @@
+"""The report of a demo: a table of its tests, its curves, and what the prompts found.
+
+Reads what training and the two tests left below a folder,
+
+    <root>/<timestamp>/vis_data/scalars.json        losses, validations
+    <root>/{base,novel}/<timestamp>/<timestamp>.json  COCO metrics
+    <root>/{base,novel}/<timestamp>/vis_data/config.py  data and prompts
+    <root>/{base,novel}/results.bbox.json           detections
+
+Images are RGB, uint8 ``(height, width, 3)``; boxes are ``(x1, y1, x2, y2)`` in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmdet.registry import DATASETS
+from mmengine.config import Config
+from torch.utils.data import Dataset
+
+from ..config.exemplars import exemplar_config, hook_bank
+from ..config.tested_sets import innermost_dataset
+from .chance_level import chance_ap50
+from .detections_figure import DetectionRow, draw_prompts_and_detections
+from .figure import write_image
+from .training.curves import draw_runs
+from .training.log import read_run
+
+SPLITS = ('base', 'novel')
+CROPS = 4  # exemplars shown per class
+
+
+@dataclass
+class SplitRun:
+    """A finished test.
+
+    Args:
+        name: ``base`` or ``novel``.
+        metrics: as mmengine logged them, for example ``coco/bbox_mAP``.
+        cfg: the config that was tested.
+        ann_file: the split's annotation file.
+        coco: its content.
+        detections: as ``CocoMetric`` wrote them, by image id.
+    """
+
+    name: str
+    metrics: dict
+    cfg: Config
+    ann_file: Path
+    coco: dict
+    detections: Mapping[int, list[dict]]
+
+    def exemplars(self, classes: list[str] | None = None) -> Dataset:
+        """The exemplars that prompted some classes, or all."""
+        classes = classes or [category['name'] for category in self.coco['categories']]
+        entry = exemplar_config(hook_bank(self.cfg), self.cfg, classes=classes)
+        return DATASETS.build(dict(entry, pipeline=[]))
+
+
+def write_report(
+    root: Path, results: Mapping[str, Path], score_thr: float, num_rows: int
+) -> tuple[str, list[Path]]:
+    """Write ``table.md``, ``curves.png`` and ``detections.png`` into the demo's folder.
+
+    Args:
+        root: folder of the demo.
+        results: file of the detections of a split, instead of ``<root>/<split>/results.bbox.json``.
+        score_thr: detections below it are not drawn.
+        num_rows: images drawn per split.
+
+    Returns:
+        The table, and the files.
+
+    Raises:
+        FileNotFoundError: nothing was trained or tested here, or the data are gone.
+        ValueError: a file is broken.
+        OSError: a file cannot be written.
+    """
+    curves = draw_runs({'demo': read_run(root)})
+    runs = [read_split(root, name, results.get(name)) for name in SPLITS]
+    rows = [row for run in runs for row in make_rows(run, num_rows)]
+    table = format_table(runs)
+    (root / 'table.md').write_text(table)
+    detections = draw_prompts_and_detections(rows, score_thr)
+    pictures = dict(curves=curves, detections=detections)
+    files = [write_image(root / f'{name}.png', image) for name, image in pictures.items()]
+    return table, [root / 'table.md', *files]
+
+
+def read_split(root: Path, name: str, results: Path | None = None) -> SplitRun:
+    """Read a test of the demo in ``root``; the arguments are those of :func:`write_report`.
+
+    Raises:
+        FileNotFoundError: the split was not tested, or its data are gone.
+    """
+    command = (
+        f'test the {name} classes first: mim test mmdet_dino_r1 CONFIG --checkpoint CHECKPOINT '
+        f'--work-dir {root}/{name}'
+    )
+    logs = sorted(path for path in (root / name).glob('*/*.json') if path.stem == path.parent.name)
+    metrics = logs[-1] if logs else root / name / '<timestamp>' / '<timestamp>.json'
+    config = metrics.parent / 'vis_data' / 'config.py'
+    _need(metrics, command)
+    _need(config, command)
+    results = results or root / name / 'results.bbox.json'
+    outfile = f'--cfg-options test_evaluator.outfile_prefix={root}/{name}/results'
+    _need(results, f'{command} {outfile}')
+    cfg = Config.fromfile(config)
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    ann_file = Path(dataset.get('data_root', ''), dataset.ann_file)
+    made_by = f'make it: mim run mmdet_dino_r1 generate_shapes {dataset.get("data_root", "")}'
+    _need(ann_file, made_by)
+    detections = defaultdict(list)
+    for detection in json.loads(results.read_text()):
+        detections[detection['image_id']].append(detection)
+    coco = json.loads(ann_file.read_text())
+    return SplitRun(name, json.loads(metrics.read_text()), cfg, ann_file, coco, detections)
+
+
+def _need(path: Path, remedy: str) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f'{path} is missing; {remedy}')
+
+
+def format_table(runs: Sequence[SplitRun]) -> str:
+    """The table of results in Markdown, with what it takes to read it."""
+    head = ['split', 'classes', 'images', 'AP', 'AP50']
+    head += ['chance AP50, one guess per box', 'chance AP50, every class per box']
+    lines = [head, ['---'] * len(head)]
+    for run in runs:
+        points = [run.metrics['coco/bbox_mAP'], run.metrics['coco/bbox_mAP_50']]
+        points += [chance_ap50(str(run.ann_file), every_class=every) for every in (False, True)]
+        counts = [len(run.coco['categories']), len(run.coco['images'])]
+        lines.append([run.name, *map(str, counts), *(f'{100 * value:.1f}' for value in points)])
+    text = [f'| {" | ".join(line)} |' for line in lines]
+    text += [
+        '',
+        'AP and AP50 of boxes in points of 100. Chance is a detector that knows every box '
+        'of the ground truth but not its class: each box gets one class at random, or every '
+        'class, with random scores (mean of 10 draws, seed 0).',
+        '',
+    ]
+    for run in runs:
+        summary = run.exemplars().summary
+        most = run.cfg.model.get('test_cfg', {}).get('max_per_img') or 'all'
+        text.append(
+            f'- {run.name}: Visual-G, N = {summary["shots"]} exemplars per class (fewest '
+            f'{summary["fewest"]}), seed {summary["seed"]}, from {summary["ann_file"]}; tested '
+            f'on {run.ann_file}, {most} detections per image.'
+        )
+    return '\n'.join(text) + '\n'
+
+
+def make_rows(run: SplitRun, num_rows: int) -> list[DetectionRow]:
+    """Rows of the figure: the split's first images that hold 2 to 4 classes.
+
+    They are taken in the order of the file, not by how well they turned out.
+
+    Args:
+        run: the split's test.
+        num_rows: most rows.
+
+    Raises:
+        FileNotFoundError: an image is missing or cannot be read.
+    """
+    names = {category['id']: category['name'] for category in run.coco['categories']}
+    truth = defaultdict(list)
+    for box in run.coco['annotations']:
+        truth[box['image_id']].append(box)
+    classes = {of: sorted({box['category_id'] for box in boxes}) for of, boxes in truth.items()}
+    shown = [image for image in run.coco['images'] if 2 <= len(classes.get(image['id'], ())) <= 4]
+    shown = shown[:num_rows]
+    wanted = sorted({names[category] for image in shown for category in classes[image['id']]})
+    crops = _crops(run.exemplars(wanted)) if wanted else {}
+    dataset = innermost_dataset(run.cfg.test_dataloader.dataset)
+    folder = Path(dataset.get('data_root', ''), dataset.get('data_prefix', {}).get('img', ''))
+    rows = []
+    for image in shown:
+        boxes, found = truth[image['id']], run.detections.get(image['id'], [])
+        label_of = {category: label for label, category in enumerate(classes[image['id']])}
+        class_names = [names[category] for category in label_of]
+        rows.append(
+            DetectionRow(
+                title=f'{run.name}: {image["file_name"]}',
+                class_names=class_names,
+                prompts=[crops[name] for name in class_names],
+                image=_read_image(folder / image['file_name']),
+                gt_boxes=_boxes(boxes),
+                gt_labels=np.array([label_of[box['category_id']] for box in boxes], int),
+                boxes=_boxes(found),
+                labels=np.array([label_of.get(box['category_id'], -1) for box in found], int),
+                scores=np.array([box['score'] for box in found], float),
+            )
+        )
+    return rows
+
+
+def _crops(exemplars: Dataset) -> dict[str, list[np.ndarray]]:
+    """Some exemplars of each class, cut out of their images."""
+    crops = defaultdict(list)
+    for index in range(len(exemplars)):
+        info = exemplars.get_data_info(index)
+        image = _read_image(info['img_path'])
+        for label, box in zip(info['exemplar_labels'], info['exemplar_boxes'], strict=True):
+            (x1, y1), (x2, y2) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
+            crops[exemplars.metainfo['classes'][label]].append(image[y1:y2, x1:x2])
+    return {name: found[:CROPS] for name, found in crops.items()}
+
+
+def _read_image(path: str | Path) -> np.ndarray:
+    image = cv2.imread(str(path))
+    if image is None:
+        raise FileNotFoundError(f'{path} is missing or not an image.')
+    return image[..., ::-1]
+
+
+def _boxes(entries: Sequence[dict]) -> np.ndarray:
+    """COCO's ``xywh`` entries as ``xyxy``, ``(n, 4)``."""
+    xywh = np.array([entry['bbox'] for entry in entries], float).reshape(-1, 4)
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)

@@ -1,0 +1,160 @@
+"""The boxes a prompt bank was made of, in a picture.
+
+Images are RGB, uint8 ``(height, width, 3)``; boxes are ``(x1, y1, x2, y2)`` in pixels of the
+image file.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ...structures import PromptBank
+from .statistics import BankStatistics
+
+_CONTEXT = 0.25  # shown around a box, in parts of its longer side
+_LABEL = 190  # width of the names
+_CELL = 88  # side of an exemplar
+_GAP = 6
+_LINE = 15  # height of a line of small text
+_INK, _GREY, _PALE = (30, 30, 30), (120, 120, 120), (238, 238, 238)
+_BOX, _RED = (0, 114, 178), (213, 30, 30)
+
+
+def contact_sheet(
+    bank: PromptBank,
+    paths: Sequence[str | Path],
+    statistics: BankStatistics,
+    rows: Sequence[int] | None = None,
+    columns: int = 16,
+) -> np.ndarray:
+    """The exemplars of each class, one row per class, with some of their surroundings.
+
+    Outliers come first in their row, framed in red with the id of their image. A file that is
+    missing or no image leaves a cell that says so.
+
+    Args:
+        bank: with a record of its exemplars.
+        paths: (num_exemplars,) image file of each exemplar.
+        statistics: of this bank.
+        rows: classes to show, in this order; all where None.
+        columns: most exemplars shown of a class.
+
+    Returns:
+        RGB image.
+
+    Raises:
+        ValueError: the bank has no record of its exemplars.
+    """
+    if bank.exemplars is None:
+        raise ValueError('This prompt bank does not say which boxes it was made of.')
+    outliers = {outlier.exemplar for outlier in statistics.outliers or ()}
+    of_class = defaultdict(list)
+    for exemplar, label in enumerate(bank.exemplars.labels.tolist()):
+        of_class[label].append(exemplar)
+    rows = range(len(bank)) if rows is None else rows
+    shown = {row: sorted(of_class[row], key=lambda e: e not in outliers)[:columns] for row in rows}
+    cells = _cut_cells(bank, paths, [e for chosen in shown.values() for e in chosen])
+
+    height, widest = _CELL + _LINE + _GAP, max(map(len, shown.values()), default=0)
+    size = (height * len(shown) + _GAP, _LABEL + widest * (_CELL + _GAP), 3)
+    sheet = np.full(size, 255, np.uint8)
+    texts = []  # (left, top, text, size, colour), written at the end, in one go
+    for index, (row, chosen) in enumerate(shown.items()):
+        top = _GAP + index * height
+        texts += _class_label(bank, statistics, row, len(of_class[row]), len(chosen), top)
+        for place, exemplar in enumerate(chosen):
+            left = _LABEL + place * (_CELL + _GAP)
+            picture = cells[exemplar]
+            if isinstance(picture, str):  # why there is none
+                texts.append((left + 5, top + _CELL // 2 - 8, picture, 11, _GREY))
+                picture = _PALE
+            sheet[top : top + _CELL, left : left + _CELL] = picture
+            if exemplar in outliers:
+                corner = (left + _CELL - 1, top + _CELL - 1)
+                cv2.rectangle(sheet, (left, top), corner, _RED, 3)
+                image_id = shortened(f'id {bank.exemplars.image_ids[exemplar]}', _CELL // 6)
+                texts.append((left, top + _CELL + 1, image_id, 11, _RED))
+    return _write(sheet, texts)
+
+
+def shortened(text: str, length: int) -> str:
+    """The text, cut in the middle to a length where it is longer."""
+    if len(text) <= length:
+        return text
+    half = (length - 1) // 2
+    return f'{text[: length - 1 - half]}…{text[-half:]}'
+
+
+def _cut_cells(
+    bank: PromptBank, paths: Sequence[str | Path], exemplars: Sequence[int]
+) -> dict[int, np.ndarray | str]:
+    """Pictures of exemplars, or why there is none; every file is read once."""
+    by_path = defaultdict(list)
+    for exemplar in exemplars:
+        by_path[str(paths[exemplar])].append(exemplar)
+    cells: dict[int, np.ndarray | str] = {}
+    for path, found in by_path.items():
+        image = cv2.imread(path) if Path(path).is_file() else None
+        if image is None:
+            why = 'not an image' if Path(path).is_file() else 'no such file'
+            cells |= dict.fromkeys(found, f'{why}\n{shortened(Path(path).name, _CELL // 7)}')
+            continue
+        for exemplar in found:
+            box = bank.exemplars.boxes[exemplar].tolist()
+            cells[exemplar] = _cut(image[..., ::-1], box)
+    return cells
+
+
+def _cut(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """A square around a box, the box outlined; what lies outside the image is pale."""
+    height, width = image.shape[:2]
+    x1, x2 = np.clip(box[0::2], 0, width)
+    y1, y2 = np.clip(box[1::2], 0, height)
+    side = int(np.ceil(max(x2 - x1, y2 - y1, 1.0) * (1 + 2 * _CONTEXT)))
+    left, top = round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2)
+    square = np.full((side, side, 3), _PALE, np.uint8)
+    inner = image[max(top, 0) : top + side, max(left, 0) : left + side]
+    down, right = max(-top, 0), max(-left, 0)
+    square[down : down + inner.shape[0], right : right + inner.shape[1]] = inner
+    method = cv2.INTER_AREA if side > _CELL else cv2.INTER_CUBIC
+    shown = cv2.resize(square, (_CELL, _CELL), interpolation=method)
+    corners = np.round((np.array([x1, y1, x2, y2]) - [left, top] * 2) * _CELL / side).astype(int)
+    cv2.rectangle(shown, corners[:2].tolist(), corners[2:].tolist(), _BOX, 1)
+    return shown
+
+
+def _class_label(
+    bank: PromptBank, statistics: BankStatistics, row: int, count: int, shown: int, top: int
+) -> list[tuple]:
+    """What stands left of a class's exemplars: name, count, spread, most similar class."""
+    lines = [f'{count} exemplar' + 's' * (count != 1)]
+    if shown < count:
+        lines[0] += f', {shown} shown'
+    if statistics.spread is not None and not statistics.spread[row].isnan():
+        lines.append(f'spread {statistics.spread[row]:.2f}')
+    nearest = int(statistics.nearest[row])
+    if nearest >= 0:
+        similarity = float(statistics.nearest_similarity[row])
+        lines += [f'most like ({similarity:.2f}):', shortened(bank.class_names[nearest], 24)]
+    texts = [(_GAP, top, shortened(bank.class_names[row], 24), 13, _INK)]
+    for number, line in enumerate(lines):
+        texts.append((_GAP, top + 20 + number * _LINE, line, 10, _GREY))
+    return texts
+
+
+def _write(image: np.ndarray, texts: Sequence[tuple]) -> np.ndarray:
+    """Text on an image, in matplotlib's font: OpenCV's has no letters beyond ASCII."""
+    from matplotlib.font_manager import FontProperties, findfont
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    font = findfont(FontProperties())
+    for left, top, text, size, colour in texts:
+        draw.text((left, top), text, font=ImageFont.truetype(font, size), fill=colour)
+    return np.asarray(picture).copy()
