@@ -2,6 +2,6 @@
 
 from . import backbones, dense_heads, detectors, layers, losses, task_modules
 
-task_modules.BestMatchReward = losses.BestMatchReward  # where 0.5 had it; until 0.7
+task_modules.BestMatchReward = losses.BestMatchReward  # where 0.5 had it; until 0.8
 
 __all__ = ['backbones', 'dense_heads', 'detectors', 'layers', 'losses', 'task_modules']
