@@ -2,7 +2,7 @@
 _base_ = [
     './_base_/plugin_runtime.py',
     './_base_/models/vis_gdino_r18_small_model.py',
-    './_base_/testing/shapes.py',
+    './_base_/datasets/shapes.py',
     './_base_/schedules/adamw_12e.py',
 ]
 max_iters = 500
