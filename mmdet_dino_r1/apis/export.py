@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import warnings
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from ..config.loading import load_config
 from ..engine.bank_builder import weights_fingerprint
 from ..models.detectors import DINOR1
 from ..structures import PromptBank, load_prompt_bank
+from ..utils.atomic_write import atomic_path
 from ..version import __version__
 from .export_graph import PromptedDetector, exportable_copy, plain_copy
 from .weights import load_weights
@@ -121,12 +121,8 @@ def export_onnx(
     program.model.metadata_props[METADATA_KEY] = json.dumps(metadata, ensure_ascii=False)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f'{out.name}.{os.getpid()}.tmp')
-    try:
+    with atomic_path(out) as unfinished:
         program.save(unfinished, external_data=False)
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return metadata
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import isfinite
 from os import PathLike
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..utils.near_names import quote_with_near
 
 # Editors round, and detections written to a file end a fraction outside: that much is clipped.
 TOLERANCE = 1.0
@@ -196,8 +197,8 @@ def split_negatives(
     known = list(dict.fromkeys(class_names))
     for name in negatives:
         if name not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f'The negative class {name!r} has no prompt (nearest: {near!r}).')
+            hint = quote_with_near(name, known, n=1, cutoff=0.0)
+            raise ValueError(f'There is no prompt of the negative class {hint}.')
     wanted = tuple(name for name in known if name not in set(negatives))
     if not wanted:
         raise ValueError('All classes are negatives; nothing is left to detect.')

@@ -1,20 +1,52 @@
-"""Weights into a model, without executing code from the file."""
+"""A model with its weights, without executing code from the file."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
 from torch import nn
 
 
+def choose_device(device: str | None = None) -> str:
+    """A device that works: the one given, else CUDA where there is some, else the CPU.
+
+    Args:
+        device: 'cpu', 'cuda:0' …
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'The device {device!r} cannot be used: {error}') from error
+    return device
+
+
+def build_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
+    """The model of a config, on the CPU, with the weights of a checkpoint.
+
+    Args:
+        cfg: the whole config.
+        checkpoint: see :func:`load_weights`, as for the errors.
+    """
+    model = MODELS.build(deepcopy(cfg.model))  # mmdet's detectors write into their config
+    load_weights(model, checkpoint)
+    return model
+
+
 def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
-    """Load a checkpoint, without running code from it; the model prints what came of it.
+    """Load a checkpoint; the model prints what came of it.
 
     Args:
         model: takes the weights.
-        checkpoint: path, URL or anything else that mmengine loads, which this package has made
-            safe (``safe_files``); a ``state_dict`` or a file with one.
+        checkpoint: path or URL, read by ``safe_files``; a ``state_dict`` or a file with one.
 
     Raises:
         FileNotFoundError: no such file.

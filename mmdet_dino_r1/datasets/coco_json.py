@@ -4,7 +4,6 @@ import copy
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from difflib import get_close_matches
 from math import isfinite
 from typing import Any
 
@@ -12,6 +11,8 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
+
+from ..utils.near_names import quote_with_near
 
 # the lists of a COCO file, and what each entry of them must have
 _KEYS = dict(images=('id',), annotations=(), categories=('id', 'name'))
@@ -280,10 +281,5 @@ def check_classes(wanted: Sequence[str], names: Sequence[str], ann_file: str) ->
     lacking = [name for name in wanted if name not in known]
     if not lacking:
         return
-    hints = []
-    for name in lacking:
-        nearest = get_close_matches(name, names, n=3, cutoff=0.5)
-        hints.append(
-            repr(name) + (f' (nearest: {", ".join(map(repr, nearest))})' if nearest else '')
-        )
+    hints = [quote_with_near(name, names) for name in lacking]
     raise ValueError(f'{ann_file} has no categories named {", ".join(hints)}; it has {len(names)}.')

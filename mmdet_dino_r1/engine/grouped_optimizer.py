@@ -6,8 +6,8 @@ from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
+from ..utils.wrappers import unwrapped
 from .amp import CheckedAmpOptimWrapper, CheckedOptimWrapper
-from .sharding import unwrapped
 
 # what stands in for mmengine's own: `--amp` knows no other names
 _CHECKED = {OptimWrapper: CheckedOptimWrapper, AmpOptimWrapper: CheckedAmpOptimWrapper}

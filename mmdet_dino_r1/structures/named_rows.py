@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor
+
+from ..utils.near_names import quote_with_near
 
 NAMED_AT_MOST = 10
 
@@ -25,9 +26,6 @@ def names_not_finite(names: Sequence[str], rows: Tensor) -> list[str]:
 
 def with_nearest(missing: Sequence[str], known: Collection[str]) -> str:
     """The first few missing names, each with the known one nearest to it, and how many more."""
-    hints = [
-        f'{name!r} (nearest: {get_close_matches(name, known, n=1, cutoff=0.0)[0]!r})'
-        for name in missing[:NAMED_AT_MOST]
-    ]
+    hints = [quote_with_near(name, known, n=1, cutoff=0.0) for name in missing[:NAMED_AT_MOST]]
     more = f' and {len(missing) - len(hints)} more' if len(missing) > len(hints) else ''
     return ', '.join(hints) + more

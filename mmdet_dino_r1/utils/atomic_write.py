@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the place, then move there.
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A place beside the file to write to; what lies there in the end is moved to ``path``.
+
+    Args:
+        path: of the file; its folder exists.
+
+    Raises:
+        OSError: it cannot be written; what was there before is still there.
+    """
+    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write a file.
 
     Args:
         path: of the file; its folder exists.
@@ -16,9 +36,5 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; what was there before is still there.
     """
-    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
+    with atomic_path(path) as unfinished:
         unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -33,7 +33,7 @@ def check_finite(losses: dict[str, Tensor], batch_data_samples: SampleList) -> N
         batch_data_samples: with ``gt_instances.bboxes`` (x1, y1, x2, y2).
 
     Raises:
-        FloatingPointError: a short message, for :meth:`StepReport.explaining` to complete.
+        FloatingPointError: a short message, for :meth:`StepDiagnostics.explaining` to complete.
     """
     optimised = {name: value.detach() for name, value in losses.items() if 'loss' in name}
     boxes = torch.cat([sample.gt_instances.bboxes for sample in batch_data_samples])
@@ -46,7 +46,7 @@ def check_finite(losses: dict[str, Tensor], batch_data_samples: SampleList) -> N
         raise FloatingPointError('A ground-truth box is not finite or inverted.')
 
 
-class StepReport:
+class StepDiagnostics:
     """Tells of a training step what a reader must know if it goes wrong.
 
     Args:
@@ -104,6 +104,9 @@ class StepReport:
             )
         lines += [f'Look first: {suspect}.' for suspect in suspects]
         return '\n'.join([*lines, REMEDIES])
+
+
+StepReport = StepDiagnostics  # the name until 0.7
 
 
 def _broken(boxes: Tensor) -> Tensor:

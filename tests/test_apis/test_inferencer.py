@@ -361,7 +361,7 @@ def test_mistakes_in_words(inferencer, tmp_path):
         inferencer([image, image], boxes=[[BOX]], classes=[['cat']])
     with pytest.raises(ValueError, match='belong to boxes='):
         inferencer(image, negatives=['cat'])
-    with pytest.raises(ValueError, match=r"'caat' has no prompt \(nearest: 'cat'\)"):
+    with pytest.raises(ValueError, match=r"no prompt of the negative class 'caat' \(near: cat\)"):
         inferencer.set_prompts(references(), negatives=['caat'])
     with pytest.raises(ValueError, match='All classes are negatives'):
         split_negatives(['a', 'a'], ['a'])

@@ -15,6 +15,6 @@ def test_rows_that_are_no_numbers():
 
 
 def test_missing_names_with_the_nearest_known():
-    assert with_nearest(['dogs'], ['cat', 'dog']) == "'dogs' (nearest: 'dog')"
+    assert with_nearest(['dogs'], ['cat', 'dog']) == "'dogs' (near: dog)"
     many = with_nearest([f'dog{i}' for i in range(12)], ['dog'])
-    assert many.count('nearest') == 10 and many.endswith(' and 2 more')
+    assert many.count('near:') == 10 and many.endswith(' and 2 more')

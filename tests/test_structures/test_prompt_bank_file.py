@@ -251,7 +251,7 @@ class TestAlignment:
         assert aligned.label_tensor.tolist() == [1, 3]
 
     def test_missing_ones_are_named_with_the_nearest(self):
-        with pytest.raises(ValueError, match="lacks 1 of 2 classes: 'cats' .nearest: 'cat'."):
+        with pytest.raises(ValueError, match="lacks 1 of 2 classes: 'cats' .near: cat."):
             self.bank.aligned_to(['dog', 'cats'])
 
     def test_if_all_are_missing_skipping_does_not_help(self):

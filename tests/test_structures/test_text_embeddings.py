@@ -34,9 +34,7 @@ def test_missing_names_are_named_with_the_nearest_and_the_command():
     with pytest.raises(ValueError) as error:
         make_texts().rows_for(['cat', 'hot dogs', 'cart'])
     message = str(error.value)
-    assert "lack 2 of 3 class names: 'hot dogs' (nearest: 'hot dog'), 'cart' (nearest: 'cat')" in (
-        message
-    )
+    assert "lack 2 of 3 class names: 'hot dogs' (near: hot dog), 'cart' (near: cat)" in (message)
     assert COMMAND in message
 
 

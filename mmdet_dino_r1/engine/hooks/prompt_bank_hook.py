@@ -8,7 +8,6 @@ import logging
 from pathlib import Path
 
 from mmdet.registry import DATASETS, HOOKS
-from mmengine.config import ConfigDict
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -16,7 +15,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ...config.tested_sets import SPLIT_KEYS, exemplar_source, members_of, position_name
+from ...config.exemplars import CHOICE_KEYS, exemplar_config
+from ...config.tested_sets import SPLIT_KEYS, members_of, position_name
 from ...structures import (
     PromptBank,
     TextEmbeddings,
@@ -25,26 +25,18 @@ from ...structures import (
     protocol_summary,
     save_prompt_bank,
 )
+from ...utils.wrappers import unwrapped, whole_weights
 from ...version import __version__
 from ..bank_builder import encode_prompt_bank, weights_fingerprint
-from ..sharding import unwrapped, whole_weights
 from ..text_bank import text_prompt_bank
 from .evaluation_record import protocol_record, write_record
 from .sample_lookup import SampleLookup, interactive_prompts
 
 PROTOCOLS = ('visual_g', 'visual_i', 'text')
 TITLES = dict(visual_g='Visual-G prompts', text='Prompts from text')
-# of the dict `bank`: those of the split, of the choice from it, and of the encoding
-_KNOWN = {
-    'path',
-    'text_embeddings',
-    *SPLIT_KEYS,
-    'shots',
-    'seed',
-    'skip_missing',
-    'keep_exemplars',
-    'batch_size',
-}
+# of the dict `bank`
+_ENCODING_KEYS = ('keep_exemplars', 'batch_size')
+_KNOWN = {'path', 'text_embeddings', *SPLIT_KEYS, *CHOICE_KEYS, *_ENCODING_KEYS}
 
 
 @HOOKS.register_module()
@@ -166,7 +158,7 @@ class PromptBankHook(Hook):
                 bank = load_prompt_bank(self.bank['path'])
                 self._check_weights(bank, fingerprint)
             else:
-                exemplars = self._exemplars(member, source, runner.cfg)
+                exemplars = DATASETS.build(exemplar_config(self.bank, runner.cfg, member, source))
                 bank = self._built_or_kept(runner, loader, model, exemplars, may_reuse, fingerprint)
             aligned = bank.aligned_to(classes, self.bank.get('skip_missing', False))
             model.set_prompt_bank(aligned, name)
@@ -191,23 +183,6 @@ class PromptBankHook(Hook):
                 'file: mim run mmdet_dino_r1 cache_text_embeddings CONFIG --out FILE'
             )
         return load_text_embeddings(path)
-
-    def _exemplars(self, member: Dataset, source: dict | None, cfg: ConfigDict) -> Dataset:
-        """The ``ExemplarDataset`` for one test set."""
-        split = exemplar_source(self.bank, cfg, source)
-        arguments = {key: value for key, value in split.items() if key != 'match'}
-        choice = ('shots', 'seed', 'skip_missing')
-        arguments |= {key: self.bank[key] for key in choice if key in self.bank}
-        if split.get('match', 'name') == 'id':
-            arguments['category_ids'] = list(member.cat_ids)
-        return DATASETS.build(
-            dict(
-                type='ExemplarDataset',
-                classes=list(member.metainfo['classes']),
-                pipeline=[member.pipeline],
-                **arguments,
-            )
-        )
 
     def _built_or_kept(
         self,

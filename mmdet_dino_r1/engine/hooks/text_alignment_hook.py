@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from ..sharding import unwrapped
+from ...utils.wrappers import unwrapped
 
 
 @HOOKS.register_module()

@@ -1,0 +1,84 @@
+"""Which exemplars a config asks for; hook, tools and Python calls all read it here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+from mmdet.registry import DATASETS
+from mmengine.config import ConfigDict
+from torch.utils.data import Dataset
+
+from ..utils.near_names import quote_with_near
+from .loading import image_pipeline
+from .tested_sets import exemplar_source, members_of
+
+# of PromptBankHook's `bank`: those that choose boxes from the split
+CHOICE_KEYS = ('shots', 'seed', 'skip_missing')
+
+
+def hook_bank(cfg: ConfigDict) -> dict:
+    """``bank`` of the config's ``PromptBankHook``; a path as ``dict(path=...)``, none as empty.
+
+    Args:
+        cfg: the whole config.
+    """
+    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
+    for hook in hooks:
+        kind = (hook or {}).get('type')
+        if getattr(kind, '__name__', str(kind)).rpartition('.')[2] == 'PromptBankHook':
+            bank = hook.get('bank') or {}
+            return dict(path=bank) if isinstance(bank, str) else dict(bank)
+    return {}
+
+
+def exemplar_config(
+    bank: dict,
+    cfg: ConfigDict,
+    tested: Dataset | None = None,
+    source: dict | None = None,
+    classes: Sequence[str] | None = None,
+) -> dict:
+    """Config of the ``ExemplarDataset`` that a bank is encoded from.
+
+    Args:
+        bank: as for ``PromptBankHook``, such as :func:`hook_bank`.
+        cfg: the whole config; see :func:`exemplar_source`.
+        tested: test set whose classes and pipeline count. None: all classes of the split (all of
+            the config's test set with ``match='id'``), and the config's test pipeline.
+        source: ``prompts`` of a member of a ``DatasetGroup``.
+        classes: only these.
+
+    Raises:
+        ValueError: there is no split; or categories are matched by id, and a class is not in the
+            test set, or there are several test sets.
+    """
+    split = exemplar_source(bank, cfg, source)
+    pipeline = image_pipeline(cfg) if tested is None else [tested.pipeline]
+    if split.pop('match', 'name') == 'id':
+        tested = _single_test_set(cfg) if tested is None else tested
+        id_of = dict(zip(tested.metainfo['classes'], tested.cat_ids, strict=True))
+        classes = list(id_of if classes is None else classes)
+        if unknown := [name for name in classes if name not in id_of]:
+            hints = ', '.join(quote_with_near(name, id_of) for name in unknown)
+            raise ValueError(f'The test set, whose category ids count, has no classes {hints}.')
+        split['category_ids'] = [id_of[name] for name in classes]
+    elif classes is None and tested is not None:
+        classes = tested.metainfo['classes']
+    return dict(
+        type='ExemplarDataset',
+        classes=None if classes is None else list(classes),
+        pipeline=pipeline,
+        **split,
+        **{key: bank[key] for key in CHOICE_KEYS if key in bank},
+    )
+
+
+def _single_test_set(cfg: ConfigDict) -> Dataset:
+    members = members_of(DATASETS.build(deepcopy(cfg.test_dataloader.dataset)))
+    if len(members) > 1:
+        raise ValueError(
+            'Categories are matched by id with those of the test set, but there are several test '
+            'sets; name the annotation file and the image folder of one.'
+        )
+    return members[0][1]
