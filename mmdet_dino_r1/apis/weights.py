@@ -13,10 +13,7 @@ from torch import nn
 
 
 def choose_device(device: str | None = None) -> str:
-    """A device that works: the one given, else CUDA where there is some, else the CPU.
-
-    Args:
-        device: 'cpu', 'cuda:0' …
+    """The device given ('cuda:0'), if it works; None: CUDA where there is some, else the CPU.
 
     Raises:
         ValueError: there is no such device.
@@ -30,12 +27,7 @@ def choose_device(device: str | None = None) -> str:
 
 
 def build_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
-    """The model of a config, on the CPU, with the weights of a checkpoint.
-
-    Args:
-        cfg: the whole config.
-        checkpoint: see :func:`load_weights`, as for the errors.
-    """
+    """The model of a whole ``cfg``, on the CPU, with the weights of a checkpoint."""
     model = MODELS.build(deepcopy(cfg.model))  # mmdet's detectors write into their config
     load_weights(model, checkpoint)
     return model

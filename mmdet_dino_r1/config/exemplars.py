@@ -18,11 +18,7 @@ CHOICE_KEYS = ('shots', 'seed', 'skip_missing')
 
 
 def hook_bank(cfg: ConfigDict) -> dict:
-    """``bank`` of the config's ``PromptBankHook``; a path as ``dict(path=...)``, none as empty.
-
-    Args:
-        cfg: the whole config.
-    """
+    """``bank`` of a config's ``PromptBankHook``; a path as ``dict(path=...)``, none as empty."""
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
     for hook in hooks:
         kind = (hook or {}).get('type')

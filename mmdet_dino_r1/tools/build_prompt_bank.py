@@ -28,6 +28,7 @@ from mmdet_dino_r1.utils.command_line import (
     refuse_existing,
 )
 from mmdet_dino_r1.utils.compat import join_processes_without_gpu
+from mmdet_dino_r1.utils.near_names import some
 
 # What the provenance says that the summary repeats.
 _ABOUT = ('num_exemplars', 'fewest', 'most', 'num_images', 'images_in_file')
@@ -112,9 +113,6 @@ def main(args: Sequence[str] | None = None) -> int:
 def join_processes(device: str | None) -> None:
     """Join the processes that torchrun started.
 
-    Args:
-        device: as on the command line.
-
     Raises:
         ValueError: it was not torchrun that started this one.
     """
@@ -129,13 +127,7 @@ def join_processes(device: str | None) -> None:
 
 
 def summary(bank: PromptBank, path: Path, seconds: float) -> str:
-    """What was written, and from what, in a few lines.
-
-    Args:
-        bank: what was written.
-        path: where.
-        seconds: how long it took.
-    """
+    """What a bank that was written to ``path`` in so many seconds was made from, in a few lines."""
     about = {key: bank.provenance.get(key, '?') for key in _ABOUT}
     size = path.stat().st_size / 1024
     lines = [
@@ -144,8 +136,7 @@ def summary(bank: PromptBank, path: Path, seconds: float) -> str:
         f'{about["images_in_file"]} images; {size:.0f} KiB, {seconds:.1f} s'
     ]
     if left_out := bank.provenance.get('classes_left_out'):
-        shown = ', '.join(left_out[:10]) + (' …' if len(left_out) > 10 else '')
-        lines.append(f'{len(left_out)} classes without a box were left out: {shown}')
+        lines.append(f'{len(left_out)} classes without a box were left out: {some(left_out)}')
     return '\n'.join(lines)
 
 

@@ -10,10 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A place beside the file to write to; what lies there in the end is moved to ``path``.
-
-    Args:
-        path: of the file; its folder exists.
+    """A place beside ``path`` to write to, in an existing folder; in the end it is moved there.
 
     Raises:
         OSError: it cannot be written; what was there before is still there.
@@ -27,11 +24,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Write a file.
-
-    Args:
-        path: of the file; its folder exists.
-        content: all of it.
+    """Write the ``content`` of a file to ``path``, whose folder exists.
 
     Raises:
         OSError: it cannot be written; what was there before is still there.

@@ -35,12 +35,7 @@ def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
 
 
 def add_model(parser: argparse.ArgumentParser, device: bool = True) -> None:
-    """Add ``config``, ``checkpoint``, ``--device`` and ``--cfg-options``.
-
-    Args:
-        parser: of the tool.
-        device: False leaves ``--device`` out.
-    """
+    """Add to a parser ``config``, ``checkpoint``, ``--device`` and ``--cfg-options``."""
     parser.add_argument('config', help='config file, or the bare name of a shipped one')
     parser.add_argument('checkpoint', help='weights')
     if device:
@@ -49,32 +44,20 @@ def add_model(parser: argparse.ArgumentParser, device: bool = True) -> None:
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options``, a dict or None.
-
-    Args:
-        parser: of the tool.
-    """
+    """Add ``--cfg-options``, a dict or None."""
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train'
     )
 
 
 def add_out_file(parser: argparse.ArgumentParser, suffix: str) -> None:
-    """Add ``--out``, a path, and ``--overwrite``; :func:`refuse_existing` reads them.
-
-    Args:
-        parser: of the tool.
-        suffix: of the file.
-    """
+    """Add to a parser ``--out``, a path by custom with this suffix, and ``--overwrite``."""
     parser.add_argument('--out', type=Path, required=True, help=f'file to write: *{suffix}')
     parser.add_argument('--overwrite', action='store_true', help='replace --out where it exists')
 
 
 def refuse_existing(options: argparse.Namespace) -> None:
-    """Look for the file that is to be written, before any work.
-
-    Args:
-        options: with ``out`` and ``overwrite``.
+    """Refuse to go on, before any work, where ``--out`` exists and may not be replaced.
 
     Raises:
         FileExistsError: it is there, and may not be replaced.

@@ -14,11 +14,7 @@ from ..version import __version__
 
 
 def describe_environment(device: torch.device) -> dict[str, str | int]:
-    """Device, CPU, threads and versions.
-
-    Args:
-        device: where the models run.
-    """
+    """Device that models run on, CPU, threads and versions."""
     name = 'CPU' if device.type == 'cpu' else torch.cuda.get_device_name(device)
     return {
         'device': name,

@@ -39,12 +39,9 @@ class Picture:
 
 
 def decoder_like(loader: Any) -> Decode:
-    """How file contents become pixels: the way a pipeline's loader reads files.
+    """How file contents become pixels: as mmcv's ``LoadImageFromFile`` reads files.
 
     Boxes and detections then are those of the other tools, to the pixel.
-
-    Args:
-        loader: mmcv's ``LoadImageFromFile``.
 
     Returns:
         A function from bytes to (h, w, 3) uint8 in BGR order.

@@ -162,7 +162,9 @@ class TestBadFiles:
             load_prompt_bank(described(tmp_path / 'b', class_names=[]))
 
     def test_more_names_than_embeddings(self, tmp_path):
-        with pytest.raises(ValueError, match='bank of 2 classes needs as many embeddings, got 1'):
+        with pytest.raises(
+            ValueError, match=r'bank of 2 classes needs as many embeddings, .* got \(1, '
+        ):
             load_prompt_bank(described(tmp_path / 'b', class_names=['cat', 'dog']))
 
     def test_not_a_number(self, tmp_path):

@@ -47,10 +47,10 @@ def test_many_missing_names_are_counted():
     ('names', 'embeddings', 'message'),
     [
         ((), torch.zeros(0, 2), 'at least one'),
-        (('a',), torch.zeros(2, 2), r'\(1, text_dim\), got \(2, 2\)'),
+        (('a',), torch.zeros(2, 2), r'\(1, dim\), got \(2, 2\)'),
         (('a',), torch.zeros(1), r'got \(1,\)'),
         (('a', 'a'), torch.zeros(2, 2), r"twice .*\['a'\]"),
-        (('a', 'b'), torch.tensor([[0.0], [torch.nan]]), r"not finite .*\['b'\]"),
+        (('a', 'b'), torch.tensor([[0.0], [torch.nan]]), r"not finite .*'b'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(names, embeddings, message):

@@ -227,17 +227,11 @@ class PromptBankHook(Hook):
         return bank
 
     def _check_weights(self, bank: PromptBank, fingerprint: str) -> None:
-        made_by = bank.provenance.get('weights', 'unknown')
-        if made_by == fingerprint:
-            return
-        message = (
-            f'The prompt bank {self.bank["path"]} was made with the weights {made_by}, the model '
-            f'has {fingerprint}. Prompts of one model mean little to another; build the bank with '
-            'this checkpoint.'
-        )
-        if self.strict:
-            raise ValueError(message)
-        print_log(message, logger='current', level=logging.WARNING)
+        if message := bank.other_weights(fingerprint):
+            message = f'{self.bank["path"]}: {message}'
+            if self.strict:
+                raise ValueError(message)
+            print_log(message, logger='current', level=logging.WARNING)
 
     @property
     def _seed(self) -> int:

@@ -44,10 +44,7 @@ class TextAlignmentHook(Hook):
 
 
 def training_classes(dataset: Dataset) -> Sequence[str]:
-    """Class names in label order.
-
-    Args:
-        dataset: of the training loader.
+    """Class names of a training set, in label order.
 
     Raises:
         ValueError: it names none, or its members count their labels differently.
