@@ -1,6 +1,7 @@
 """A COCO dataset that takes its classes from its own annotation file."""
 
 import copy
+import json
 import logging
 from collections.abc import Sequence
 from math import isfinite
@@ -201,6 +202,20 @@ def image_file(image: dict) -> str:
     if not isinstance(name, str):
         raise ValueError(f'Image {image.get("id", "?")} has a file name that is no text: {name!r}.')
     return '/'.join(name.split('/')[-2:]) if by_url else name
+
+
+def parse_coco(content: bytes, ann_file: str, unique_names: bool = True) -> dict:
+    """The content of ``ann_file``, COCO or LVIS; :func:`check_coco` tells of unique names.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        coco = json.loads(content)
+    except ValueError as error:  # bytes that are no text, too
+        raise ValueError(f'{ann_file} is not COCO JSON: {error}') from error
+    check_coco(coco, ann_file, unique_names)
+    return coco
 
 
 def check_coco(coco: Any, ann_file: str, unique_names: bool = True) -> None:

@@ -8,7 +8,6 @@ samples.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from mmdet.registry import DATASETS
 from mmengine.fileio import get
 
 from ..structures.prompt_instances import prompt_instances
-from .coco_json import check_classes, check_coco, image_file
+from .coco_json import check_classes, image_file, parse_coco
 from .exemplar_selection import Box, candidate_boxes, choose_exemplars
 
 
@@ -159,12 +158,8 @@ class ExemplarDataset(BaseDetDataset):
                 f'The annotation file of the exemplars does not exist: {self.ann_file}'
             )
         content = get(self.ann_file, backend_args=self.backend_args)
-        try:
-            coco = json.loads(content)
-        except ValueError as error:  # bytes that are no text, too
-            raise ValueError(f'{self.ann_file} is not COCO JSON: {error}') from error
         # matched by id, names do not matter and may repeat
-        check_coco(coco, self.ann_file, unique_names=self.category_ids is None)
+        coco = parse_coco(content, self.ann_file, unique_names=self.category_ids is None)
         return coco, hashlib.sha256(content).hexdigest()
 
     def _categories(self, coco: dict) -> dict[int, str]:

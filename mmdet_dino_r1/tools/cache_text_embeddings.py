@@ -10,7 +10,6 @@ embedding, the mean of the last hidden state over its own tokens, is the same in
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 
 from mmdet_dino_r1.apis.weights import load_weights
 from mmdet_dino_r1.config.loading import load_config
-from mmdet_dino_r1.datasets.coco_json import check_coco
+from mmdet_dino_r1.datasets.coco_json import parse_coco
 from mmdet_dino_r1.structures import TextEmbeddings, save_text_embeddings
 from mmdet_dino_r1.utils.command_line import (
     add_cfg_options,
@@ -100,11 +99,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _names_and_source(options: argparse.Namespace) -> tuple[list[str], str]:
     if options.ann:
-        try:
-            coco = json.loads(Path(options.ann).read_text(encoding='utf-8'))
-        except ValueError as error:
-            raise ValueError(f'{options.ann} is not COCO JSON: {error}') from error
-        check_coco(coco, options.ann)
+        coco = parse_coco(Path(options.ann).read_bytes(), options.ann)
         return [category['name'] for category in coco['categories']], options.ann
     if not options.config:
         raise ValueError('Whose class names? Give a config, or --ann FILE.')
