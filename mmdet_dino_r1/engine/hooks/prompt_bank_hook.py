@@ -89,6 +89,7 @@ class PromptBankHook(Hook):
             )
         self.protocol = protocol
         self.strict = strict
+        self._seed = self.bank.get('seed', 0)
         self._lookup: SampleLookup | None = None
         self._record: dict = {}
 
@@ -114,11 +115,18 @@ class PromptBankHook(Hook):
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         """Tell each sample its dataset or, in Visual-I, its prompts."""
-        self._prepare(batch_idx, data_batch['data_samples'])
+        if self._lookup is None:
+            return
+        samples = data_batch['data_samples']
+        entries = self._lookup.entries(batch_idx, samples)
+        for sample, (index, info) in zip(samples, entries, strict=True):
+            if self.protocol == 'visual_i':
+                sample.prompt_instances = interactive_prompts(info, sample, self._seed)
+            else:
+                name = position_name(self._lookup.member(index))
+                sample.set_metainfo(dict(dataset_name=name))
 
-    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
-        """Tell each sample its dataset or, in Visual-I, its prompts."""
-        self._prepare(batch_idx, data_batch['data_samples'])
+    before_test_iter = before_val_iter
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Write metrics and protocol of a validation."""
@@ -194,7 +202,9 @@ class PromptBankHook(Hook):
         fingerprint: str,
     ) -> PromptBank:
         """Encode a bank, or read it where the very same one was encoded before."""
-        batch_size = self.bank.get('batch_size') or _batch_size(loader)
+        batch_size = (
+            self.bank.get('batch_size') or loader.batch_size or loader.batch_sampler.batch_size
+        )
         keep_exemplars = self.bank.get('keep_exemplars', True)
         summary = exemplars.summary
         key = dict(
@@ -232,26 +242,6 @@ class PromptBankHook(Hook):
             if self.strict:
                 raise ValueError(message)
             print_log(message, logger='current', level=logging.WARNING)
-
-    @property
-    def _seed(self) -> int:
-        return self.bank.get('seed', 0)
-
-    def _prepare(self, batch_idx: int, samples: list) -> None:
-        if self._lookup is None:
-            return
-        for sample, (index, info) in zip(
-            samples, self._lookup.entries(batch_idx, samples), strict=True
-        ):
-            if self.protocol == 'visual_i':
-                sample.prompt_instances = interactive_prompts(info, sample, self._seed)
-            else:
-                name = position_name(self._lookup.member(index))
-                sample.set_metainfo(dict(dataset_name=name))
-
-
-def _batch_size(loader: DataLoader) -> int:
-    return loader.batch_size or loader.batch_sampler.batch_size
 
 
 def _keep(bank: PromptBank, path: Path) -> None:
