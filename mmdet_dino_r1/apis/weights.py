@@ -13,7 +13,10 @@ from torch import nn
 
 
 def choose_device(device: str | None = None) -> str:
-    """The device given ('cuda:0'), if it works; None: CUDA where there is some, else the CPU.
+    """A device that works: the one given, else CUDA where there is some, else the CPU.
+
+    Args:
+        device: 'cpu', 'cuda:0' …
 
     Raises:
         ValueError: there is no such device.
@@ -27,7 +30,12 @@ def choose_device(device: str | None = None) -> str:
 
 
 def build_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
-    """The model of a whole ``cfg``, on the CPU, with the weights of a checkpoint."""
+    """The model of a config, on the CPU, with the weights of a checkpoint.
+
+    Args:
+        cfg: the whole config.
+        checkpoint: see :func:`load_weights`, as for the errors.
+    """
     model = MODELS.build(deepcopy(cfg.model))  # mmdet's detectors write into their config
     load_weights(model, checkpoint)
     return model

@@ -18,7 +18,11 @@ CHOICE_KEYS = ('shots', 'seed', 'skip_missing')
 
 
 def hook_bank(cfg: ConfigDict) -> dict:
-    """``bank`` of a config's ``PromptBankHook``; a path as ``dict(path=...)``, none as empty."""
+    """``bank`` of the config's ``PromptBankHook``; a path as ``dict(path=...)``, none as empty.
+
+    Args:
+        cfg: the whole config.
+    """
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
     for hook in hooks:
         kind = (hook or {}).get('type')

@@ -22,7 +22,7 @@ import torch
 from mmdet_dino_r1.lab.benchmark.gpu_report import to_markdown
 from mmdet_dino_r1.lab.benchmark.gpu_stages import STAGES, TINY, Sizes, run_stage
 from mmdet_dino_r1.lab.benchmark.stage_runner import Stage, failures, run_stages
-from mmdet_dino_r1.utils.atomic_write import atomic_write
+from mmdet_dino_r1.utils.atomic_write import write_whole
 
 MINUTES = 8.0
 # Of the time, what each stage may take at most; the last one gets what is left.
@@ -125,7 +125,7 @@ def write(out: Path, work: Path, settings: dict, results: dict[str, dict]) -> No
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            atomic_write(out / name, content)
+            write_whole(out / name, content)
     except OSError as error:
         raise OSError(
             f'--out {out} cannot be written: {error.strerror}. Choose another folder.'

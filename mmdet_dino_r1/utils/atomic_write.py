@@ -31,3 +31,6 @@ def atomic_write(path: Path, content: bytes) -> None:
     """
     with atomic_path(path) as unfinished:
         unfinished.write_bytes(content)
+
+
+write_whole = atomic_write  # the name until 0.7

@@ -88,16 +88,24 @@ def remembered(maxsize: int) -> Callable:
 
 
 def box_scales(img_shapes: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """(bs, 4) float (w, h, w, h) on a device: pixels per normalised unit.
+    """Pixels per normalised unit; remembered, so not to be written to.
 
     Args:
         img_shapes: (h, w) of each image, unpadded.
         device: where they are wanted.
+
+    Returns:
+        (bs, 4) float (w, h, w, h).
     """
     return remembered_rows(tuple((w, h, w, h) for h, w, *_ in img_shapes), device)
 
 
 @remembered(maxsize=256)
 def remembered_rows(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
-    """(n, m) float on a device, from rows of numbers; remembered, so not to be written to."""
+    """(n, m) float from numbers; a step and its reference model ask for the same.
+
+    Args:
+        rows: n of m numbers each.
+        device: where they are wanted.
+    """
     return to_device(device, torch.tensor(rows, dtype=torch.float32))[0]

@@ -14,7 +14,11 @@ from ..version import __version__
 
 
 def describe_environment(device: torch.device) -> dict[str, str | int]:
-    """Device that models run on, CPU, threads and versions."""
+    """Device, CPU, threads and versions.
+
+    Args:
+        device: where the models run.
+    """
     name = 'CPU' if device.type == 'cpu' else torch.cuda.get_device_name(device)
     return {
         'device': name,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...utils.atomic_write import atomic_write
+from ...utils.atomic_write import write_whole
 
 _TICK = 1.0  # seconds between looks at a record
 
@@ -78,7 +78,7 @@ class Record:
 
     def _write(self) -> None:
         content = dict(figures=self.figures, failed=self.failed, parts=self.parts)
-        atomic_write(self.path, json.dumps(content, default=str).encode())
+        write_whole(self.path, json.dumps(content, default=str).encode())
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from ...utils.atomic_write import atomic_write
+from ...utils.atomic_write import write_whole
 from ...utils.environment import cpu_model
 from ...version import __version__
 from ..training.log import read_run
@@ -147,7 +147,7 @@ def _train(grid: Grid, run: Run, out: Path, data: Mapping) -> None:
     result = dict(cell=run.cell.name, seed=run.seed, title=run.cell.title)
     result['fingerprint'] = fingerprint(cfg)
     (folder / DYNAMICS).unlink(missing_ok=True)  # of weights that are not there any more
-    atomic_write(folder / FINGERPRINT, result['fingerprint'].encode())
+    write_whole(folder / FINGERPRINT, result['fingerprint'].encode())
     _name_run(cfg, f'{grid.name}-{run.cell.name}-{run.seed}')
     if (last := _last_checkpoint(folder)) is not None:
         cfg.resume, cfg.load_from = True, str(last)
@@ -254,7 +254,7 @@ def write_json(path: Path, content: Mapping) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    atomic_write(path, (json.dumps(content, indent=1) + '\n').encode())
+    write_whole(path, (json.dumps(content, indent=1) + '\n').encode())
 
 
 @contextmanager
