@@ -31,8 +31,9 @@ from mmengine.config import Config, DictAction
 from torch.utils.data import Dataset
 
 from mmdet_dino_r1.apis.weights import load_weights
-from mmdet_dino_r1.config.exemplars import exemplar_config
+from mmdet_dino_r1.config.loading import image_pipeline
 from mmdet_dino_r1.config.shipped import config_path
+from mmdet_dino_r1.config.tested_sets import exemplar_source
 from mmdet_dino_r1.engine.bank_builder import encode_prompt_bank, weights_fingerprint
 from mmdet_dino_r1.lab.query_view.collect import view_dataset
 from mmdet_dino_r1.lab.query_view.figure import draw_queries, draw_rewards
@@ -187,7 +188,19 @@ def _encoded(
     cfg: Config, checkpoint: str, model: torch.nn.Module, dataset: Dataset, choice: dict
 ) -> PromptBank:
     """Encode the exemplars that ``bank`` of the ``prompt_bank`` hook chooses."""
-    exemplars = DATASETS.build(exemplar_config(choice, cfg, dataset))
+    split = exemplar_source(choice, cfg)
+    if split.pop('match', 'name') == 'id':
+        split['category_ids'] = list(dataset.cat_ids)
+    chosen = {key: choice[key] for key in ('shots', 'seed', 'skip_missing') if key in choice}
+    exemplars = DATASETS.build(
+        dict(
+            type='ExemplarDataset',
+            classes=list(dataset.metainfo['classes']),
+            pipeline=image_pipeline(cfg),
+            **split,
+            **chosen,
+        )
+    )
     loader = cfg.test_dataloader
     return encode_prompt_bank(
         model,
