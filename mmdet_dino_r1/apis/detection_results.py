@@ -10,17 +10,47 @@ from pathlib import Path
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
-from torch import Tensor
 
 from ..utils.device_copy import to_cpu
 
 
-def fetch(samples: Sequence[DetDataSample]) -> None:
-    """Move what samples of a batch hold to the CPU, all at once.
+class CallResults:
+    """What a call of the inferencer gives out, filled image by image.
 
     Args:
-        samples: changed in place.
+        num_images: how many it was given.
+        classes: names in label order.
+
+    Attributes:
+        predictions: of each image; None where it was broken.
+        pictures: (h, w, 3) RGB array of each image, None where it was not drawn.
+        broken: message by the name of the image.
     """
+
+    def __init__(self, num_images: int, classes: Sequence[str]) -> None:
+        self.predictions: list = [None] * num_images
+        self.pictures: list = [None] * num_images
+        self.broken: dict[str, str] = {}
+        self._classes = classes
+        self._best = torch.zeros(len(classes))
+
+    def note_scores(self, found: InstanceData) -> None:
+        """Keep the highest score of each class, of all that was found in an image."""
+        self._best.scatter_reduce_(0, found.labels, found.scores.float(), 'amax')
+
+    def as_dict(self, with_pictures: bool) -> dict:
+        """What the call returns; ``visualization`` is empty without pictures."""
+        return dict(
+            predictions=self.predictions,
+            visualization=self.pictures if with_pictures else [],
+            classes=self._classes,
+            best_scores=dict(zip(self._classes, self._best.tolist(), strict=True)),
+            broken=self.broken,
+        )
+
+
+def fetch(samples: Sequence[DetDataSample]) -> None:
+    """Move what samples of a batch hold to the CPU, all at once, in place."""
     instances = [value for s in samples for value in s.values() if isinstance(value, InstanceData)]
     places = [
         (each, key) for each in instances for key, value in each.items() if torch.is_tensor(value)
@@ -30,36 +60,8 @@ def fetch(samples: Sequence[DetDataSample]) -> None:
         each[key] = value
 
 
-def drop_beaten_by_negatives(found: InstanceData, negatives: Tensor) -> InstanceData:
-    """Leave out negatives, and what a negative explains better.
-
-    Every (query, class) pair is scored by itself, so a further class takes nothing from the scores
-    of the others. What makes a negative compete is this rule: a detection goes where its query
-    scores as high or higher for a negative. All pairs of a query have its box, by which they are
-    known here.
-
-    Args:
-        found: all pairs of the image, ``bboxes`` (n, 4), ``scores`` and ``labels`` (n,).
-        negatives: (num_negatives,) long, labels of the negatives.
-
-    Returns:
-        The other detections, in the same order.
-    """
-    _, query = found.bboxes.unique(dim=0, return_inverse=True)
-    is_negative = torch.isin(found.labels, negatives.to(found.labels.device))
-    rival = torch.full_like(found.scores, -1.0)  # one per query; there are fewer than pairs
-    rival.scatter_reduce_(0, query[is_negative], found.scores[is_negative], 'amax')
-    return found[~is_negative & (found.scores > rival[query])]
-
-
 def keep_best(found: InstanceData, score_thr: float, top_k: int | None) -> InstanceData:
-    """Detections of ``score_thr`` or more, at most ``top_k`` of each class.
-
-    Args:
-        found: of one image, best first.
-        score_thr: lowest score.
-        top_k: most of a class; None: no limit.
-    """
+    """Of what was ``found``, best first: from ``score_thr`` on, at most ``top_k`` of each class."""
     found = found[found.scores >= score_thr]
     if top_k is None:
         return found

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import warnings
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -27,9 +24,10 @@ from ..config.loading import load_config
 from ..engine.bank_builder import weights_fingerprint
 from ..models.detectors import DINOR1
 from ..structures import PromptBank, load_prompt_bank
+from ..utils.atomic_write import atomic_path
 from ..version import __version__
 from .export_graph import PromptedDetector, exportable_copy, plain_copy
-from .weights import load_weights
+from .weights import build_model
 
 OPSET = 18  # what PyTorch's exporter writes without converting; onnxruntime >= 1.14
 METADATA_KEY = 'mmdet_dino_r1'
@@ -88,13 +86,8 @@ def export_onnx(
     model = load_detector(model, checkpoint, cfg_options)
     _check(model, bank, image_size, opset)
     weights = weights_fingerprint(model)
-    made_with = bank.provenance.get('weights')
-    if made_with is not None and made_with != weights:
-        warnings.warn(
-            f'The prompt bank was made with other weights ({made_with}) than the model has '
-            f'({weights}); its prompts may mean nothing here. Build it with this checkpoint.',
-            stacklevel=2,
-        )
+    if 'weights' in bank.provenance and (message := bank.other_weights(weights)):
+        warnings.warn(message, stacklevel=2)
     metadata = dict(
         class_names=list(bank.class_names),
         image_size=list(image_size),
@@ -122,12 +115,8 @@ def export_onnx(
     program.model.metadata_props[METADATA_KEY] = json.dumps(metadata, ensure_ascii=False)
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f'{out.name}.{os.getpid()}.tmp')
-    try:
+    with atomic_path(out) as unfinished:
         program.save(unfinished, external_data=False)
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return metadata
 
 
@@ -215,10 +204,9 @@ def load_detector(
         raise ValueError('A config needs checkpoint=FILE, too.')
     cfg = load_config(model, cfg_options)
     register_all_modules(init_default_scope=True)
-    detector = MODELS.build(deepcopy(cfg.model))
+    detector = build_model(cfg, checkpoint)
     if not isinstance(detector, DINOR1):
         raise ValueError(f'The config describes a {type(detector).__name__}, not a DINOR1.')
-    load_weights(detector, checkpoint)
     return detector.eval()
 
 

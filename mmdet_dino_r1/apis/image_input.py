@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import torch
 from mmcv.transforms import Compose
 from mmdet.registry import TRANSFORMS
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..datasets.exemplar_dataset import check_only_resized
+from ..structures.prompt_instances import prompt_instances
 from .reference_prompts import POINT_SIZE, describe, exemplar_boxes
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
@@ -71,11 +70,8 @@ class PreparedImage:
         """
         drawn = exemplar_boxes(boxes, self.size, self.name, point_size)
         sample = self.data['data_samples']
-        scale = (sample.img_shape[1] / self.size[1], sample.img_shape[0] / self.size[0])
-        sample.prompt_instances = InstanceData(
-            bboxes=drawn * torch.tensor(scale).repeat(2),
-            labels=torch.tensor([names.index(name) for name in classes]),
-        )
+        labels = [names.index(name) for name in classes]
+        sample.prompt_instances = prompt_instances(drawn, labels, self.size, sample.img_shape)
         return drawn
 
 
@@ -177,19 +173,16 @@ def same_size_batches(
     yield from waiting.values()
 
 
-def picture_name(image: PreparedImage, taken: set[str]) -> str:
-    """A file name of its own, '*.jpg'; images of different folders may have the same.
-
-    Args:
-        image: to be drawn.
-        taken: stems already given away; gets this one.
-    """
-    array = image.name == f'array {image.index}'
-    stem = f'{image.index:08d}' if array else Path(image.name.split('?')[0]).stem
-    while stem in taken:
-        stem = f'{stem}_{image.index}'
-    taken.add(stem)
-    return f'{stem}.jpg'
+def picture_names(images: Sequence[Image]) -> list[str]:
+    """A file name of its own for each image, '*.jpg', whatever folders they lie in."""
+    stems: dict[str, None] = {}  # in order
+    for index, image in enumerate(images):
+        array = isinstance(image, np.ndarray)
+        stem = f'{index:08d}' if array else Path(str(image).split('?')[0]).stem
+        while stem in stems:
+            stem = f'{stem}_{index}'
+        stems[stem] = None
+    return [f'{stem}.jpg' for stem in stems]
 
 
 def _kind(step: dict) -> str:

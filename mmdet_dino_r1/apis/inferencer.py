@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from mmcv.ops import batched_nms
-from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -22,27 +18,27 @@ from mmengine.dataset import pseudo_collate
 from mmengine.infer import BaseInferencer
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
-from mmengine.structures import InstanceData
-from mmengine.utils import ProgressBar
 from mmengine.visualization import Visualizer
 from torch import nn
 
 from ..config.loading import image_pipeline, load_config
 from ..engine.bank_builder import weights_fingerprint
 from ..structures import PromptBank, load_prompt_bank
-from .detection_results import drop_beaten_by_negatives, fetch, keep_best, spread_colours, to_dict
+from ..utils.progress import with_progress
+from .detection_results import CallResults, fetch, keep_best, spread_colours, to_dict
 from .image_input import (
     Image,
     ImageReader,
     PreparedImage,
     UnreadableImage,
     list_images,
-    picture_name,
+    picture_names,
     same_size_batches,
 )
+from .negatives import predict_with_negatives, split_negatives
 from .reference_bank import encode_references
-from .reference_prompts import POINT_SIZE, Reference, describe, own_prompts, split_negatives
-from .weights import load_weights
+from .reference_prompts import POINT_SIZE, CallPrompts, Reference, describe
+from .weights import build_model, choose_device
 
 
 class DINOR1Inferencer(BaseInferencer):
@@ -89,19 +85,12 @@ class DINOR1Inferencer(BaseInferencer):
         self._checkpoint = Path(str(weights)).name
         config = load_config(deepcopy(model), cfg_options)
         register_all_modules(init_default_scope=True)
-        device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f'The device {device!r} cannot be used: {error}') from error
-        super().__init__(config, str(weights), device, 'mmdet', show_progress)
+        super().__init__(config, str(weights), choose_device(device), 'mmdet', show_progress)
 
     # --- what the base class builds -----------------------------------------------------
 
     def _init_model(self, cfg: Config, weights: str, device: str) -> nn.Module:
-        model = revert_sync_batchnorm(MODELS.build(deepcopy(cfg.model)))
-        load_weights(model, weights)
-        return model.to(device).eval()
+        return revert_sync_batchnorm(build_model(cfg, weights)).to(device).eval()
 
     def _init_pipeline(self, cfg: Config) -> ImageReader:
         return ImageReader(image_pipeline(cfg))
@@ -136,7 +125,7 @@ class DINOR1Inferencer(BaseInferencer):
             references: images with boxes and class names.
             bank: a prompt bank, or its file; with ``references``, these add classes to it.
             negatives: classes, of either, that compete and are never given out: see
-                :func:`drop_beaten_by_negatives`.
+                ``apis/negatives.py``.
 
         Returns:
             The prompts in force, also in :attr:`prompt_bank`.
@@ -166,22 +155,12 @@ class DINOR1Inferencer(BaseInferencer):
             raise ValueError('set_prompts needs references, a bank or both.')
         joined = banks[0] if len(banks) == 1 else PromptBank.merge(banks)
         wanted, negatives = split_negatives(joined.class_names, negatives)
-        self._warn_of_other_weights(joined)
+        if message := joined.other_weights(self._weights_fingerprint):
+            print_log(message, logger='current', level=logging.WARNING)
         # labels count the wanted classes first, so that negatives leave no gap in the output
         self.model.set_prompt_bank(joined.aligned_to(wanted + negatives))
         self.prompt_bank, self.classes, self.negatives = joined, wanted, negatives
         return joined
-
-    def _warn_of_other_weights(self, bank: PromptBank) -> None:
-        made_by = bank.provenance.get('weights', 'unknown')
-        if made_by != self._weights_fingerprint:
-            print_log(
-                f'The prompt bank was made with the weights {made_by}, the model has '
-                f'{self._weights_fingerprint}. Prompts of one model mean little to another; '
-                'build the bank with this checkpoint.',
-                logger='current',
-                level=logging.WARNING,
-            )
 
     # --- detection ----------------------------------------------------------------------
 
@@ -242,12 +221,34 @@ class DINOR1Inferencer(BaseInferencer):
                 has fewer feature points than the model queries, and not ``skip_broken``.
         """
         images = list_images(inputs)
-        own = None
-        wanted, rivals = self.classes, self.negatives
+        single = not isinstance(inputs, list | tuple)
+        prompts = self._prompts_of_call(images, boxes, classes, negatives, single)
+        results = CallResults(len(images), prompts.wanted)
+        names = picture_names(images)
+        broken = results.broken if skip_broken else None
+        for image, sample in self._detect(images, prompts, batch_size, broken):
+            results.note_scores(sample.pred_instances)
+            sample.pred_instances = keep_best(sample.pred_instances, score_thr, top_k)
+            if out_dir is not None or show or return_vis:
+                out_file = out_dir and Path(out_dir) / 'vis' / names[image.index]
+                picture = self.visualize(image, sample, prompts.wanted, out_file, show, wait_time)
+                results.pictures[image.index] = picture if return_vis else None
+            results.predictions[image.index] = self.postprocess(
+                image, sample, prompts.wanted, return_datasamples
+            )
+        return results.as_dict(return_vis)
+
+    def _prompts_of_call(
+        self,
+        images: Sequence[Image],
+        boxes: Sequence | None,
+        classes: Sequence | str | None,
+        negatives: Sequence[str],
+        single: bool,
+    ) -> CallPrompts:
+        """Those of the call itself, else those set; see :meth:`__call__` for the errors."""
         if boxes is not None:
-            own = own_prompts(images, boxes, classes, single=not isinstance(inputs, list | tuple))
-            names = [name for _, of_image in own for name in of_image]
-            wanted, rivals = split_negatives(names, negatives)
+            prompts = CallPrompts.drawn(images, boxes, classes, negatives, single)
         elif classes is not None or negatives:
             raise ValueError(
                 'classes= and negatives= of a call belong to boxes=; those of reference images '
@@ -258,132 +259,78 @@ class DINOR1Inferencer(BaseInferencer):
                 'No prompts: call set_prompts(references=[...]) or set_prompts(bank=...) first, '
                 'or give boxes= and classes= for these images.'
             )
-
-        chunk_size = self.model.test_cfg.get('chunk_size', 0)
-        if rivals and 0 < chunk_size < len(wanted + rivals):
+        else:
+            prompts = CallPrompts(self.classes, self.negatives)
+        if prompts.negatives and 0 < self.model.test_cfg.get('chunk_size', 0) < len(prompts.names):
             raise ValueError(
                 'Negative classes compete with all others, but model.test_cfg.chunk_size splits '
                 'the classes; set it to 0.'
             )
+        return prompts
 
-        results: list = [None] * len(images)
-        pictures: list = [None] * len(images)
-        best = torch.zeros(len(wanted))
-        broken: dict[str, str] = {}
-        taken: set[str] = set()
-        visible = self.show_progress and sys.stdout.isatty()
-        bar = ProgressBar(len(images)) if visible and images else None
-        prepared = self.preprocess(
-            images, own, wanted + rivals, broken if skip_broken else None, bar
-        )
-        for batch in same_size_batches(prepared, batch_size):
-            try:
-                found = self.forward(batch, len(wanted), len(rivals))
-            except ValueError as error:  # images of this size are too small
-                messages = {image.name: f'{image.name}: {error}' for image in batch}
-                if not skip_broken:
-                    raise ValueError(messages[batch[0].name]) from error
-                broken |= messages
-                continue
-            for image, sample in zip(batch, found, strict=True):
-                every = sample.pred_instances
-                best.scatter_reduce_(0, every.labels, every.scores.float(), 'amax')
-                sample.pred_instances = keep_best(every, score_thr, top_k)
-                if out_dir is not None or show or return_vis:
-                    out_file = out_dir and Path(out_dir) / 'vis' / picture_name(image, taken)
-                    picture = self.visualize(image, sample, wanted, out_file, show, wait_time)
-                    if return_vis:
-                        pictures[image.index] = picture
-                results[image.index] = self.postprocess(image, sample, wanted, return_datasamples)
-        if bar is not None:
-            print(flush=True)  # ends the bar's line
-        return dict(
-            predictions=results,
-            visualization=pictures if return_vis else [],
-            classes=wanted,
-            best_scores=dict(zip(wanted, best.tolist(), strict=True)),
-            broken=broken,
-        )
-
-    def preprocess(
+    def _detect(
         self,
         images: Sequence[Image],
-        own: list[tuple] | None,
-        names: Sequence[str],
+        prompts: CallPrompts,
+        batch_size: int,
         broken: dict[str, str] | None,
-        bar: ProgressBar | None = None,
+    ) -> Iterator[tuple[PreparedImage, DetDataSample]]:
+        """Each image that can be used with all its detections, as the batches fill."""
+        prepared = self.preprocess(images, prompts, broken)
+        for batch in same_size_batches(prepared, batch_size):
+            try:
+                found = self.forward(batch, prompts)
+            except ValueError as error:  # images of this size are too small
+                messages = {image.name: f'{image.name}: {error}' for image in batch}
+                if broken is None:
+                    raise ValueError(messages[batch[0].name]) from error
+                broken |= messages
+            else:
+                yield from zip(batch, found, strict=True)
+
+    def preprocess(
+        self, images: Sequence[Image], prompts: CallPrompts, broken: dict[str, str] | None
     ) -> Iterator[PreparedImage]:
         """Read the images and attach their own prompts.
 
         Args:
             images: what to read.
-            own: boxes and names of each image, or None.
-            names: all classes, in label order.
+            prompts: of the call.
             broken: gets the messages of images that cannot be read; None: they end it.
-            bar: moves with each image.
 
         Raises:
             UnreadableImage: an image cannot be read, and ``broken`` is None.
             ValueError: a box is unusable, or the pipeline crops, pads or flips.
         """
-        for index, image in enumerate(images):
+        for index, image in enumerate(with_progress(images, self.show_progress)):
             try:
                 prepared = self.pipeline(image, index)
             except UnreadableImage as error:
                 if broken is None:
                     raise
                 broken[describe(image, f'array {index}')] = str(error)
-            else:
-                if own is not None:
-                    prepared.attach(*own[index], names, self.point_size)
-                yield prepared
-            if bar is not None:
-                bar.update()
+                continue
+            if prompts.own is not None:
+                prepared.attach(*prompts.own[index], prompts.names, self.point_size)
+            yield prepared
 
     @torch.no_grad()
-    def forward(
-        self, batch: Sequence[PreparedImage], num_wanted: int, num_negatives: int
-    ) -> list[DetDataSample]:
+    def forward(self, batch: Sequence[PreparedImage], prompts: CallPrompts) -> list[DetDataSample]:
         """Detections of images of one size, on the CPU, negatives already removed.
 
         Args:
             batch: the images.
-            num_wanted: labels below are classes that are given out.
-            num_negatives: so many labels follow, of classes that only compete.
+            prompts: of the call.
 
         Raises:
             ValueError: an image has fewer feature points than the model queries.
         """
         data = self.collate_fn([image.data for image in batch])
-        with self._every_pair() if num_negatives else nullcontext():
-            samples = self.model.test_step(data)
+        if prompts.negatives:
+            return predict_with_negatives(self.model, data, len(prompts.wanted))
+        samples = self.model.test_step(data)
         fetch(samples)
-        if num_negatives:
-            negatives = torch.arange(num_wanted, num_wanted + num_negatives)
-            for sample in samples:
-                kept = drop_beaten_by_negatives(sample.pred_instances, negatives)
-                sample.pred_instances = self._limit(kept)
         return samples
-
-    @contextmanager
-    def _every_pair(self) -> Iterator[None]:
-        """Let the head give out all (query, class) pairs, which negatives are compared with."""
-        head = self.model.bbox_head
-        usual = head.test_cfg
-        head.test_cfg = dict(usual, nms=None, max_per_img=sys.maxsize, max_per_chunk=0)
-        try:
-            yield
-        finally:
-            head.test_cfg = usual
-
-    def _limit(self, found: InstanceData) -> InstanceData:
-        """What the head does after scoring: at most ``max_per_img``, then suppression."""
-        test_cfg = self.model.bbox_head.test_cfg
-        found = found[: test_cfg.get('max_per_img', self.model.num_queries)]
-        if nms := test_cfg.get('nms'):
-            _, keep = batched_nms(found.bboxes, found.scores, found.labels, dict(nms))
-            found = found[keep]
-        return found
 
     def visualize(
         self,

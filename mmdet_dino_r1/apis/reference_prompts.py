@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from math import isfinite
 from os import PathLike
 from typing import TypeAlias
@@ -16,6 +15,8 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+
+from .negatives import split_negatives
 
 # Editors round, and detections written to a file end a fraction outside: that much is clipped.
 TOLERANCE = 1.0
@@ -66,12 +67,7 @@ def describe(image: str | PathLike | np.ndarray, array_name: str) -> str:
 def names_per_box(
     boxes: BoxesOrPoints, classes: Sequence[str] | str, where: str
 ) -> tuple[str, ...]:
-    """One class name per box.
-
-    Args:
-        boxes: boxes or points of one image.
-        classes: their names, or one for all.
-        where: the image, for messages.
+    """One class name per box of an image (``where``, in messages); a text, as classes, is for all.
 
     Raises:
         ValueError: ``boxes`` is no list of boxes or has none, lengths differ, or a name is no text.
@@ -94,36 +90,63 @@ def names_per_box(
     return names
 
 
-def own_prompts(
-    images: Sequence, boxes: Sequence, classes: Sequence | str | None, single: bool
-) -> list[tuple[Sequence, tuple[str, ...]]]:
-    """Boxes and names of each image.
+@dataclass(frozen=True)
+class CallPrompts:
+    """What one call looks for.
 
-    Args:
-        images: the inputs as a list.
-        boxes: of the single image, or a list for each.
-        classes: likewise, or one name for all.
-        single: the input was no list.
-
-    Raises:
-        ValueError: there are no names, or lengths do not agree.
+    Attributes:
+        wanted: classes that are given out, in label order.
+        negatives: classes that only compete; their labels follow.
+        own: boxes (x1, y1, x2, y2) or points (x, y) on each image, and the name of each; None:
+            the prompts that were set.
     """
-    if classes is None:
-        raise ValueError('boxes= needs classes=, a name for each box.')
-    if single:
-        boxes = [boxes]
-        classes = classes if isinstance(classes, str) else [classes]
-    if isinstance(classes, str):
-        classes = [classes] * len(boxes)
-    if not len(images) == len(boxes) == len(classes):
-        raise ValueError(
-            f'{len(images)} images, but boxes for {len(boxes)} and class names for '
-            f'{len(classes)}; give a list of boxes and one of names for each image.'
-        )
-    return [
-        (of_image, names_per_box(of_image, names, describe(image, f'array {index}')))
-        for index, (image, of_image, names) in enumerate(zip(images, boxes, classes, strict=True))
-    ]
+
+    wanted: tuple[str, ...]
+    negatives: tuple[str, ...]
+    own: list[tuple[Sequence, tuple[str, ...]]] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All classes, in label order."""
+        return self.wanted + self.negatives
+
+    @classmethod
+    def drawn(
+        cls,
+        images: Sequence,
+        boxes: Sequence,
+        classes: Sequence | str | None,
+        negatives: Sequence[str],
+        single: bool,
+    ) -> CallPrompts:
+        """Boxes on the very images.
+
+        Args:
+            images: the inputs as a list.
+            boxes: (x1, y1, x2, y2) or (x, y), of the single image, or a list for each.
+            classes: likewise, or one name for all.
+            negatives: those that only compete.
+            single: the input was no list.
+
+        Raises:
+            ValueError: there are no names, lengths do not agree, or a negative has no box.
+        """
+        if classes is None:
+            raise ValueError('boxes= needs classes=, a name for each box.')
+        if single:
+            boxes = [boxes]
+            classes = classes if isinstance(classes, str) else [classes]
+        if isinstance(classes, str):
+            classes = [classes] * len(boxes)
+        if not len(images) == len(boxes) == len(classes):
+            raise ValueError(
+                f'{len(images)} images, but boxes for {len(boxes)} and class names for '
+                f'{len(classes)}; give a list of boxes and one of names for each image.'
+            )
+        own = []
+        for index, (image, shapes, names) in enumerate(zip(images, boxes, classes, strict=True)):
+            own.append((shapes, names_per_box(shapes, names, describe(image, f'array {index}'))))
+        return cls(*split_negatives([name for _, names in own for name in names], negatives), own)
 
 
 def exemplar_boxes(
@@ -176,31 +199,3 @@ def exemplar_boxes(
             raise ValueError(f'{where}: the box {shown} is empty; boxes are (x1, y1, x2, y2).')
         boxes.append(box)
     return torch.stack(boxes)
-
-
-def split_negatives(
-    class_names: Sequence[str], negatives: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The classes wanted, and those that only compete.
-
-    Args:
-        class_names: of all prompts; repetitions count once.
-        negatives: those that only compete.
-
-    Returns:
-        Wanted classes in order of first appearance, and ``negatives``.
-
-    Raises:
-        ValueError: a negative has no prompt, or no other class is left.
-    """
-    if isinstance(negatives, str):
-        raise ValueError(f'negatives is a list of class names, got the text {negatives!r}.')
-    known = list(dict.fromkeys(class_names))
-    for name in negatives:
-        if name not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f'The negative class {name!r} has no prompt (nearest: {near!r}).')
-    wanted = tuple(name for name in known if name not in set(negatives))
-    if not wanted:
-        raise ValueError('All classes are negatives; nothing is left to detect.')
-    return wanted, tuple(dict.fromkeys(negatives))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
+
+from ..utils.near_names import near_names
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -33,7 +34,7 @@ def config_names() -> list[str]:
 
 def near_configs(name: str) -> list[str]:
     """Shipped configs (without the ``_base_`` parts) whose name is like ``name``, best first."""
-    return difflib.get_close_matches(Path(name).name, _whole_configs(), n=5, cutoff=0.5)
+    return near_names(Path(name).name, _whole_configs(), n=5)
 
 
 def _whole_configs() -> list[str]:

@@ -1,10 +1,9 @@
 """A COCO dataset that takes its classes from its own annotation file."""
 
 import copy
+import json
 import logging
-from collections import Counter
 from collections.abc import Sequence
-from difflib import get_close_matches
 from math import isfinite
 from typing import Any
 
@@ -13,46 +12,42 @@ from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
+from ..structures.named_rows import repeated_names
+from ..utils.near_names import quote_with_near
+
 # the lists of a COCO file, and what each entry of them must have
 _KEYS = dict(images=('id',), annotations=(), categories=('id', 'name'))
 
 
 @DATASETS.register_module()
 class CocoJsonDataset(CocoDataset):
-    """Any COCO-format annotation file, without a list of classes.
+    """Any COCO-format annotation file, LVIS's too, without a list of classes.
 
-    Differs from mmdet's ``CocoDataset``, whose labels follow the file's order
-    of categories whatever ``classes`` says, and which drops categories whose
-    names it does not find without a word:
+    mmdet's ``CocoDataset`` labels in the file's order of categories whatever ``classes`` says, and
+    drops without a word those whose names it does not find. Here:
 
-    - Without ``metainfo=dict(classes=...)`` the classes are those of the
-      file. Prompted detection needs no other list.
-    - With it, only those classes are kept, and one that the file lacks is an
-      error.
-    - ``dataset.metainfo['classes'][label]`` is always the name of ``label``,
-      in the file's order; a ``palette`` given beside ``classes`` follows.
-      ``CocoMetric`` and the visualiser rely on that.
+    - Without ``metainfo=dict(classes=...)`` the classes are those of the file. Prompted detection
+      needs no other list.
+    - With it, only those classes are kept, and one that the file lacks is an error.
+    - ``dataset.metainfo['classes'][label]`` is always the name of ``label``, in the file's order; a
+      ``palette`` given beside ``classes`` follows. ``CocoMetric`` and the visualiser rely on that.
 
-    The classes are known once the file is read; reading ``metainfo`` before
-    (``lazy_init=True``) reads it.
-
-    LVIS files will do as well; see :func:`image_file`. Boxes that are not
-    finite are left out, as mmdet leaves out flat ones and those outside the
-    image.
+    The classes are known once the file is read; reading ``metainfo`` before (``lazy_init=True``)
+    reads it. Boxes that are not finite are left out, as mmdet leaves out flat ones and those
+    outside the image.
 
     Args:
-        *args: As for ``CocoDataset``.
-        sort_by_size (bool, optional): Order the images by height and width,
-            as annotated, so that ``SameSizeBatchSampler`` finds full batches.
-            ``None``: in test mode.
-        skip_unreadable (bool): In training, take another image at random for
-            one that cannot be read, with a warning, instead of stopping.
-        **kwargs: As for ``CocoDataset``; ``metainfo`` may be left out.
+        *args: as for ``CocoDataset``.
+        sort_by_size: order the images by height and width, as annotated, so that
+            ``SameSizeBatchSampler`` finds full batches. None: in test mode.
+        skip_unreadable: in training, take another image at random for one that cannot be read,
+            with a warning, instead of stopping.
+        **kwargs: as for ``CocoDataset``; ``metainfo`` may be left out.
 
     Raises:
-        ValueError: If the file is not COCO JSON, names a category twice,
-            numbers annotations alike, lacks a class that is asked for, has an
-            entry without a key that is needed, or has no image that is kept.
+        ValueError: the file is not COCO JSON, names a category twice, numbers annotations alike,
+            lacks a class that is asked for, has an entry without a key that is needed, or has no
+            image that is kept.
     """
 
     # No classes of its own: mmdet's would be COCO's 80, with their palette.
@@ -160,12 +155,11 @@ class CocoJsonDataset(CocoDataset):
     def COCOAPI(self, local_path: str) -> COCO:  # noqa: N802
         """Stands in for mmdet's class attribute, which opens the file.
 
-        The one place between parsing the file, which may take seconds, and
-        looking up the classes in it.
+        The one place between parsing the file, which may take seconds, and looking up its classes.
 
         Raises:
-            ValueError: If the file is not COCO JSON, names a category twice,
-                or lacks a class that is asked for.
+            ValueError: the file is not COCO JSON, names a category twice, or lacks a class that
+                is asked for.
         """
         try:
             api = COCO(local_path)
@@ -191,17 +185,14 @@ class CocoJsonDataset(CocoDataset):
 
 
 def image_file(image: dict) -> str:
-    """Path of an image of a COCO or LVIS file below the image folder.
+    """Path of an entry of ``images``, of COCO or LVIS, below the image folder.
 
     LVIS draws on both splits of COCO, and the split of an image stands only in its ``coco_url``
     (``http://images.cocodataset.org/train2017/x.jpg``), even where somebody inserted a
     ``file_name``.
 
-    Args:
-        image (dict): An entry of ``images``.
-
     Raises:
-        ValueError: If it has neither, or what it has is no text.
+        ValueError: it has neither, or what it has is no text.
     """
     is_lvis = 'neg_category_ids' in image
     by_url = 'coco_url' in image and (is_lvis or 'file_name' not in image)
@@ -213,18 +204,31 @@ def image_file(image: dict) -> str:
     return '/'.join(name.split('/')[-2:]) if by_url else name
 
 
+def parse_coco(content: bytes, ann_file: str, unique_names: bool = True) -> dict:
+    """The content of ``ann_file``, COCO or LVIS; :func:`check_coco` tells of unique names.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        coco = json.loads(content)
+    except ValueError as error:  # bytes that are no text, too
+        raise ValueError(f'{ann_file} is not COCO JSON: {error}') from error
+    check_coco(coco, ann_file, unique_names)
+    return coco
+
+
 def check_coco(coco: Any, ann_file: str, unique_names: bool = True) -> None:
     """Check the form of a parsed COCO or LVIS annotation file.
 
     Args:
-        coco (Any): What was parsed.
-        ann_file (str): The file's name in messages.
-        unique_names (bool): Whether category names must differ.
+        coco: what was parsed.
+        ann_file: the file's name in messages.
+        unique_names: whether category names must differ.
 
     Raises:
-        ValueError: If it lacks a top-level key or names a category twice; if
-            these are no lists of dicts, or images and categories have no id,
-            or categories no name.
+        ValueError: it lacks a top-level key or names a category twice; or these are no lists of
+            dicts, or images and categories have no id, or categories no name.
     """
     lacking = [key for key in _KEYS if not isinstance(coco, dict) or key not in coco]
     if lacking:
@@ -236,9 +240,7 @@ def check_coco(coco: Any, ann_file: str, unique_names: bool = True) -> None:
             raise ValueError(f'{ann_file} is not a COCO annotation file: {key!r} {mistake}.')
     if not unique_names:
         return
-    counts = Counter(cat['name'] for cat in coco['categories'])
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
+    if twice := repeated_names([cat['name'] for cat in coco['categories']]):
         raise ValueError(
             f'{ann_file} names categories more than once: '
             f'{", ".join(map(repr, twice))}. Give each its own name.'
@@ -264,13 +266,12 @@ def check_classes(wanted: Sequence[str], names: Sequence[str], ann_file: str) ->
     """Check that every class wanted is a category of the file.
 
     Args:
-        wanted (Sequence[str]): Names asked for.
-        names (Sequence[str]): Names of the file.
-        ann_file (str): The file's name in messages.
+        wanted: names asked for.
+        names: names of the file.
+        ann_file: the file's name in messages.
 
     Raises:
-        ValueError: If some are missing, naming them and the nearest the file
-            has; if one is wanted twice.
+        ValueError: some are missing, with the nearest that the file has; or one is wanted twice.
     """
     if isinstance(wanted, str):
         raise ValueError(f'classes must be a list of names, got {wanted!r}.')
@@ -280,10 +281,5 @@ def check_classes(wanted: Sequence[str], names: Sequence[str], ann_file: str) ->
     lacking = [name for name in wanted if name not in known]
     if not lacking:
         return
-    hints = []
-    for name in lacking:
-        nearest = get_close_matches(name, names, n=3, cutoff=0.5)
-        hints.append(
-            repr(name) + (f' (nearest: {", ".join(map(repr, nearest))})' if nearest else '')
-        )
+    hints = [quote_with_near(name, names) for name in lacking]
     raise ValueError(f'{ann_file} has no categories named {", ".join(hints)}; it has {len(names)}.')

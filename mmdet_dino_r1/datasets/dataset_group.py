@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from mmdet.datasets import ConcatDataset
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
+
+from ..utils.near_names import quote_with_near
 
 
 @DATASETS.register_module()
@@ -79,9 +80,10 @@ class DatasetGroup(ConcatDataset):
             raise TypeError(f'only must be a list of names, got {only!r}.')
         for name in only:
             if name not in members:
-                near = get_close_matches(name, members, n=3, cutoff=0.5)
-                hint = f'near: {", ".join(near)}' if near else f'they are {", ".join(members)}'
-                raise KeyError(f'There is no dataset {name!r} in the group; {hint}.')
+                raise KeyError(
+                    f'The group has no dataset {quote_with_near(name, members)}; it has '
+                    f'{", ".join(members)}.'
+                )
         return list(only)
 
     @property

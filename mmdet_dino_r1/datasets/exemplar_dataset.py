@@ -1,27 +1,25 @@
 """The reference images from which a prompt bank is encoded.
 
-Names: an *exemplar* is one box in an image, with its class; a *shot* is one
-exemplar of a class. Boxes are ``(x1, y1, x2, y2)`` in pixels: of the image
-file in annotations, of the network input in data samples.
+Names: an *exemplar* is one box in an image, with its class; a *shot* is one exemplar of a class.
+Boxes are (x1, y1, x2, y2) in pixels: of the image file in annotations, of the network input in data
+samples.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
 from os import path as osp
 from typing import Any
 
-import torch
 from mmdet.datasets import BaseDetDataset
 from mmdet.registry import DATASETS
-from mmengine.fileio import get_local_path
-from mmengine.structures import InstanceData
+from mmengine.fileio import get
 
-from .coco_json import check_classes, check_coco, image_file
+from ..structures.prompt_instances import prompt_instances
+from .coco_json import check_classes, image_file, parse_coco
 from .exemplar_selection import Box, candidate_boxes, choose_exemplars
 
 
@@ -29,40 +27,39 @@ from .exemplar_selection import Box, candidate_boxes, choose_exemplars
 class ExemplarDataset(BaseDetDataset):
     """Up to ``shots`` exemplars of each class, by image.
 
-    Holds only the images that carry a chosen exemplar, each once, ordered by
-    size, then id, so that batches of one size come about. An item is what
-    ``PackDetInputs`` packs, and its ``data_samples`` carries
-    ``prompt_instances``: an ``InstanceData`` of ``bboxes``, float ``(n, 4)``
-    in pixels of the network input (the frame of ``img_shape``), and of
-    ``labels``, long ``(n, )`` into ``metainfo['classes']``.
-
-    How exemplars are chosen is told in ``exemplar_selection.py``.
+    Holds only the images that carry a chosen exemplar, each once, ordered by size, then id, so that
+    batches of one size come about. An item is what ``PackDetInputs`` packs, with
+    :func:`prompt_instances`, whose labels index ``metainfo['classes']``. How exemplars are chosen
+    is told in ``exemplar_selection.py``.
 
     Args:
-        ann_file (str): COCO- or LVIS-format annotation file. An image
-            without ``file_name`` is found by the last two parts of its
-            ``coco_url``, as in LVIS.
-        pipeline (list): A test pipeline that ends in ``PackDetInputs`` and at
-            most resizes the image. ``LoadAnnotations`` may be left out.
-        shots (int): Most exemplars per class.
-        seed (int): Another seed chooses other exemplars.
-        classes (Sequence[str], optional): Names wanted, in the order of the
-            labels. ``None`` takes every category with a box, in the order of
-            the file.
-        category_ids (Sequence[int], optional): For each of ``classes`` its
-            category in this file, whose names may then be others (some
-            ODinW sets rename classes in the test split only). ``None``
-            matches by name.
-        skip_missing (bool): Leave out classes that the file lacks or has no
-            box of, instead of failing; ``summary`` names them.
-        data_root (str): Prefix of ``ann_file`` and of the image folder.
-        data_prefix (dict): Image folder, under ``img``.
-        backend_args (dict, optional): File backend of the annotation file.
+        ann_file: COCO- or LVIS-format annotation file; for images without ``file_name`` see
+            :func:`image_file`.
+        pipeline: a test pipeline that ends in ``PackDetInputs`` and at most resizes the image.
+            ``LoadAnnotations`` may be left out.
+        shots: most exemplars per class.
+        seed: another seed chooses other exemplars.
+        classes: names wanted, in the order of the labels. None takes every category with a box, in
+            the order of the file.
+        category_ids: for each of ``classes`` its category in this file, whose names may then be
+            others (some ODinW sets rename classes in the test split only). None matches by name.
+        skip_missing: leave out classes that the file lacks or has no box of, instead of failing;
+            ``summary`` names them.
+        data_root: prefix of ``ann_file`` and of the image folder.
+        data_prefix: image folder, under ``img``.
+        backend_args: file backend of the annotation file.
+
+    Attributes:
+        class_ids: category id, in the annotation file, of each of ``metainfo['classes']``.
+        summary: what to state beside every number measured with these exemplars. ``shots`` is the
+            most asked for, ``fewest`` and ``most`` are exemplars of a class, ``num_images`` were
+            read of ``images_in_file``; ``classes_left_out`` have no box, and ``renamed`` are names
+            in the file that differ where categories are matched by id.
 
     Raises:
-        ValueError: If the file is not COCO JSON, lacks a class wanted or a
-            box of it, or ``shots`` is not positive.
-        FileNotFoundError: If there is no such file.
+        ValueError: the file is not COCO JSON, lacks a class wanted or a box of it, or ``shots`` is
+            not positive.
+        FileNotFoundError: there is no such file.
     """
 
     METAINFO: dict = dict()
@@ -98,49 +95,14 @@ class ExemplarDataset(BaseDetDataset):
             test_mode=True,
         )
 
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What to state beside every number measured with these exemplars.
-
-        Returns:
-            dict: ``ann_file``, ``ann_sha256``, ``img_prefix``, ``seed``,
-            ``shots`` (the most asked for), ``fewest`` and ``most`` exemplars
-            of a class, ``num_images`` read of ``images_in_file``,
-            ``num_exemplars``, ``counts`` by class name, ``classes_left_out``
-            (without a box) and ``renamed``: names in the file that differ
-            where categories are matched by id.
-        """
-        counts = self._counts
-        return dict(
-            ann_file=self.ann_file,
-            ann_sha256=self._sha256,
-            img_prefix=self.data_prefix['img'],
-            seed=self.seed,
-            shots=self.shots,
-            fewest=min(counts.values(), default=0),
-            most=max(counts.values(), default=0),
-            num_images=len(self),
-            images_in_file=self._images_in_file,
-            num_exemplars=sum(counts.values()),
-            counts=dict(counts),
-            classes_left_out=list(self._classes_left_out),
-            renamed=dict(self._renamed),
-        )
-
-    @property
-    def class_ids(self) -> tuple[int, ...]:
-        """Category id, in the annotation file, of each of ``metainfo['classes']``."""
-        return self._class_ids
-
     def load_data_list(self) -> list[dict]:
         """Choose the exemplars; one entry per image that carries some.
 
         Raises:
-            FileNotFoundError: If there is no annotation file.
-            ValueError: If it is not COCO JSON, or lacks a class wanted or any
-                box that could serve.
+            FileNotFoundError: there is no annotation file.
+            ValueError: it is not COCO JSON, or lacks a class wanted or any box that could serve.
         """
-        coco = self._read()
+        coco, digest = self._read()
         categories = self._categories(coco)  # id -> our name
         candidates = candidate_boxes(coco, categories, self.ann_file)
         without = [name for name, boxes in candidates.items() if not boxes]
@@ -149,44 +111,56 @@ class ExemplarDataset(BaseDetDataset):
         else:
             # a category that is not in the file at all has no entry among the candidates
             without = [name for name in self.classes_wanted if not candidates.get(name)]
-            self._check_without(without)
+            if without and not self.skip_missing:
+                raise ValueError(
+                    f'{self.ann_file} has no box that could serve as an exemplar for '
+                    f'{", ".join(map(repr, without))}. Take the exemplars from another annotation '
+                    'file, leave these classes out, or allow classes without a prompt '
+                    '(skip_missing=True); these are never detected.'
+                )
             classes = [name for name in self.classes_wanted if name not in set(without)]
         if not classes:
             raise ValueError(f'{self.ann_file} has no box that could serve as an exemplar.')
         id_of = {name: id_ for id_, name in categories.items()}
         self._metainfo['classes'] = tuple(classes)
-        self._class_ids = tuple(id_of[name] for name in classes)
-        self._classes_left_out = without
+        self.class_ids = tuple(id_of[name] for name in classes)
 
         images = {image['id']: image for image in coco['images']}
-        self._images_in_file = len(images)
         chosen = defaultdict(list)  # image id -> [(label, box)]
-        self._counts = {}
+        counts = {}
         for label, name in enumerate(classes):
             exemplars = choose_exemplars(candidates[name], self.shots, self.seed, name)
-            self._counts[name] = len(exemplars)
+            counts[name] = len(exemplars)
             for image_id, box in exemplars:
                 chosen[image_id].append((label, box))
+        self.summary = dict(
+            ann_file=self.ann_file,
+            ann_sha256=digest,
+            img_prefix=self.data_prefix['img'],
+            seed=self.seed,
+            shots=self.shots,
+            fewest=min(counts.values()),
+            most=max(counts.values()),
+            num_images=len(chosen),
+            images_in_file=len(images),
+            num_exemplars=sum(counts.values()),
+            counts=counts,
+            classes_left_out=without,
+            renamed=self._renamed,
+        )
         order = sorted(chosen, key=lambda id_: (images[id_]['height'], images[id_]['width'], id_))
         return [self._data_info(images[id_], chosen[id_]) for id_ in order]
 
-    def _read(self) -> dict:
-        """Parse the annotation file, and remember its hash."""
+    def _read(self) -> tuple[dict, str]:
+        """The annotation file, and its hash."""
         if not osp.isfile(self.ann_file) and '://' not in self.ann_file:
             raise FileNotFoundError(
                 f'The annotation file of the exemplars does not exist: {self.ann_file}'
             )
-        with get_local_path(self.ann_file, backend_args=self.backend_args) as local_path:
-            with open(local_path, 'rb') as file:
-                content = file.read()
-        self._sha256 = hashlib.sha256(content).hexdigest()
-        try:
-            coco = json.loads(content)
-        except ValueError as error:  # bytes that are no text, too
-            raise ValueError(f'{self.ann_file} is not COCO JSON: {error}') from error
+        content = get(self.ann_file, backend_args=self.backend_args)
         # matched by id, names do not matter and may repeat
-        check_coco(coco, self.ann_file, unique_names=self.category_ids is None)
-        return coco
+        coco = parse_coco(content, self.ann_file, unique_names=self.category_ids is None)
+        return coco, hashlib.sha256(content).hexdigest()
 
     def _categories(self, coco: dict) -> dict[int, str]:
         """Class name, as wanted, of each category id that is wanted."""
@@ -210,15 +184,6 @@ class ExemplarDataset(BaseDetDataset):
             names[id_]: name for id_, name in by_id.items() if id_ in names and names[id_] != name
         }
         return {id_: name for id_, name in by_id.items() if id_ in names}
-
-    def _check_without(self, without: list[str]) -> None:
-        if without and not self.skip_missing:
-            raise ValueError(
-                f'{self.ann_file} has no box that could serve as an exemplar '
-                f'for {", ".join(map(repr, without))}. Take the exemplars '
-                'from another annotation file, leave these classes out, or allow '
-                'classes without a prompt (skip_missing=True); these are never detected.'
-            )
 
     def _data_info(self, image: dict, chosen: list[tuple[int, Box]]) -> dict:
         try:
@@ -257,13 +222,12 @@ class ExemplarDataset(BaseDetDataset):
     def prepare_data(self, idx: int) -> dict:
         """Run the pipeline and attach ``prompt_instances``.
 
-        The boxes do not pass through the pipeline: they are scaled from the
-        size of the file to ``img_shape``, so it matters neither whether nor
-        where ``LoadAnnotations`` stands.
+        The boxes do not pass through the pipeline, so it matters neither whether nor where
+        ``LoadAnnotations`` stands.
 
         Raises:
-            ValueError: If the image cannot be read or has another size than
-                annotated, or the pipeline does more than resize.
+            ValueError: the image cannot be read or has another size than annotated, or the
+                pipeline does more than resize.
         """
         info = self.get_data_info(idx)
         labels = info.pop('exemplar_labels')
@@ -275,13 +239,7 @@ class ExemplarDataset(BaseDetDataset):
             raise ValueError(f'{info["img_path"]} cannot be read as an image: {error}') from error
         sample = data['data_samples']
         check_only_resized(sample.metainfo, (height, width))
-        scale_y = sample.img_shape[0] / height
-        scale_x = sample.img_shape[1] / width
-        sample.prompt_instances = InstanceData(
-            bboxes=torch.tensor(boxes, dtype=torch.float32)
-            * torch.tensor([scale_x, scale_y, scale_x, scale_y]),
-            labels=torch.tensor(labels, dtype=torch.long),
-        )
+        sample.prompt_instances = prompt_instances(boxes, labels, (height, width), sample.img_shape)
         return data
 
 
@@ -289,12 +247,11 @@ def check_only_resized(metainfo: dict, ori_shape: tuple[int, int]) -> None:
     """Make sure that boxes of the image file can be scaled to the network input.
 
     Args:
-        metainfo (dict): Of the data sample: what the pipeline did.
-        ori_shape (tuple[int, int]): Height and width as annotated, in pixels.
+        metainfo: of the data sample: what the pipeline did.
+        ori_shape: height and width as annotated, in pixels.
 
     Raises:
-        ValueError: If the file has another size, or the pipeline did more
-            than resize.
+        ValueError: the file has another size, or the pipeline did more than resize.
     """
     found = metainfo.get('ori_shape', ori_shape)[:2]
     if tuple(found) != tuple(ori_shape):
@@ -309,7 +266,6 @@ def check_only_resized(metainfo: dict, ori_shape: tuple[int, int]) -> None:
     )
     if moved or metainfo.get('flip', False):
         raise ValueError(
-            'The pipeline flips, crops or pads the image, or its '
-            'PackDetInputs leaves scale_factor out of meta_keys; give it a test '
-            'pipeline that only resizes.'
+            'The pipeline flips, crops or pads the image, or its PackDetInputs leaves scale_factor '
+            'out of meta_keys; give it a test pipeline that only resizes.'
         )

@@ -67,11 +67,7 @@ class SeededSamples:
         self.dataset = dataset
 
     def __call__(self, batch: Sequence[tuple[int, int]]) -> list:
-        """Samples of a batch.
-
-        Args:
-            batch: (index, seed) of each.
-        """
+        """Samples of a batch of (index, seed)."""
         samples = []
         for index, seed in batch:
             with seeded_on_cpu(seed):

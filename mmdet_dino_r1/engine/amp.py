@@ -18,9 +18,10 @@ from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
+from ..utils.near_names import some
+
 # Skipped in a row, each with half the scale of the one before: no scale would help.
 MAX_OVERFLOWS = 30
-_SHOWN = 5
 
 
 class _GradientCheck:
@@ -106,13 +107,12 @@ class _GradientCheck:
         finite = norms.isfinite().tolist()
         bad = [name for name, is_finite in zip(named, finite, strict=True) if not is_finite]
         bad = bad or [named[int(norms.argmax())]]
-        more = f' and {len(bad) - _SHOWN} more' if len(bad) > _SHOWN else ''
         shared = ''
         if dist.get_world_size() > 1:
             shared = ' (They are averaged over ranks: the cause may lie with another.)'
         raise FloatingPointError(
-            'The losses are finite, but gradients are not, of '
-            f'{", ".join(bad[:_SHOWN])}{more}.{shared}\n{self._describe_step()}'
+            f'The losses are finite, but gradients are not, of {some(bad, 5)}.{shared}\n'
+            f'{self._describe_step()}'
         )
 
     def _describe_step(self) -> str:
@@ -181,22 +181,14 @@ class CheckedAmpOptimWrapper(_GradientCheck, AmpOptimWrapper):
         )
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Load, whatever precision the state was saved in.
-
-        Args:
-            state_dict: of the optimiser and, maybe, of the scaler, as ``state_dict()`` gives it.
-        """
+        """Load the state of optimiser and scaler, whatever precision it was saved in."""
         if not state_dict.get('loss_scaler'):  # saved without scaling
             state_dict.pop('loss_scaler', None)
         super().load_state_dict(state_dict)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocast, and no exchange of gradients that only accumulate.
-
-        Args:
-            model: the one in training.
-        """
+        """Autocast, and no exchange of gradients that only accumulate."""
         if not self._on_cpu:
             with super().optim_context(model):
                 yield

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Mapping
 
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.registry import DATA_SAMPLERS
-from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from ..structures import BankExemplars, PromptBank
+from ..utils.progress import with_progress
 from ..version import __version__
 
 
@@ -62,17 +61,11 @@ def encode_prompt_bank(
     loader = DataLoader(
         exemplars, batch_sampler=mine, num_workers=num_workers, collate_fn=pseudo_collate
     )
-    visible = progress and is_main_process() and sys.stdout.isatty()
-    bar = ProgressBar(len(mine)) if visible else None
     model.eval()
     encoded = []
-    for data in loader:
+    for data in with_progress(loader, progress and is_main_process()):
         embeddings, _ = model.encode_reference_images(data)
         encoded.append(embeddings.float().cpu())
-        if bar is not None:
-            bar.update()
-    if bar is not None:
-        print(flush=True)  # ends the bar's line
 
     by_rank = all_gather_object(encoded)
     in_order = [by_rank[i % len(by_rank)][i // len(by_rank)] for i in range(len(batches))]
@@ -95,11 +88,7 @@ def encode_prompt_bank(
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """16 hexadecimal digits that change when any weight or buffer does.
-
-    Args:
-        model: every entry of its ``state_dict`` counts, with name, type and shape.
-    """
+    """16 hexadecimal digits that change when any weight or buffer does, or its name or type."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())

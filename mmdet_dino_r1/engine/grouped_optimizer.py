@@ -6,8 +6,8 @@ from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
+from ..utils.wrappers import unwrapped
 from .amp import CheckedAmpOptimWrapper, CheckedOptimWrapper
-from .sharding import unwrapped
 
 # what stands in for mmengine's own: `--amp` knows no other names
 _CHECKED = {OptimWrapper: CheckedOptimWrapper, AmpOptimWrapper: CheckedAmpOptimWrapper}
@@ -28,11 +28,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimiser and its wrapper.
-
-        Args:
-            model: to train, within its wrapper or without.
-        """
+        """Build the optimiser and its wrapper for a model, within its own wrapper or without."""
         wanted = self.optim_wrapper_cfg.get('type', 'OptimWrapper')
         wanted = OPTIM_WRAPPERS.get(wanted) if isinstance(wanted, str) else wanted
         self.optim_wrapper_cfg['type'] = _CHECKED.get(wanted, wanted)

@@ -1,8 +1,6 @@
-"""The wrappers a model trains in, and models sharded over processes (ours)."""
+"""What mmengine's sharding over processes allows (ours)."""
 
 from __future__ import annotations
-
-from contextlib import AbstractContextManager, nullcontext
 
 from torch import nn
 
@@ -16,31 +14,6 @@ INSTEAD_OF_SHARDS = (
     'Use the shipped MMDistributedDataParallel, and save memory with --amp, model.encoder.num_cp=6 '
     'and model.backbone.with_cp=True'
 )
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The detector inside a DDP or test-time-augmentation wrapper, or itself."""
-    return getattr(model, 'module', model)
-
-
-def whole_weights(model: nn.Module) -> AbstractContextManager:
-    """A context in which parts of a sharded model can be called one by one; else does nothing.
-
-    FSDP puts the weights together only while its own ``forward`` runs. Encoding exemplars and
-    reading the weights go past it. Every process must enter the context.
-
-    Args:
-        model: as the runner holds it; changes to its weights within the context are lost.
-    """
-    from torch.distributed import is_available
-
-    if not is_available():
-        return nullcontext()
-    from torch.distributed.fsdp import FullyShardedDataParallel
-
-    if not isinstance(model, FullyShardedDataParallel):
-        return nullcontext()
-    return FullyShardedDataParallel.summon_full_params(model, writeback=False)
 
 
 def refuse_sharded_reference(model: nn.Module, loss_grqo: nn.Module | None) -> None:

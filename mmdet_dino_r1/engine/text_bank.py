@@ -64,13 +64,10 @@ def text_prompt_bank(
 
 
 def prompt_norm(norm: nn.LayerNorm) -> Tensor:
-    """Length of the vectors that leave a layer norm, as a root mean square.
+    """Length of the vectors that leave the prompt encoder's last layer norm, as a root mean square.
 
     What is normalised has mean 0 and mean square 1 over its entries. Scaled by w and shifted by
     b, with no entry favoured, its squared length is |w|^2 + |b|^2 on average.
-
-    Args:
-        norm: the last layer of the prompt encoder.
 
     Returns:
         Scalar; sqrt(dim) for a fresh one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import types
@@ -16,6 +15,9 @@ from mmengine.dist import get_world_size
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
+
+from ..structures.named_rows import with_nearest
+from ..utils.near_names import near_names
 
 # A detection; `position` is its place among those of its image, `box` is x1, y1, x2, y2 in pixels.
 DETECTION = np.dtype(
@@ -197,7 +199,7 @@ class LVISBoxMetric(BaseMetric):
             if name not in id_of and len(classes) == len(categories):
                 # mmdet spells `speaker_(stereo_equipment)` right, LVIS does not
                 other = categories[label]['name']
-                if other in unclaimed and difflib.SequenceMatcher(a=name, b=other).ratio() > 0.9:
+                if other in unclaimed and near_names(name, [other], cutoff=0.9):
                     print_log(f'Class {name!r} is {other!r} in {self.ann_file}.', 'current')
                     name = other
             if name in id_of:
@@ -205,14 +207,9 @@ class LVISBoxMetric(BaseMetric):
             else:
                 missing.append(name)
         if missing:
-            near = [difflib.get_close_matches(name, id_of, n=2) for name in missing[:5]]
-            named = [
-                f'{name!r} (near: {", ".join(names) or "none"})'
-                for name, names in zip(missing, near, strict=False)
-            ]
             raise ValueError(
                 f'{self.ann_file} lacks {len(missing)} of the {len(classes)} classes of the '
-                f'dataset: {", ".join(named)}{", ..." if len(missing) > 5 else ""}.'
+                f'dataset: {with_nearest(missing, id_of)}.'
             )
         return np.array(ids)
 

@@ -4,12 +4,37 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor
 
-NAMED_AT_MOST = 10
+from ..utils.near_names import quote_with_near, some
+
+
+def check_named_rows(what: str, names: Sequence[str], rows: Tensor) -> None:
+    """Refuse what is not one row of numbers for each of several different names.
+
+    Args:
+        what: holds them: 'prompt bank'.
+        names: of classes.
+        rows: (len(names), dim).
+
+    Raises:
+        ValueError: there is no name, one occurs twice, shapes differ, or a row is not finite.
+    """
+    if len(names) == 0:
+        raise ValueError(f'A {what} needs at least one class.')
+    shape = tuple(rows.shape)
+    if len(shape) != 2 or shape[0] != len(names):
+        raise ValueError(
+            f'A {what} of {len(names)} classes needs as many embeddings, ({len(names)}, dim), got '
+            f'{shape}.'
+        )
+    if repeated := repeated_names(names):
+        raise ValueError(f'Class names appear twice in a {what}: {repeated}')
+    broken = ~torch.isfinite(rows).all(dim=1)
+    if bad := [repr(name) for name, is_bad in zip(names, broken.tolist(), strict=True) if is_bad]:
+        raise ValueError(f'Embeddings of a {what} are not finite numbers: {some(bad)}')
 
 
 def repeated_names(names: Sequence[str]) -> list[str]:
@@ -17,17 +42,7 @@ def repeated_names(names: Sequence[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
-def names_not_finite(names: Sequence[str], rows: Tensor) -> list[str]:
-    """Names of rows that hold NaN or infinity; ``rows`` is (len(names), dim)."""
-    broken = ~torch.isfinite(rows).all(dim=1)
-    return [name for name, bad in zip(names, broken.tolist(), strict=True) if bad]
-
-
 def with_nearest(missing: Sequence[str], known: Collection[str]) -> str:
     """The first few missing names, each with the known one nearest to it, and how many more."""
-    hints = [
-        f'{name!r} (nearest: {get_close_matches(name, known, n=1, cutoff=0.0)[0]!r})'
-        for name in missing[:NAMED_AT_MOST]
-    ]
-    more = f' and {len(missing) - len(hints)} more' if len(missing) > len(hints) else ''
-    return ', '.join(hints) + more
+    shown = [quote_with_near(name, known, n=1, cutoff=0.0) for name in missing[:10]]
+    return some([*shown, *missing[10:]])

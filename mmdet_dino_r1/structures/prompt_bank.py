@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .named_rows import NAMED_AT_MOST, names_not_finite, repeated_names, with_nearest
+from ..utils.near_names import some
+from .named_rows import check_named_rows, with_nearest
 
 
 @dataclass(frozen=True)
@@ -72,25 +73,11 @@ class PromptBank:
     labels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.class_names) == 0:
-            raise ValueError('A prompt bank needs at least one class.')
-        if len(self.class_names) != len(self.embeddings):
-            raise ValueError(
-                f'A prompt bank of {len(self.class_names)} classes needs as many embeddings, '
-                f'got {len(self.embeddings)}.'
-            )
-        if self.embeddings.ndim != 2:
-            raise ValueError(
-                f'Embeddings must be (num_classes, dim), got {tuple(self.embeddings.shape)}.'
-            )
+        check_named_rows('prompt bank', self.class_names, self.embeddings)
         if self.exemplars is not None and len(self.exemplars):
             highest, lowest = int(self.exemplars.labels.max()), int(self.exemplars.labels.min())
             if highest >= len(self.class_names) or lowest < 0:
                 raise ValueError(f'Exemplars have labels {lowest} to {highest}.')
-        if repeated := repeated_names(self.class_names):
-            raise ValueError(f'Class names appear twice in a prompt bank: {repeated}')
-        if names := names_not_finite(self.class_names, self.embeddings):
-            raise ValueError(f'Embeddings that are not finite numbers: {_some(names)}')
         for name, value in (('class_ids', self.class_ids), ('labels', self.labels)):
             if value and len(value) != len(self.class_names):
                 raise ValueError(f'A prompt bank needs one of {name} per class, got {len(value)}.')
@@ -175,11 +162,7 @@ class PromptBank:
         )
 
     def differences_from(self, class_names: Sequence[str]) -> list[str]:
-        """What :meth:`aligned_to` has to put right, in words, one line each.
-
-        Args:
-            class_names: the classes of the dataset that is tested, in label order.
-        """
+        """What :meth:`aligned_to` has to put right for these classes, in words, one line each."""
         wanted, known = set(class_names), set(self.class_names)
         lines = []
         if missing := [name for name in class_names if name not in known]:
@@ -193,6 +176,16 @@ class PromptBank:
         if shared != [name for name in class_names if name in known]:
             lines.append('bank and dataset order their classes differently: matched by name')
         return lines
+
+    def other_weights(self, fingerprint: str) -> str | None:
+        """What to say where weights of another fingerprint made the bank; None where these did."""
+        made_by = self.provenance.get('weights', 'unknown')
+        if made_by == fingerprint:
+            return None
+        return (
+            f'The prompt bank was made with the weights {made_by}, the model has {fingerprint}. '
+            'Prompts of one model mean little to another; build the bank with this checkpoint.'
+        )
 
     def with_exemplars(self, exemplars: BankExemplars | None) -> PromptBank:
         """The same bank with this record of exemplars."""
@@ -243,11 +236,7 @@ class PromptBank:
 
 
 def protocol_summary(provenance: Mapping) -> str:
-    """Shots, seed and split of a bank in a few words; '?' stands for what is unknown.
-
-    Args:
-        provenance: of a :class:`PromptBank`.
-    """
+    """Shots, seed and split in a bank's provenance, in a few words; '?' is what is unknown."""
     shots, fewest = provenance.get('shots', '?'), provenance.get('fewest', '?')
     seed, source = provenance.get('seed', '?'), provenance.get('ann_file', '?')
     return f'N = {shots} exemplars per class (fewest {fewest}), seed {seed}, from {source}'
@@ -270,7 +259,4 @@ def _join_exemplars(banks: Sequence[PromptBank]) -> BankExemplars | None:
 
 
 def _some(names: Sequence) -> str:
-    """The first few names, and how many more there are."""
-    shown = ', '.join(repr(name) for name in names[:NAMED_AT_MOST])
-    more = len(names) - NAMED_AT_MOST
-    return f'{shown} and {more} more' if more > 0 else shown
+    return some([repr(name) for name in names])

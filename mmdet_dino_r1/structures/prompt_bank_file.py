@@ -52,10 +52,7 @@ def save_prompt_bank(bank: PromptBank, path: str | Path) -> Path:
 
 
 def load_prompt_bank(path: str | Path) -> PromptBank:
-    """Read a bank, onto the CPU.
-
-    Args:
-        path: of a file that :func:`save_prompt_bank` wrote.
+    """Read a file that :func:`save_prompt_bank` wrote, onto the CPU.
 
     Raises:
         FileNotFoundError: no such file.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..utils.tensor_file import TensorFile
-from .named_rows import names_not_finite, repeated_names, with_nearest
+from .named_rows import check_named_rows, with_nearest
 
 HOW_TO_MAKE = 'mim run mmdet_dino_r1 cache_text_embeddings CONFIG --bert NAME_OR_FOLDER --out FILE'
 TEXT_FILE = TensorFile(
@@ -42,18 +42,7 @@ class TextEmbeddings:
     provenance: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.class_names) == 0:
-            raise ValueError('Text embeddings need at least one class name.')
-        shape = tuple(self.embeddings.shape)
-        if len(shape) != 2 or shape[0] != len(self.class_names):
-            raise ValueError(
-                f'Text embeddings of {len(self.class_names)} class names must be '
-                f'({len(self.class_names)}, text_dim), got {shape}.'
-            )
-        if repeated := repeated_names(self.class_names):
-            raise ValueError(f'Class names appear twice in text embeddings: {repeated}')
-        if names := names_not_finite(self.class_names, self.embeddings):
-            raise ValueError(f'Text embeddings that are not finite numbers: {names}')
+        check_named_rows('file of text embeddings', self.class_names, self.embeddings)
 
     def __len__(self) -> int:
         return len(self.class_names)
@@ -65,9 +54,6 @@ class TextEmbeddings:
 
     def rows_for(self, class_names: Sequence[str]) -> Tensor:
         """(len(class_names), text_dim) for exactly these classes, in this order, by name.
-
-        Args:
-            class_names: of a dataset, in label order.
 
         Raises:
             ValueError: names are missing; the nearest ones and the command that adds them are
@@ -101,10 +87,7 @@ def save_text_embeddings(texts: TextEmbeddings, path: str | Path) -> Path:
 
 
 def load_text_embeddings(path: str | Path) -> TextEmbeddings:
-    """Read a file, onto the CPU.
-
-    Args:
-        path: of a file that :func:`save_text_embeddings` wrote.
+    """Read a file that :func:`save_text_embeddings` wrote, onto the CPU.
 
     Raises:
         FileNotFoundError: no such file.

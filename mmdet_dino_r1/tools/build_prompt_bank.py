@@ -17,11 +17,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 from mmengine.dist import get_rank, init_dist, is_main_process
 
 from mmdet_dino_r1 import apis
 from mmdet_dino_r1.structures import PromptBank
+from mmdet_dino_r1.utils.command_line import (
+    add_model,
+    add_out_file,
+    one_line_errors,
+    refuse_existing,
+)
+from mmdet_dino_r1.utils.compat import join_processes_without_gpu
+from mmdet_dino_r1.utils.near_names import some
 
 # What the provenance says that the summary repeats.
 _ABOUT = ('num_exemplars', 'fewest', 'most', 'num_images', 'images_in_file')
@@ -31,22 +38,15 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; see ``--help``."""
     parser = argparse.ArgumentParser(
         prog='build_prompt_bank',
-        description='Encode one prompt per class, the mean of a few of its boxes, into a file.',
+        description='Encode one prompt per class, the mean of a few of its boxes, into a file. '
+        "What is not given is as the config's PromptBankHook says.",
     )
-    parser.add_argument('config', help='config file, or the bare name of a shipped one')
-    parser.add_argument('checkpoint', help='weights to encode with')
-    parser.add_argument('--out', type=Path, required=True, help='file to write: *.safetensors')
-    parser.add_argument('--overwrite', action='store_true', help='replace --out where it exists')
-    parser.add_argument(
-        '--ann', help="COCO- or LVIS-format file of the boxes (default: the config's training set)"
-    )
+    add_model(parser)
+    add_out_file(parser, '.safetensors')
+    parser.add_argument('--ann', help='COCO- or LVIS-format file of the boxes')
     parser.add_argument('--img', help='image folder of --ann')
-    parser.add_argument(
-        '--shots', type=int, default=16, help='most boxes per class (default %(default)s)'
-    )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='another one chooses other boxes (default %(default)s)'
-    )
+    parser.add_argument('--shots', type=int, help='most boxes per class')
+    parser.add_argument('--seed', type=int, help='another one chooses other boxes')
     parser.add_argument(
         '--classes', type=class_list, help='names, "cat,dog", or a file with one per line'
     )
@@ -54,15 +54,16 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--workers', type=int, help='processes that read images')
     parser.add_argument(
         '--means-only',
-        action='store_true',
+        action='store_const',
+        const=False,
+        dest='keep_exemplars',
         help="leave each box's own embedding out: a smaller file, no spread and outliers",
     )
     parser.add_argument(
-        '--skip-missing', action='store_true', help='leave out classes without a box'
-    )
-    parser.add_argument('--device', help='cpu, cuda, cuda:1 (default: a GPU where there is one)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train'
+        '--skip-missing',
+        action='store_const',
+        const=True,
+        help='leave out classes without a box',
     )
     parser.add_argument('--launcher', choices=('none', 'pytorch'), default='none')
     return parser.parse_args(args)
@@ -77,31 +78,15 @@ def class_list(text: str) -> list[str]:
     return [name.strip() for name in names if name.strip()]
 
 
+@one_line_errors
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
     start = time.perf_counter()
-    try:
-        if options.out.exists() and not options.overwrite:
-            raise FileExistsError(f'{options.out} exists; --overwrite replaces it.')
-        if options.launcher == 'pytorch':
-            join_processes(options.device)
-        bank = _build(options)
-    except (ValueError, OSError) as error:
-        # Not of the first process only: an image may be unreadable to one of them alone.
-        rank = int(os.environ.get('RANK', 0)) if options.launcher == 'pytorch' else 0
-        where = f' (process {rank})' if rank else ''
-        print(f'build_prompt_bank{where}: {error}', file=sys.stderr)
-        return 2
-    if is_main_process():
-        print(summary(bank, options.out, time.perf_counter() - start))
+    refuse_existing(options)
     if options.launcher == 'pytorch':
-        torch.distributed.destroy_process_group()
-    return 0
-
-
-def _build(options: argparse.Namespace) -> PromptBank:
-    return apis.build_prompt_bank(
+        join_processes(options.device)
+    bank = apis.build_prompt_bank(
         options.config,
         options.checkpoint,
         options.out,
@@ -112,19 +97,21 @@ def _build(options: argparse.Namespace) -> PromptBank:
         classes=options.classes,
         batch_size=options.batch_size,
         num_workers=options.workers,
-        keep_exemplars=not options.means_only,
+        keep_exemplars=options.keep_exemplars,
         skip_missing=options.skip_missing,
         device=options.device,
         progress=get_rank() == 0,
         cfg_options=options.cfg_options,
     )
+    if is_main_process():
+        print(summary(bank, options.out, time.perf_counter() - start))
+    if options.launcher == 'pytorch':
+        torch.distributed.destroy_process_group()
+    return 0
 
 
 def join_processes(device: str | None) -> None:
     """Join the processes that torchrun started.
-
-    Args:
-        device: as on the command line.
 
     Raises:
         ValueError: it was not torchrun that started this one.
@@ -134,20 +121,13 @@ def join_processes(device: str | None) -> None:
             '--launcher pytorch needs torchrun: torchrun --nproc_per_node N '
             '-m mmdet_dino_r1.tools.build_prompt_bank …'
         )
-    if torch.cuda.is_available() and not (device or '').startswith('cpu'):
+    join_processes_without_gpu('pytorch', device)
+    if not torch.distributed.is_initialized():
         init_dist('pytorch', backend='nccl')
-    else:  # mmengine's init_dist asks for a GPU
-        torch.distributed.init_process_group('gloo')
 
 
 def summary(bank: PromptBank, path: Path, seconds: float) -> str:
-    """What was written, and from what, in a few lines.
-
-    Args:
-        bank: what was written.
-        path: where.
-        seconds: how long it took.
-    """
+    """What a bank that was written to ``path`` in so many seconds was made from, in a few lines."""
     about = {key: bank.provenance.get(key, '?') for key in _ABOUT}
     size = path.stat().st_size / 1024
     lines = [
@@ -156,8 +136,7 @@ def summary(bank: PromptBank, path: Path, seconds: float) -> str:
         f'{about["images_in_file"]} images; {size:.0f} KiB, {seconds:.1f} s'
     ]
     if left_out := bank.provenance.get('classes_left_out'):
-        shown = ', '.join(left_out[:10]) + (' …' if len(left_out) > 10 else '')
-        lines.append(f'{len(left_out)} classes without a box were left out: {shown}')
+        lines.append(f'{len(left_out)} classes without a box were left out: {some(left_out)}')
     return '\n'.join(lines)
 
 

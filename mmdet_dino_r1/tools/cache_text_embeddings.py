@@ -10,7 +10,6 @@ embedding, the mean of the last hidden state over its own tokens, is the same in
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,13 +21,19 @@ from mmdet.models.detectors.grounding_dino import clean_label_name
 from mmdet.models.language_models import bert as mmdet_bert
 from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from mmdet_dino_r1.apis.weights import load_weights
-from mmdet_dino_r1.config.shipped import config_path
-from mmdet_dino_r1.datasets.coco_json import check_coco
+from mmdet_dino_r1.config.loading import load_config
+from mmdet_dino_r1.datasets.coco_json import parse_coco
 from mmdet_dino_r1.structures import TextEmbeddings, save_text_embeddings
+from mmdet_dino_r1.utils.command_line import (
+    add_cfg_options,
+    add_out_file,
+    one_line_errors,
+    refuse_existing,
+)
 from mmdet_dino_r1.version import __version__
 
 # as in Grounding DINO's configs; the full stop separates names
@@ -55,41 +60,34 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         '--checkpoint',
         help="a Grounding DINO checkpoint: its own BERT, with --bert's vocabulary and layout",
     )
-    parser.add_argument('--out', type=Path, required=True, help='file to write: *.safetensors')
-    parser.add_argument('--overwrite', action='store_true', help='replace --out where it exists')
+    add_out_file(parser, '.safetensors')
     parser.add_argument(
         '--split', choices=('train', 'test'), default='train', help='default %(default)s'
     )
     parser.add_argument('--ann', help='COCO- or LVIS-format file whose categories are taken')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train'
-    )
+    add_cfg_options(parser)
     return parser.parse_args(args)
 
 
+@one_line_errors
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
-    try:
-        if options.out.exists() and not options.overwrite:
-            raise FileExistsError(f'{options.out} exists; --overwrite replaces it.')
-        bert = build_bert(options.bert, options.checkpoint)
-        names, source = _names_and_source(options)
-        texts = TextEmbeddings(
-            tuple(names),
-            embed_class_names(bert, names),
-            dict(
-                bert=options.bert,
-                checkpoint=options.checkpoint and Path(options.checkpoint).name,
-                source=source,
-                transformers_version=version('transformers'),
-                package_version=__version__,
-            ),
-        )
-        save_text_embeddings(texts, options.out)
-    except (ValueError, OSError) as error:
-        print(f'cache_text_embeddings: {error}', file=sys.stderr)
-        return 2
+    refuse_existing(options)
+    bert = build_bert(options.bert, options.checkpoint)
+    names, source = _names_and_source(options)
+    texts = TextEmbeddings(
+        tuple(names),
+        embed_class_names(bert, names),
+        dict(
+            bert=options.bert,
+            checkpoint=options.checkpoint and Path(options.checkpoint).name,
+            source=source,
+            transformers_version=version('transformers'),
+            package_version=__version__,
+        ),
+    )
+    save_text_embeddings(texts, options.out)
     print(f'{options.out}: {len(texts)} class names from {source}, width {texts.text_dim}')
     for alike in names_read_alike(names):
         print(f'read alike, and so not told apart by their text: {", ".join(alike)}')
@@ -101,17 +99,11 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _names_and_source(options: argparse.Namespace) -> tuple[list[str], str]:
     if options.ann:
-        try:
-            coco = json.loads(Path(options.ann).read_text(encoding='utf-8'))
-        except ValueError as error:
-            raise ValueError(f'{options.ann} is not COCO JSON: {error}') from error
-        check_coco(coco, options.ann)
+        coco = parse_coco(Path(options.ann).read_bytes(), options.ann)
         return [category['name'] for category in coco['categories']], options.ann
     if not options.config:
         raise ValueError('Whose class names? Give a config, or --ann FILE.')
-    found = Path(options.config).is_file()
-    cfg = Config.fromfile(options.config if found else config_path(options.config))
-    cfg.merge_from_dict(options.cfg_options or {})
+    cfg = load_config(options.config, options.cfg_options)
     register_all_modules(init_default_scope=True)
     loader = cfg.get(f'{options.split}_dataloader')
     if not loader:
@@ -121,10 +113,7 @@ def _names_and_source(options: argparse.Namespace) -> tuple[list[str], str]:
 
 
 def class_names_of(dataset: ConfigDict) -> list[str]:
-    """Class names of a dataset, in label order; those of a wrapper's members one after another.
-
-    Args:
-        dataset: its config.
+    """Class names by a dataset's config, in label order; of a wrapper's members one after another.
 
     Raises:
         ValueError: it has none.

@@ -14,10 +14,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from mmdet_dino_r1 import apis
 from mmdet_dino_r1.structures import save_prompt_bank
+from mmdet_dino_r1.utils.command_line import add_model, one_line_errors
+from mmdet_dino_r1.utils.near_names import some
 
 _EXAMPLES = """\
 examples:
@@ -78,8 +78,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('config', help='config file, or the bare name of a shipped one')
-    parser.add_argument('checkpoint', help='weights')
+    add_model(parser)
     parser.add_argument(
         '--ref',
         action=_ReferenceAction,
@@ -115,12 +114,8 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--batch-size', type=int, default=1, help='images at once (default %(default)s)'
     )
-    parser.add_argument('--device', help='cpu, cuda, cuda:1 (default: a GPU where there is one)')
     parser.add_argument('--save-bank', metavar='FILE', help='write the prompts: *.safetensors')
     parser.add_argument('--no-pictures', action='store_true', help='write predictions.json only')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train'
-    )
     options = parser.parse_args(args)
     if not 0 <= options.score_thr <= 1:
         parser.error('--score-thr is a score from 0 to 1; only the drawn ones are in per cent')
@@ -134,23 +129,20 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+@one_line_errors
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
     start = time.perf_counter()
-    try:
-        results = _detect(options)
-        for message in results['broken'].values():
-            print(f'detect: left out: {message}', file=sys.stderr)
-        if all(found is None for found in results['predictions']):
-            raise ValueError('no image could be read; nothing is written.')
-        coco = apis.to_coco(results, root=common_folder(options.input))
-        options.out.mkdir(parents=True, exist_ok=True)
-        path = options.out / 'predictions.json'
-        path.write_text(json.dumps(coco, ensure_ascii=False), encoding='utf-8')
-    except (ValueError, OSError) as error:
-        print(f'detect: {error}', file=sys.stderr)
-        return 2
+    results = _detect(options)
+    for message in results['broken'].values():
+        print(f'detect: left out: {message}', file=sys.stderr)
+    if all(found is None for found in results['predictions']):
+        raise ValueError('no image could be read; nothing is written.')
+    coco = apis.to_coco(results, root=common_folder(options.input))
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / 'predictions.json'
+    path.write_text(json.dumps(coco, ensure_ascii=False), encoding='utf-8')
     print(summary(coco, path, time.perf_counter() - start))
     if hint := what_was_missed(coco, results['best_scores'], options.score_thr):
         print(hint)
@@ -194,34 +186,21 @@ def common_folder(inputs: Sequence[str]) -> Path | None:
 
 
 def summary(coco: dict, path: Path, seconds: float) -> str:
-    """What was found, in a few lines.
-
-    Args:
-        coco: what was written.
-        path: where.
-        seconds: how long it took.
-    """
+    """What was found, in ``coco``, and written to ``path`` in so many seconds; in a few lines."""
     counts = {category['name']: 0 for category in coco['categories']}
     names = {category['id']: category['name'] for category in coco['categories']}
     for annotation in coco['annotations']:
         counts[names[annotation['category_id']]] += 1
     most = sorted(counts.items(), key=lambda item: -item[1])
-    shown = ', '.join(f'{name} {count}' for name, count in most[:10])
-    more = f' and {len(most) - 10} more classes' if len(most) > 10 else ''
+    shown = some([f'{name} {count}' for name, count in most])
     return (
         f'{path}: {len(coco["annotations"])} detections in {len(coco["images"])} images, '
-        f'{seconds:.1f} s\n{shown}{more}'
+        f'{seconds:.1f} s\n{shown}'
     )
 
 
 def what_was_missed(coco: dict, best_scores: dict[str, float], score_thr: float) -> str:
-    """A line on classes whose every score lies below the threshold; empty where there are none.
-
-    Args:
-        coco: what was written.
-        best_scores: highest score by class, see :class:`DINOR1Inferencer`.
-        score_thr: lowest score given out.
-    """
+    """A line on classes of ``coco`` whose best scores all lie below ``score_thr``; else empty."""
     found = {annotation['category_id'] for annotation in coco['annotations']}
     missed = [
         f'{category["name"]} {best_scores[category["name"]]:.2f}'
@@ -230,9 +209,8 @@ def what_was_missed(coco: dict, best_scores: dict[str, float], score_thr: float)
     ]
     if not missed:
         return ''
-    more = f' and {len(missed) - 10} more classes' if len(missed) > 10 else ''
     return (
-        f'highest score, all below --score-thr {score_thr:g}: {", ".join(missed[:10])}{more}. '
+        f'highest score, all below --score-thr {score_thr:g}: {some(missed)}. '
         'Scores are not calibrated: try a lower --score-thr.'
     )
 

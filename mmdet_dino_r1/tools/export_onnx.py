@@ -14,10 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import DictAction
 
 from mmdet_dino_r1.apis.export import OPSET, check_onnx, export_onnx, load_detector
-from mmdet_dino_r1.structures import load_prompt_bank
+from mmdet_dino_r1.models.detectors import DINOR1
+from mmdet_dino_r1.structures import PromptBank, load_prompt_bank
+from mmdet_dino_r1.utils.command_line import (
+    add_model,
+    add_out_file,
+    one_line_errors,
+    refuse_existing,
+)
 
 
 def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
@@ -26,11 +32,9 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         prog='export_onnx',
         description='Write config, checkpoint and the classes of a prompt bank as one ONNX file.',
     )
-    parser.add_argument('config', help='config file, or the bare name of a shipped one')
-    parser.add_argument('checkpoint', help='weights')
+    add_model(parser, device=False)
+    add_out_file(parser, '.onnx')
     parser.add_argument('--bank', type=Path, required=True, help='prompt bank of these weights')
-    parser.add_argument('--out', type=Path, required=True, help='file to write: *.onnx')
-    parser.add_argument('--overwrite', action='store_true', help='replace --out where it exists')
     parser.add_argument(
         '--size',
         nargs=2,
@@ -51,38 +55,23 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='IMAGE',
         help='compare onnxruntime with PyTorch on this image, scaled to --size',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train'
-    )
     return parser.parse_args(args)
 
 
+@one_line_errors
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
     for name in ('onnxscript', 'torch.onnx'):  # they tell of every constant that they leave alone
         logging.getLogger(name).setLevel(logging.ERROR)
     start = time.perf_counter()
+    refuse_existing(options)
+    # before anything is built
+    images = None if options.check is None else read_image(options.check, options.size)
+    bank = load_prompt_bank(options.bank)
+    model = load_detector(options.config, options.checkpoint, options.cfg_options)
     try:
-        if options.out.exists() and not options.overwrite:
-            raise FileExistsError(f'{options.out} exists; --overwrite replaces it.')
-        # before anything is built
-        images = None if options.check is None else read_image(options.check, options.size)
-        bank = load_prompt_bank(options.bank)
-        model = load_detector(options.config, options.checkpoint, options.cfg_options)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter('ignore')  # PyTorch's exporter warns of itself
-            warnings.filterwarnings('always', message='The prompt bank')
-            written = export_onnx(
-                model,
-                bank,
-                options.out,
-                options.size,
-                num_detections=options.num_detections,
-                opset=options.opset,
-            )
-        for warning in caught:
-            print(f'export_onnx: warning: {warning.message}', file=sys.stderr)
+        written = _export(options, model, bank)
         size, seconds = options.out.stat().st_size / 1024**2, time.perf_counter() - start
         height, width = written['image_size']
         print(
@@ -95,18 +84,31 @@ def main(args: Sequence[str] | None = None) -> int:
                 f'same as PyTorch on {options.check}: boxes differ by at most {differ.boxes:.1g} '
                 f'pixels, scores by {differ.scores:.1g}'
             )
-    except (ImportError, ValueError, OSError) as error:
-        print(f'export_onnx: {error}', file=sys.stderr)
-        return 2
+    except ImportError as error:  # of the extra
+        raise ValueError(error) from error
     return 0
 
 
-def read_image(path: Path, size: Sequence[int]) -> np.ndarray:
-    """(1, 3, H, W) uint8 RGB, scaled to ``size`` whatever its proportions.
+def _export(options: argparse.Namespace, model: DINOR1, bank: PromptBank) -> dict:
+    """Write the file, and print our own warnings alone; returns the metadata."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('ignore')  # PyTorch's exporter warns of itself
+        warnings.filterwarnings('always', message='The prompt bank')
+        written = export_onnx(
+            model,
+            bank,
+            options.out,
+            options.size,
+            num_detections=options.num_detections,
+            opset=options.opset,
+        )
+    for warning in caught:
+        print(f'export_onnx: warning: {warning.message}', file=sys.stderr)
+    return written
 
-    Args:
-        path: of an image file.
-        size: (H, W) in pixels.
+
+def read_image(path: Path, size: Sequence[int]) -> np.ndarray:
+    """(1, 3, H, W) uint8 RGB of the file at ``path``, scaled to ``size`` (H, W), whatever it was.
 
     Raises:
         OSError: there is no such file, or it is no image.

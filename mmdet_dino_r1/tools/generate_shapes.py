@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mmdet_dino_r1.testing.shapes import SPLITS, ShapesConfig, generate_shapes
 from mmdet_dino_r1.testing.shapes_drawing import DIFFICULTIES
+from mmdet_dino_r1.utils.command_line import one_line_errors
 
 # Command line name of each field of ShapesConfig, and what it says there.
 _NUMBERS = dict(
@@ -64,6 +65,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(args)
 
 
+@one_line_errors
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
@@ -76,17 +78,11 @@ def main(args: Sequence[str] | None = None) -> int:
         if done % 100 == 0 or done == total:
             print(f'\r{done}/{total} images', end='', file=sys.stderr)
 
-    try:
-        config = ShapesConfig(
-            **{name: getattr(options, name) for name in _NUMBERS},
-            difficulty=DIFFICULTIES[options.difficulty],
-        )
-        root = generate_shapes(
-            options.root, config, options.workers, options.overwrite, show_progress
-        )
-    except (ValueError, OSError) as error:
-        print(f'generate_shapes: {error}', file=sys.stderr)
-        return 2
+    config = ShapesConfig(
+        **{name: getattr(options, name) for name in _NUMBERS},
+        difficulty=DIFFICULTIES[options.difficulty],
+    )
+    root = generate_shapes(options.root, config, options.workers, options.overwrite, show_progress)
     if drawn:
         print(file=sys.stderr)  # ends the line of the progress
     _print_summary(root)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmdet_dino_r1.structures import PromptBank, load_prompt_bank, save_prompt_bank
+from mmdet_dino_r1.utils.command_line import add_out_file, one_line_errors, refuse_existing
 
 
 def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
@@ -20,22 +21,17 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         description='Join prompt banks of different classes, made with the same weights, into one.',
     )
     parser.add_argument('banks', nargs='+', type=Path, help='banks to join, in this order')
-    parser.add_argument('--out', type=Path, required=True, help='file to write')
-    parser.add_argument('--overwrite', action='store_true', help='replace --out where it exists')
+    add_out_file(parser, '.safetensors')
     return parser.parse_args(args)
 
 
+@one_line_errors
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
-    try:
-        if options.out.exists() and not options.overwrite:
-            raise FileExistsError(f'{options.out} exists; --overwrite replaces it.')
-        bank = PromptBank.merge([load_prompt_bank(path) for path in options.banks])
-        save_prompt_bank(bank, options.out)
-    except (ValueError, OSError) as error:
-        print(f'merge_prompt_banks: {error}', file=sys.stderr)
-        return 2
+    refuse_existing(options)
+    bank = PromptBank.merge([load_prompt_bank(path) for path in options.banks])
+    save_prompt_bank(bank, options.out)
     if bank.exemplars is None:
         record = 'without a record of exemplars, which not all of the banks have'
     else:

@@ -11,9 +11,8 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from mmengine.config import DictAction
-
 from mmdet_dino_r1.apis import DINOR1Inferencer
+from mmdet_dino_r1.utils.command_line import add_model, one_line_errors
 
 _EXAMPLES = """\
 example:
@@ -37,8 +36,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('config', help='config file, or the bare name of a shipped one')
-    parser.add_argument('checkpoint', help='weights')
+    add_model(parser)
     parser.add_argument('--bank', help='prompt bank, whose classes every page starts with')
     parser.add_argument(
         '--host',
@@ -46,7 +44,6 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         help='address to listen on (default %(default)s: this machine alone); there is no password',
     )
     parser.add_argument('--port', type=int, default=7860, help='(default %(default)s; 0: any)')
-    parser.add_argument('--device', help='cpu, cuda, cuda:1 (default: a GPU where there is one)')
     parser.add_argument(
         '--max-upload-mb',
         type=float,
@@ -61,9 +58,6 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='PIXELS',
         help='longest side of a picture (default %(default)s)',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train'
-    )
     options = parser.parse_args(args)
     if not 0 <= options.port <= 65535:
         parser.error(f'--port {options.port}: ports go from 0 to 65535')
@@ -73,6 +67,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+@one_line_errors
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
@@ -84,21 +79,16 @@ def main(args: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in ('flask', 'werkzeug', 'waitress'):
             raise
-        print(f'web_demo: {_MISSING}', file=sys.stderr)
-        return 2
-    try:
-        listener = open_port(options.host, options.port)  # before the model, which takes time
-        inferencer = DINOR1Inferencer(
-            options.config,
-            options.checkpoint,
-            options.device,
-            show_progress=False,
-            cfg_options=options.cfg_options,
-        )
-        detector = SharedDetector(inferencer, options.bank)
-    except (ValueError, OSError) as error:
-        print(f'web_demo: {error}', file=sys.stderr)
-        return 2
+        raise ValueError(_MISSING) from error
+    listener = open_port(options.host, options.port)  # before the model, which takes time
+    inferencer = DINOR1Inferencer(
+        options.config,
+        options.checkpoint,
+        options.device,
+        show_progress=False,
+        cfg_options=options.cfg_options,
+    )
+    detector = SharedDetector(inferencer, options.bank)
     local = is_loopback(listener)
     limits = Limits(options.max_upload_mb, options.max_side)
     server = waitress.create_server(
@@ -120,11 +110,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """Take a port, not yet listening.
-
-    Args:
-        host: name or address to listen on.
-        port: 0 takes a free one.
+    """Take a port (0: a free one) of a host, its name or address; not yet listening.
 
     Raises:
         OSError: the host is unknown, or the port is taken; says what to do.

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the place, then move there.
-
-    Args:
-        path: of the file; its folder exists.
-        content: all of it.
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A place beside ``path`` to write to, in an existing folder; in the end it is moved there.
 
     Raises:
         OSError: it cannot be written; what was there before is still there.
     """
     unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
     try:
-        unfinished.write_bytes(content)
+        yield unfinished
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write the ``content`` of a file to ``path``, whose folder exists.
+
+    Raises:
+        OSError: it cannot be written; what was there before is still there.
+    """
+    with atomic_path(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+write_whole = atomic_write  # the name until 0.7

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
+
+from mmengine.config import DictAction
 
 
 def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
@@ -22,7 +26,41 @@ def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
         try:
             return main(args)
         except (ValueError, OSError) as error:
-            print(f'{tool}: {error}', file=sys.stderr)
+            rank = os.environ.get('RANK', '0')  # an image may be unreadable to one process alone
+            where = '' if rank == '0' else f' (process {rank})'
+            print(f'{tool}{where}: {error}', file=sys.stderr)
             return 2
 
     return guarded
+
+
+def add_model(parser: argparse.ArgumentParser, device: bool = True) -> None:
+    """Add to a parser ``config``, ``checkpoint``, ``--device`` and ``--cfg-options``."""
+    parser.add_argument('config', help='config file, or the bare name of a shipped one')
+    parser.add_argument('checkpoint', help='weights')
+    if device:
+        parser.add_argument('--device', help='cpu, cuda:1 … (default: a GPU where there is one)')
+    add_cfg_options(parser)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, a dict or None."""
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train'
+    )
+
+
+def add_out_file(parser: argparse.ArgumentParser, suffix: str) -> None:
+    """Add to a parser ``--out``, a path by custom with this suffix, and ``--overwrite``."""
+    parser.add_argument('--out', type=Path, required=True, help=f'file to write: *{suffix}')
+    parser.add_argument('--overwrite', action='store_true', help='replace --out where it exists')
+
+
+def refuse_existing(options: argparse.Namespace) -> None:
+    """Refuse to go on, before any work, where ``--out`` exists and may not be replaced.
+
+    Raises:
+        FileExistsError: it is there, and may not be replaced.
+    """
+    if options.out.exists() and not options.overwrite:
+        raise FileExistsError(f'{options.out} exists; --overwrite replaces it.')

@@ -124,17 +124,19 @@ def name_package_to_mmengine() -> None:
     MODULE2PACKAGE.setdefault('mmdet_dino_r1', 'mmdet_dino_r1')
 
 
-def join_processes_without_gpu(launcher: str) -> None:
-    """Join the processes that torchrun started, on a machine without CUDA.
+def join_processes_without_gpu(launcher: str, device: str | None = None) -> None:
+    """Join the processes that torchrun started, where they are to work on the CPU.
 
     mmengine's ``init_dist`` (``mmengine/dist/utils.py``) picks a CUDA device whatever the backend,
     so ``--launcher pytorch`` fails on a CPU. A runner leaves a process group alone that is there.
 
     Args:
         launcher: as on the command line; only 'pytorch' has anything to join here.
+        device: as on the command line; None: CUDA where there is some.
     """
     import torch
 
+    on_cpu = (device or '').startswith('cpu') or not torch.cuda.is_available()
     is_there = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if launcher == 'pytorch' and not torch.cuda.is_available() and not is_there:
+    if launcher == 'pytorch' and on_cpu and not is_there:
         torch.distributed.init_process_group('gloo')

@@ -7,7 +7,7 @@ boxes or the weights were broken before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,12 +15,14 @@ from mmdet.structures import SampleList
 from mmengine import dist
 from torch import Tensor, nn
 
+from .near_names import some
+
 REMEDIES = (
     'Remedies: a lower learning rate (optim_wrapper.optimizer.lr) or a longer warm-up; training '
     'without --amp, or with --cfg-options optim_wrapper.dtype=bfloat16; the annotations: '
     '`mim run mmdet_dino_r1 check_data CONFIG`.'
 )
-_SHOWN = 10  # classes, boxes and terms that a message names at most
+_SHOWN = 10  # boxes that a message names at most
 
 
 def check_finite(losses: dict[str, Tensor], batch_data_samples: SampleList) -> None:
@@ -33,7 +35,7 @@ def check_finite(losses: dict[str, Tensor], batch_data_samples: SampleList) -> N
         batch_data_samples: with ``gt_instances.bboxes`` (x1, y1, x2, y2).
 
     Raises:
-        FloatingPointError: a short message, for :meth:`StepReport.explaining` to complete.
+        FloatingPointError: a short message, for :meth:`StepDiagnostics.explaining` to complete.
     """
     optimised = {name: value.detach() for name, value in losses.items() if 'loss' in name}
     boxes = torch.cat([sample.gt_instances.bboxes for sample in batch_data_samples])
@@ -41,12 +43,12 @@ def check_finite(losses: dict[str, Tensor], batch_data_samples: SampleList) -> N
     *flags, inverted = (~torch.stack([*optimised.values(), inverted]).isfinite()).tolist()
     bad = [name for name, is_bad in zip(optimised, flags, strict=True) if is_bad]
     if bad:
-        raise FloatingPointError(f'Not finite: {_some(bad)}.')
+        raise FloatingPointError(f'Not finite: {some(bad)}.')
     if inverted:
         raise FloatingPointError('A ground-truth box is not finite or inverted.')
 
 
-class StepReport:
+class StepDiagnostics:
     """Tells of a training step what a reader must know if it goes wrong.
 
     Args:
@@ -86,7 +88,9 @@ class StepReport:
             name = _name(sample)
             labels = sample.gt_instances.labels.cpu()
             classes = [str(label) for label in labels.unique().tolist()]
-            lines.append(f'  {name}: {len(labels)} boxes of classes (labels) {_some(classes)}')
+            lines.append(
+                f'  {name}: {len(labels)} boxes of classes (labels) {some(classes) or "none"}'
+            )
             boxes = sample.gt_instances.bboxes.cpu()
             for box in boxes[_broken(boxes)][:_SHOWN].tolist():
                 suspects.append(f'{name} has a box {box} (x1, y1, x2, y2), not finite or inverted')
@@ -106,6 +110,9 @@ class StepReport:
         return '\n'.join([*lines, REMEDIES])
 
 
+StepReport = StepDiagnostics  # the name until 0.7
+
+
 def _broken(boxes: Tensor) -> Tensor:
     """(n,) bool: which boxes (n, 4) (x1, y1, x2, y2) are not finite or have a negative side."""
     return ~boxes.isfinite().all(dim=1) | (boxes[:, 2:] < boxes[:, :2]).any(dim=1)
@@ -123,11 +130,3 @@ def _first_broken(model: nn.Module) -> str | None:
         if not tensor.isfinite().all():
             return name
     return None
-
-
-def _some(names: Sequence[str]) -> str:
-    """'a, b', or the first few and how many there are."""
-    if not names:
-        return 'none'
-    more = f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
-    return ', '.join(names[:_SHOWN]) + more

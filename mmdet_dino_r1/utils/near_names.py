@@ -1,8 +1,8 @@
-"""What was probably meant by a name that does not exist."""
+"""Names in messages: what was probably meant, and no more than can be read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -29,3 +29,9 @@ def quote_with_near(name: str, known: Iterable[str], n: int = 3, cutoff: float =
     """
     near = near_names(name, known, n, cutoff)
     return f'{name!r} (near: {", ".join(near)})' if near else repr(name)
+
+
+def some(names: Sequence, n: int = 10) -> str:
+    """``a, b``, or the first ``n`` names and how many more there are."""
+    more = f' and {len(names) - n} more' if len(names) > n else ''
+    return ', '.join(map(str, names[:n])) + more

@@ -10,15 +10,10 @@ from torch import Tensor
 
 
 def generalised_iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
-    """GIoU of boxes that broadcast, (n, 4) or (n, 1, 4) with (m, 4).
+    """GIoU of boxes and others that broadcast, (n, 4) or (n, 1, 4) with (m, 4).
 
     mmdet's ``bbox_overlaps`` puts ``eps`` into a tensor of its own, which on CUDA waits for the
-    device in every call.
-
-    Args:
-        boxes: (..., 4).
-        others: (..., 4).
-        eps: lowest area that is divided by.
+    device in every call. Areas below ``eps`` are taken for it.
 
     Returns:
         (...) in (-1, 1].

@@ -24,11 +24,7 @@ def derived_seed(*parts: int) -> int:
 
 
 def seed_generators(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and PyTorch, CUDA's included.
-
-    Args:
-        seed: below 2**32.
-    """
+    """Seed the global generators of Python, NumPy and PyTorch, CUDA's too; ``seed`` < 2**32."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -36,11 +32,7 @@ def seed_generators(seed: int) -> None:
 
 @contextmanager
 def seeded_on_cpu(seed: int) -> Iterator[None]:
-    """Within it the global CPU generators start from ``seed``; after it they are as before.
-
-    Args:
-        seed: below 2**32.
-    """
+    """Within it the global CPU generators start from a seed < 2**32; then they are as before."""
     before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)

@@ -14,7 +14,10 @@ A checkpoint is a pickle, and a pickle may call any function. PyTorch's safe loa
 Everything that loads through mmengine (``load_from``, ``resume``, ``init_cfg``, mmdet's
 ``init_detector`` and backbones, ``mim test``) asks ``CheckpointLoader`` for the loader of a scheme;
 its ``register_scheme`` is mmengine's own way to replace them, and that is all that is done here.
+Paths, ``http(s)://`` and ``torchvision://`` go through the safe loader; other schemes are refused.
 ``torch.load`` itself, and what other code does with it, stay as they are.
+
+Names: filename = path or address, as it was given; map_location as of ``torch.load``.
 """
 
 from __future__ import annotations
@@ -33,10 +36,8 @@ import numpy as np
 import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import barrier, get_dist_info
-from mmengine.fileio import get_file_backend
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import checkpoint as mmengine_checkpoint
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
 
 # What a file may ask for besides tensors and plain values is listed for the time of one load; the
 # list is the process's, so one load at a time.
@@ -70,44 +71,30 @@ def load_torch_file(path: str | Path, map_location: str | Callable | None = 'cpu
 
 
 def register_safe_loaders() -> None:
-    """Have mmengine load every scheme it knows through the safe loader."""
+    """Have mmengine load paths and URLs through the safe loader, and nothing from elsewhere."""
     loaders = {
         '': load_from_local,
         'http://': load_from_http,
         'https://': load_from_http,
-        'modelzoo://': load_from_torchvision,
         'torchvision://': load_from_torchvision,
-        'open-mmlab://': load_from_openmmlab,
-        'openmmlab://': load_from_openmmlab,
-        'mmcls://': load_from_mmcls,
-        r'(\S+\:)?s3://': load_from_ceph,
-        r'(\S+\:)?petrel://': load_from_ceph,
-        'pavi://': load_from_pavi,
+        'modelzoo://': load_from_torchvision,
     }
-    for prefix, loader in loaders.items():
-        CheckpointLoader.register_scheme(prefix, loader, force=True)
+    for prefix in list(CheckpointLoader._schemes):
+        CheckpointLoader.register_scheme(
+            prefix, loaders.get(prefix, load_from_elsewhere), force=True
+        )
 
 
 # mmengine's log takes a loader's name from its eleventh letter on: "load_from_".
 
 
 def load_from_local(filename: str, map_location=None):
-    """Load a path; see ``load_torch_file``.
-
-    Args:
-        filename: the path.
-        map_location: as of ``torch.load``.
-    """
+    """Load a path; see ``load_torch_file``."""
     return load_torch_file(filename, map_location)
 
 
 def load_from_http(filename: str, map_location=None):
-    """Load a URL, which rank 0 downloads for all; see ``load_torch_file``.
-
-    Args:
-        filename: the URL.
-        map_location: as of ``torch.load``.
-    """
+    """Load a URL, which rank 0 downloads for all; see ``load_torch_file``."""
     cached = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
 
     def load():
@@ -125,78 +112,25 @@ def load_from_http(filename: str, map_location=None):
 
 
 def load_from_torchvision(filename: str, map_location=None):
-    """Load torchvision's weights by name.
-
-    Args:
-        filename: the name after ``torchvision://``.
-        map_location: as of ``torch.load``.
-    """
-    urls = mmengine_checkpoint.get_torchvision_models()
-    return load_from_http(urls[filename.split('://', 1)[1]], map_location)
+    """Load torchvision's weights, which most of mmdet's backbones start from, by name."""
+    return load_from_http(get_torchvision_models()[filename.split('://', 1)[1]], map_location)
 
 
-def load_from_openmmlab(filename: str, map_location=None):
-    """Load OpenMMLab's weights by name.
-
-    Args:
-        filename: the name after ``open-mmlab://``, also one of ``$MMENGINE_HOME/open_mmlab.json``.
-        map_location: as of ``torch.load``.
-    """
-    name = filename.split('://', 1)[1]
-    name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
-    place = mmengine_checkpoint.get_external_models()[name]
-    if place.startswith(('http://', 'https://')):
-        return load_from_http(place, map_location)
-    return load_torch_file(Path(mmengine_checkpoint._get_mmengine_home(), place), map_location)
-
-
-def load_from_mmcls(filename: str, map_location=None):
-    """Load a backbone of MMClassification by name.
-
-    Args:
-        filename: the name after ``mmcls://``.
-        map_location: as of ``torch.load``.
-    """
-    url = mmengine_checkpoint.get_mmcls_models()[filename.split('://', 1)[1]]
-    return mmengine_checkpoint._process_mmcls_checkpoint(load_from_http(url, map_location))
-
-
-def load_from_ceph(filename: str, map_location=None):
-    """Load from object storage.
-
-    Args:
-        filename: the address, ``s3://…`` or ``petrel://…``.
-        map_location: as of ``torch.load``.
-
-    Raises:
-        ValueError: it might run code, or is no checkpoint.
-    """
-    backend = get_file_backend(filename, backend_args=dict(backend='petrel'))
-    with backend.get_local_path(filename) as path, _safely(filename, Path(path)):
-        return torch.load(path, map_location=map_location, weights_only=True)
-
-
-def load_from_pavi(filename: str, map_location=None):
-    """Refuse, since its client is not to be had; a file that was downloaded loads.
-
-    Args:
-        filename: the address.
-        map_location: not looked at.
+def load_from_elsewhere(filename: str, map_location=None):
+    """Refuse: mmengine's other schemes would go past the safe loader.
 
     Raises:
         ValueError: always.
     """
-    raise ValueError(f'{filename}: download the file and give its path.')
+    raise ValueError(
+        f'{filename}: checkpoints are loaded from paths, http(s):// and torchvision:// alone. '
+        'Download the file and give its path.'
+    )
 
 
 @contextmanager
 def _safely(name: str, path: Path) -> Iterator[None]:
-    """Around one load: lists what mmengine saves, and says in the user's words what was refused.
-
-    Args:
-        name: of the checkpoint, as the user gave it.
-        path: of the file, where it lies once it is downloaded.
-    """
+    """Around one load: lists what mmengine saves, and says of a named file what was refused."""
     with _LOCK, torch.serialization.safe_globals(_safe_globals()):
         try:
             yield
@@ -244,13 +178,7 @@ def _history_buffer_method(owner: type, name: str) -> Callable:
 
 
 def _refusal(name: str, path: Path, error: str) -> str:
-    """What was asked for, and what can be done.
-
-    Args:
-        name: of the checkpoint.
-        path: of the file.
-        error: what the safe loader said.
-    """
+    """What a named file asked for, by what the safe loader said, and what can be done."""
     start = f'{name} is not a checkpoint that can be loaded safely'
     asked = _refused_globals(path, error)
     if not asked:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .atomic_write import write_whole
+from .atomic_write import atomic_write
 
 Content = TypeVar('Content')
 
@@ -51,7 +51,7 @@ class TensorFile:
         on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         text = json.dumps(dict(described, version=self.version))
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, save(on_cpu, metadata={self.key: text}))
+        atomic_write(path, save(on_cpu, metadata={self.key: text}))
         return path
 
     def read(

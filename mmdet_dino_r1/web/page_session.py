@@ -21,10 +21,6 @@ class SessionGone(LookupError):
     """The page is not, or no longer, known to the server."""
 
 
-class TooManyPictures(ValueError):
-    """The page has as many pictures as it may."""
-
-
 @dataclass(frozen=True)
 class DrawnBoxes:
     """The boxes on one picture.
@@ -77,10 +73,10 @@ class PageSession:
         """Keep a picture; returns its id.
 
         Raises:
-            TooManyPictures: the page has as many as it may.
+            ValueError: the page has as many as it may.
         """
         if len(self.pictures) >= self.max_pictures:
-            raise TooManyPictures(
+            raise ValueError(
                 f'A page holds at most {self.max_pictures} pictures; remove some first.'
             )
         picture_id = secrets.token_hex(4)

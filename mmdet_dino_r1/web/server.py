@@ -169,7 +169,7 @@ def _answer_errors_as_json(app: Flask, limits: Limits) -> None:
     def gone(error: SessionGone) -> tuple[Response, int]:
         return jsonify(error=str(error)), 403
 
-    @app.errorhandler(ValueError)  # UnusablePicture, TooManyPictures and the detector's own
+    @app.errorhandler(ValueError)
     def refused(error: ValueError) -> tuple[Response, int]:
         return jsonify(error=str(error)), 400
 

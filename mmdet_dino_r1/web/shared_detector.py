@@ -1,4 +1,7 @@
-"""One model for all pages, which take turns."""
+"""One model for all pages, which take turns.
+
+Names: session of a page; prompts = what it looks for; picture_id = where; threshold = lowest score.
+"""
 
 from __future__ import annotations
 
@@ -44,11 +47,6 @@ class SharedDetector:
     def detect(self, session: PageSession, prompts: PagePrompts, picture_id: str) -> dict:
         """Detect in one picture, and keep what was found for :meth:`coco`.
 
-        Args:
-            session: of the page.
-            prompts: what to look for.
-            picture_id: where.
-
         Returns:
             What :class:`DINOR1Inferencer` gives for an image, down to ``LOWEST_SCORE``, and
             ``classes``, the names in label order.
@@ -70,10 +68,6 @@ class SharedDetector:
     def bank_file(self, session: PageSession, prompts: PagePrompts) -> bytes:
         """The prompts as a ``.safetensors`` file.
 
-        Args:
-            session: of the page.
-            prompts: what the bank is made of.
-
         Returns:
             The file's content.
 
@@ -87,11 +81,6 @@ class SharedDetector:
 
     def coco(self, session: PageSession, prompts: PagePrompts, threshold: float) -> dict:
         """What was found with these prompts, as a COCO data set.
-
-        Args:
-            session: of the page.
-            prompts: results of others are left out.
-            threshold: lowest score.
 
         Raises:
             ValueError: nothing was detected with these prompts.

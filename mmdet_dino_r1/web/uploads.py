@@ -19,10 +19,6 @@ _LONGEST_NAME = 120  # characters
 Decode = Callable[[bytes], np.ndarray | None]
 
 
-class UnusablePicture(ValueError):
-    """A file that is no picture, is damaged, or is larger than allowed; says so in words."""
-
-
 @dataclass(frozen=True)
 class Picture:
     """A picture as it was sent; decoded anew for each use, since pixels take far more memory.
@@ -39,12 +35,9 @@ class Picture:
 
 
 def decoder_like(loader: Any) -> Decode:
-    """How file contents become pixels: the way a pipeline's loader reads files.
+    """How file contents become pixels: as mmcv's ``LoadImageFromFile`` reads files.
 
     Boxes and detections then are those of the other tools, to the pixel.
-
-    Args:
-        loader: mmcv's ``LoadImageFromFile``.
 
     Returns:
         A function from bytes to (h, w, 3) uint8 in BGR order.
@@ -63,16 +56,16 @@ def read_upload(name: str, content: bytes, max_side: int, decode: Decode) -> Pic
         decode: see :func:`decoder_like`.
 
     Raises:
-        UnusablePicture: it cannot be used.
+        ValueError: it cannot be used.
     """
     name = clean_name(name)
     _check(name, content, max_side)
     try:
         pixels = decode(content)
     except Exception as error:  # each decoder has its own
-        raise UnusablePicture(f'{name} is damaged: {error}.') from error
+        raise ValueError(f'{name} is damaged: {error}.') from error
     if pixels is None:
-        raise UnusablePicture(f'{name} is damaged: it cannot be decoded.')
+        raise ValueError(f'{name} is damaged: it cannot be decoded.')
     return Picture(name, content, pixels.shape[:2])
 
 
@@ -81,21 +74,21 @@ def _check(name: str, content: bytes, max_side: int) -> None:
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise UnusablePicture(f'{name} has too many pixels to be opened safely.') from error
+        raise ValueError(f'{name} has too many pixels to be opened safely.') from error
     except Exception as error:  # whatever a header can be wrong in
-        raise UnusablePicture(
+        raise ValueError(
             f'{name} is not a picture that can be read: JPEG, PNG, WebP and BMP can.'
         ) from error
     if max(image.size) > max_side:
         width, height = image.size
-        raise UnusablePicture(
+        raise ValueError(
             f'{name} is {width} x {height} pixels; the longer side may have {max_side} '
             '(the server was started with this --max-side).'
         )
     try:
         image.load()  # stricter than OpenCV, which fills what is missing with grey
     except Exception as error:
-        raise UnusablePicture(f'{name} is damaged: {error}.') from error
+        raise ValueError(f'{name} is damaged: {error}.') from error
 
 
 def clean_name(name: str) -> str:

@@ -25,7 +25,7 @@ from pycocotools.coco import COCO
 
 from mmdet_dino_r1 import build_prompt_bank, load_prompt_bank, save_prompt_bank
 from mmdet_dino_r1.apis import DINOR1Inferencer, Reference, to_coco
-from mmdet_dino_r1.apis.detection_results import drop_beaten_by_negatives, keep_best, spread_colours
+from mmdet_dino_r1.apis.detection_results import keep_best, spread_colours
 from mmdet_dino_r1.apis.image_input import (
     ImageReader,
     PreparedImage,
@@ -33,7 +33,8 @@ from mmdet_dino_r1.apis.image_input import (
     list_images,
     same_size_batches,
 )
-from mmdet_dino_r1.apis.reference_prompts import exemplar_boxes, split_negatives
+from mmdet_dino_r1.apis.negatives import drop_beaten_by_negatives, split_negatives
+from mmdet_dino_r1.apis.reference_prompts import exemplar_boxes
 from mmdet_dino_r1.config.loading import image_pipeline
 from mmdet_dino_r1.tools.detect import main
 
@@ -207,10 +208,10 @@ def test_what_a_negative_beats_is_left_out_by_hand():
         scores=torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]),
         labels=torch.tensor([2, 0, 0, 2, 1, 1]),
     )
-    kept = drop_beaten_by_negatives(found, torch.tensor([2]))
+    kept = drop_beaten_by_negatives(found, 2)
     # the first query scores best for the negative; of the second what lies below it goes
     assert kept.labels.tolist() == [0] and kept.scores.tolist() == [pytest.approx(0.8)]
-    assert len(drop_beaten_by_negatives(found[:0], torch.tensor([2]))) == 0
+    assert len(drop_beaten_by_negatives(found[:0], 2)) == 0
 
 
 def test_negatives_remove_and_change_nothing_else(inferencer, folder):
@@ -361,7 +362,7 @@ def test_mistakes_in_words(inferencer, tmp_path):
         inferencer([image, image], boxes=[[BOX]], classes=[['cat']])
     with pytest.raises(ValueError, match='belong to boxes='):
         inferencer(image, negatives=['cat'])
-    with pytest.raises(ValueError, match=r"'caat' has no prompt \(nearest: 'cat'\)"):
+    with pytest.raises(ValueError, match=r"no prompt of the negative class 'caat' \(near: cat\)"):
         inferencer.set_prompts(references(), negatives=['caat'])
     with pytest.raises(ValueError, match='All classes are negatives'):
         split_negatives(['a', 'a'], ['a'])

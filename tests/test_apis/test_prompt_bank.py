@@ -1,15 +1,18 @@
 """build_prompt_bank from config, checkpoint and annotated images."""
 
 import json
+from copy import deepcopy
 
 import pytest
 import torch
 from conftest import CONFIGS, build_tiny, tiny_model_cfg
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 import mmdet_dino_r1
 from mmdet_dino_r1 import build_prompt_bank, load_prompt_bank
 from mmdet_dino_r1.apis.weights import load_weights
+from mmdet_dino_r1.engine.bank_builder import encode_prompt_bank
 
 
 @pytest.fixture
@@ -148,3 +151,87 @@ def test_weights_of_another_model_are_refused_and_most_of_one_are_enough(tmp_pat
     before = state['level_embed'].clone()
     load_weights(model, path)
     assert torch.equal(model.state_dict()['level_embed'], before + 1)
+
+
+def by_hook(cfg, checkpoint, monkeypatch):
+    """The bank that the config's own hook gives the model before a test."""
+    banks = []
+    monkeypatch.setattr(
+        'mmdet_dino_r1.engine.hooks.prompt_bank_hook.encode_prompt_bank',
+        lambda *args, **options: banks.append(encode_prompt_bank(*args, **options)) or banks[-1],
+    )
+    runner = Runner.from_cfg(cfg)
+    load_weights(runner.model, checkpoint)
+    runner.call_hook('before_test_epoch')
+    return banks[0]
+
+
+def chosen(bank):
+    return [
+        (bank.class_names[label], image_id, box)
+        for label, box, image_id in zip(
+            bank.exemplars.labels.tolist(),
+            bank.exemplars.boxes.tolist(),
+            bank.exemplars.image_ids,
+            strict=True,
+        )
+    ]
+
+
+def test_without_arguments_the_exemplars_are_those_of_the_configs_hook(
+    config, checkpoint, tiny_shapes, tmp_path, monkeypatch
+):
+    """Shots, seed, and categories matched by id: the prompts' file has names of its own."""
+    coco = json.loads((tiny_shapes / 'annotations/train.json').read_text())
+    names = [category['name'] for category in coco['categories']]
+    for category in coco['categories']:
+        category['name'] += ' by another name'
+    (tmp_path / 'renamed.json').write_text(json.dumps(coco))
+    config.default_hooks.prompt_bank.bank = dict(
+        shots=3,
+        seed=5,
+        match='id',
+        data_root='',
+        ann_file=str(tmp_path / 'renamed.json'),
+        data_prefix=dict(img=f'{tiny_shapes}/'),
+        keep_exemplars=False,
+    )
+    for loader in (config.val_dataloader, config.test_dataloader):
+        loader.dataset.data_root = f'{tiny_shapes}/'
+        loader.num_workers, loader.persistent_workers = 0, False
+    for evaluator in (config.val_evaluator, config.test_evaluator):
+        evaluator.ann_file = f'{tiny_shapes}/annotations/val.json'
+    config.work_dir = str(tmp_path)
+    config.experiment_name = config.visualizer.name = tmp_path.name
+    hooks = by_hook(deepcopy(config), checkpoint, monkeypatch)
+    mine = build(deepcopy(config), checkpoint)
+    assert hooks.class_names == mine.class_names == tuple(names)
+    assert chosen(hooks) == chosen(mine) and len(chosen(mine)) == 3 * len(names)
+    assert torch.equal(hooks.embeddings, mine.embeddings)
+    differing = {
+        key for key, value in mine.provenance.items() if hooks.provenance.get(key) != value
+    }
+    assert differing == {'checkpoint'}
+    assert mine.provenance['seed'] == 5 and mine.exemplars.embeddings is None
+    # what is given wins: a class of the test set, and the choice from it
+    one = build(deepcopy(config), checkpoint, classes=[names[1]], shots=1, keep_exemplars=True)
+    assert one.counts == {names[1]: 1} and one.exemplars.embeddings is not None
+    with pytest.raises(ValueError, match=rf'has no classes .{names[1]}x. \(near: {names[1]}'):
+        build(config, checkpoint, classes=[f'{names[1]}x'])
+    # a file that is given is matched by name
+    split = dict(ann=tmp_path / 'renamed.json', img=tiny_shapes)
+    assert build(config, checkpoint, **split).class_names == tuple(
+        f'{name} by another name' for name in names
+    )
+
+
+def test_ids_need_a_single_test_set(config, checkpoint):
+    config.default_hooks.prompt_bank.bank.match = 'id'
+    member = dict(
+        config.test_dataloader.dataset, data_root=config.train_dataloader.dataset.data_root
+    )
+    config.test_dataloader.dataset = dict(
+        type='DatasetGroup', common=member, datasets=dict(one={}, two={})
+    )
+    with pytest.raises(ValueError, match='there are several test sets'):
+        build(config, checkpoint)

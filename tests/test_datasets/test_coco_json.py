@@ -73,7 +73,7 @@ def test_given_classes_are_kept_in_label_order(write):
 
 
 def test_missing_class_is_named_with_the_nearest(write):
-    with pytest.raises(ValueError, match=r"named 'mangos' \(nearest: 'mango'\), 'quux'; it has 3"):
+    with pytest.raises(ValueError, match=r"named 'mangos' \(near: mango\), 'quux'; it has 3"):
         build(ann_file=write(coco_dict()), metainfo=dict(classes=['mangos', 'apple', 'quux']))
 
 

@@ -148,7 +148,7 @@ def test_class_of_small_boxes_falls_back_to_the_largest(build):
 
 
 def test_missing_classes_are_named(build):
-    with pytest.raises(ValueError, match=r"no categories named 'dogs' \(nearest: 'dog'\)"):
+    with pytest.raises(ValueError, match=r"no categories named 'dogs' \(near: dog\)"):
         build(classes=['cat', 'dogs'])
 
     coco = coco_dict()

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 
 from mmdet_dino_r1.engine.bank_builder import weights_fingerprint
-from mmdet_dino_r1.engine.sharding import unwrapped
+from mmdet_dino_r1.utils.wrappers import unwrapped
 
 
 @OPTIM_WRAPPERS.register_module()

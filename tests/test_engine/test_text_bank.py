@@ -77,5 +77,5 @@ def test_what_cannot_be_is_said(model, texts):
         text_prompt_bank(build_tiny(), texts, NAMES)
     with pytest.raises(ValueError, match='width 5, model.text_feat_map takes 12'):
         text_prompt_bank(model, TextEmbeddings(('cat',), torch.ones(1, 5)), ['cat'])
-    with pytest.raises(ValueError, match=r"'cats' \(nearest: 'cat'\)"):
+    with pytest.raises(ValueError, match=r"'cats' \(near: cat\)"):
         text_prompt_bank(model, texts, ['cats'])

@@ -162,7 +162,9 @@ class TestBadFiles:
             load_prompt_bank(described(tmp_path / 'b', class_names=[]))
 
     def test_more_names_than_embeddings(self, tmp_path):
-        with pytest.raises(ValueError, match='bank of 2 classes needs as many embeddings, got 1'):
+        with pytest.raises(
+            ValueError, match=r'bank of 2 classes needs as many embeddings, .* got \(1, '
+        ):
             load_prompt_bank(described(tmp_path / 'b', class_names=['cat', 'dog']))
 
     def test_not_a_number(self, tmp_path):
@@ -251,7 +253,7 @@ class TestAlignment:
         assert aligned.label_tensor.tolist() == [1, 3]
 
     def test_missing_ones_are_named_with_the_nearest(self):
-        with pytest.raises(ValueError, match="lacks 1 of 2 classes: 'cats' .nearest: 'cat'."):
+        with pytest.raises(ValueError, match="lacks 1 of 2 classes: 'cats' .near: cat."):
             self.bank.aligned_to(['dog', 'cats'])
 
     def test_if_all_are_missing_skipping_does_not_help(self):

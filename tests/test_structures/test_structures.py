@@ -31,7 +31,7 @@ def test_bank_does_not_depend_on_the_order_of_exemplars():
 def test_bank_is_aligned_by_name():
     bank = PromptBank(('cat', 'dog', 'owl'), torch.tensor([[1.0], [2.0], [3.0]]))
     assert bank.aligned_to(['owl', 'cat']).embeddings.tolist() == [[3.0], [1.0]]
-    with pytest.raises(ValueError, match="'dogs' .nearest: 'dog'."):
+    with pytest.raises(ValueError, match="'dogs' .near: dog."):
         bank.aligned_to(['dogs'])
 
 

@@ -150,7 +150,10 @@ def test_mistakes_end_in_one_line(tmp_path, tiny, capsys):
     reference = ['--ref', str(tmp_path / '0.png')]
     for more, message in (
         ([*reference, '--box', '4,4,90,30:cat'], 'reaches outside the image'),
-        ([*reference, '--box', '4,4,30,30:cat', '--negative', 'owl'], "'owl' has no prompt"),
+        (
+            [*reference, '--box', '4,4,30,30:cat', '--negative', 'owl'],
+            "no prompt of the negative class 'owl'",
+        ),
         (['--ref', 'gone.png', '--box', '4,4,30,30:cat'], 'There is no image gone.png'),
         (['--bank', 'gone.safetensors'], 'gone.safetensors'),
         (

@@ -45,7 +45,7 @@ def test_a_real_export_its_check_and_the_example_of_the_page(tmp_path, tiny, cap
     assert f'same as PyTorch on {image}: boxes differ by at most ' in captured.out
     (warning,) = [line for line in captured.err.splitlines() if 'warning' in line]
     assert warning.startswith(
-        'export_onnx: warning: The prompt bank was made with other weights (of another)'
+        'export_onnx: warning: The prompt bank was made with the weights of another, the model has'
     )
 
     text = PAGE.read_text(encoding='utf-8')

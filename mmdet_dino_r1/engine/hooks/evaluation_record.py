@@ -43,15 +43,12 @@ def protocol_record(
         nms=dict(cfg['nms']) if cfg.get('nms') else None,
     )
     splits = {name: _split(provenance) for name, provenance in provenances.items()}
-    if None in splits:
-        described |= splits[None]
-    else:
-        # what all have in common, then each
-        shared = {key: {str(split[key]) for split in splits.values()} for key in _split({})}
-        first = next(iter(splits.values()))
-        described |= {
-            key: first[key] if len(values) == 1 else 'differs' for key, values in shared.items()
-        }
+    first, *others = splits.values()
+    described |= {
+        key: value if all(other[key] == value for other in others) else 'differs'
+        for key, value in first.items()
+    }
+    if None not in splits:
         described['datasets'] = splits
     print_log(
         'Protocol {name}: N = {shots}, seed {seed}, prompts from {source}, '

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..sharding import unwrapped
+from ...utils.wrappers import unwrapped
 
 
 @HOOKS.register_module()

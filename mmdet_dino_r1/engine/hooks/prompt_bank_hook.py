@@ -8,7 +8,6 @@ import logging
 from pathlib import Path
 
 from mmdet.registry import DATASETS, HOOKS
-from mmengine.config import ConfigDict
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -16,7 +15,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ...config.tested_sets import SPLIT_KEYS, exemplar_source, members_of, position_name
+from ...config.exemplars import CHOICE_KEYS, exemplar_config
+from ...config.tested_sets import SPLIT_KEYS, members_of, position_name
 from ...structures import (
     PromptBank,
     TextEmbeddings,
@@ -25,26 +25,18 @@ from ...structures import (
     protocol_summary,
     save_prompt_bank,
 )
+from ...utils.wrappers import unwrapped, whole_weights
 from ...version import __version__
 from ..bank_builder import encode_prompt_bank, weights_fingerprint
-from ..sharding import unwrapped, whole_weights
 from ..text_bank import text_prompt_bank
 from .evaluation_record import protocol_record, write_record
 from .sample_lookup import SampleLookup, interactive_prompts
 
 PROTOCOLS = ('visual_g', 'visual_i', 'text')
 TITLES = dict(visual_g='Visual-G prompts', text='Prompts from text')
-# of the dict `bank`: those of the split, of the choice from it, and of the encoding
-_KNOWN = {
-    'path',
-    'text_embeddings',
-    *SPLIT_KEYS,
-    'shots',
-    'seed',
-    'skip_missing',
-    'keep_exemplars',
-    'batch_size',
-}
+# of the dict `bank`
+_ENCODING_KEYS = ('keep_exemplars', 'batch_size')
+_KNOWN = {'path', 'text_embeddings', *SPLIT_KEYS, *CHOICE_KEYS, *_ENCODING_KEYS}
 
 
 @HOOKS.register_module()
@@ -97,6 +89,7 @@ class PromptBankHook(Hook):
             )
         self.protocol = protocol
         self.strict = strict
+        self._seed = self.bank.get('seed', 0)
         self._lookup: SampleLookup | None = None
         self._record: dict = {}
 
@@ -122,11 +115,18 @@ class PromptBankHook(Hook):
 
     def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
         """Tell each sample its dataset or, in Visual-I, its prompts."""
-        self._prepare(batch_idx, data_batch['data_samples'])
+        if self._lookup is None:
+            return
+        samples = data_batch['data_samples']
+        entries = self._lookup.entries(batch_idx, samples)
+        for sample, (index, info) in zip(samples, entries, strict=True):
+            if self.protocol == 'visual_i':
+                sample.prompt_instances = interactive_prompts(info, sample, self._seed)
+            else:
+                name = position_name(self._lookup.member(index))
+                sample.set_metainfo(dict(dataset_name=name))
 
-    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict) -> None:
-        """Tell each sample its dataset or, in Visual-I, its prompts."""
-        self._prepare(batch_idx, data_batch['data_samples'])
+    before_test_iter = before_val_iter
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Write metrics and protocol of a validation."""
@@ -166,7 +166,7 @@ class PromptBankHook(Hook):
                 bank = load_prompt_bank(self.bank['path'])
                 self._check_weights(bank, fingerprint)
             else:
-                exemplars = self._exemplars(member, source, runner.cfg)
+                exemplars = DATASETS.build(exemplar_config(self.bank, runner.cfg, member, source))
                 bank = self._built_or_kept(runner, loader, model, exemplars, may_reuse, fingerprint)
             aligned = bank.aligned_to(classes, self.bank.get('skip_missing', False))
             model.set_prompt_bank(aligned, name)
@@ -192,23 +192,6 @@ class PromptBankHook(Hook):
             )
         return load_text_embeddings(path)
 
-    def _exemplars(self, member: Dataset, source: dict | None, cfg: ConfigDict) -> Dataset:
-        """The ``ExemplarDataset`` for one test set."""
-        split = exemplar_source(self.bank, cfg, source)
-        arguments = {key: value for key, value in split.items() if key != 'match'}
-        choice = ('shots', 'seed', 'skip_missing')
-        arguments |= {key: self.bank[key] for key in choice if key in self.bank}
-        if split.get('match', 'name') == 'id':
-            arguments['category_ids'] = list(member.cat_ids)
-        return DATASETS.build(
-            dict(
-                type='ExemplarDataset',
-                classes=list(member.metainfo['classes']),
-                pipeline=[member.pipeline],
-                **arguments,
-            )
-        )
-
     def _built_or_kept(
         self,
         runner: Runner,
@@ -219,7 +202,9 @@ class PromptBankHook(Hook):
         fingerprint: str,
     ) -> PromptBank:
         """Encode a bank, or read it where the very same one was encoded before."""
-        batch_size = self.bank.get('batch_size') or _batch_size(loader)
+        batch_size = (
+            self.bank.get('batch_size') or loader.batch_size or loader.batch_sampler.batch_size
+        )
         keep_exemplars = self.bank.get('keep_exemplars', True)
         summary = exemplars.summary
         key = dict(
@@ -252,37 +237,11 @@ class PromptBankHook(Hook):
         return bank
 
     def _check_weights(self, bank: PromptBank, fingerprint: str) -> None:
-        made_by = bank.provenance.get('weights', 'unknown')
-        if made_by == fingerprint:
-            return
-        message = (
-            f'The prompt bank {self.bank["path"]} was made with the weights {made_by}, the model '
-            f'has {fingerprint}. Prompts of one model mean little to another; build the bank with '
-            'this checkpoint.'
-        )
-        if self.strict:
-            raise ValueError(message)
-        print_log(message, logger='current', level=logging.WARNING)
-
-    @property
-    def _seed(self) -> int:
-        return self.bank.get('seed', 0)
-
-    def _prepare(self, batch_idx: int, samples: list) -> None:
-        if self._lookup is None:
-            return
-        for sample, (index, info) in zip(
-            samples, self._lookup.entries(batch_idx, samples), strict=True
-        ):
-            if self.protocol == 'visual_i':
-                sample.prompt_instances = interactive_prompts(info, sample, self._seed)
-            else:
-                name = position_name(self._lookup.member(index))
-                sample.set_metainfo(dict(dataset_name=name))
-
-
-def _batch_size(loader: DataLoader) -> int:
-    return loader.batch_size or loader.batch_sampler.batch_size
+        if message := bank.other_weights(fingerprint):
+            message = f'{self.bank["path"]}: {message}'
+            if self.strict:
+                raise ValueError(message)
+            print_log(message, logger='current', level=logging.WARNING)
 
 
 def _keep(bank: PromptBank, path: Path) -> None:

@@ -7,7 +7,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from ..sharding import refuse_sharded_reference, unwrapped
+from ...utils.wrappers import unwrapped
+from ..sharding import refuse_sharded_reference
 
 
 @HOOKS.register_module()

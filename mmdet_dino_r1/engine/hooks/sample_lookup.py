@@ -6,10 +6,11 @@ import random
 from bisect import bisect_right
 from collections import defaultdict
 
-import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch.utils.data import DataLoader
+
+from ...structures.prompt_instances import prompt_instances
 
 
 class SampleLookup:
@@ -78,10 +79,4 @@ def interactive_prompts(info: dict, sample: DetDataSample, seed: int) -> Instanc
         random.Random(f'{seed}/{info["img_id"]}/{label}').choice(sorted(by_label[label]))
         for label in labels
     ]
-    height, width = sample.img_shape[:2]
-    scale_x, scale_y = width / info['width'], height / info['height']
-    return InstanceData(
-        bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-        * torch.tensor([scale_x, scale_y, scale_x, scale_y]),
-        labels=torch.tensor(labels, dtype=torch.long),
-    )
+    return prompt_instances(boxes, labels, (info['height'], info['width']), sample.img_shape)

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import Tensor
 
-from ..sharding import unwrapped
+from ...utils.wrappers import unwrapped
 
 # parts of the model that a test does not use; the latter only if the prompts are no texts
 _TRAINING_ONLY = ('dn_query_generator.',)

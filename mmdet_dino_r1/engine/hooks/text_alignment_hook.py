@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from ..sharding import unwrapped
+from ...utils.wrappers import unwrapped
 
 
 @HOOKS.register_module()
@@ -44,10 +44,7 @@ class TextAlignmentHook(Hook):
 
 
 def training_classes(dataset: Dataset) -> Sequence[str]:
-    """Class names in label order.
-
-    Args:
-        dataset: of the training loader.
+    """Class names of a training set, in label order.
 
     Raises:
         ValueError: it names none, or its members count their labels differently.

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from ...engine.sharding import unwrapped
+from ...utils.wrappers import unwrapped
 
 
 @HOOKS.register_module()

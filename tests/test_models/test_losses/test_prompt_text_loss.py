@@ -207,7 +207,7 @@ def test_missing_file_names_the_command_and_the_switch(tmp_path):
 def test_missing_class_names_the_command_and_the_switch(loss):
     with pytest.raises(ValueError) as error:
         loss.set_classes(['cat', 'dogs'])
-    assert "'dogs' (nearest: 'dog')" in str(error.value)
+    assert "'dogs' (near: dog)" in str(error.value)
     assert 'model.text_alignment=None' in str(error.value)
 
 
