@@ -22,7 +22,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..sharding import unwrapped
+from ...utils.wrappers import unwrapped
 from .text_alignment_hook import training_classes
 
 TRUTH, EXEMPLAR = (0, 200, 0), (0, 128, 255)  # green, orange

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
-from ...utils.atomic_write import write_whole
+from ...utils.atomic_write import atomic_write
 from .report import to_markdown
 
 
@@ -65,8 +65,8 @@ class Report:
         }
         content = dict(settings=self.settings, stages=self.stages)
         text = to_markdown('GPU check', self.settings, shown, self.failures())
-        write_whole(self.path.with_suffix('.json'), json.dumps(content, default=str).encode())
-        write_whole(self.path.with_suffix('.md'), text.encode())
+        atomic_write(self.path.with_suffix('.json'), json.dumps(content, default=str).encode())
+        atomic_write(self.path.with_suffix('.md'), text.encode())
 
     def failures(self) -> list[str]:
         """What did not come to its end or did not hold; empty where all is well."""

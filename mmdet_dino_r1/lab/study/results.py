@@ -14,7 +14,7 @@ from math import nan
 from pathlib import Path
 from typing import get_origin, get_type_hints
 
-from ...utils.atomic_write import write_whole
+from ...utils.atomic_write import atomic_write
 
 RESULT, DIAGNOSTICS = 'result.json', 'diagnostics.json'
 METRICS = ('AP', 'AP50')
@@ -170,7 +170,7 @@ def write_json(path: Path, content: Mapping) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    write_whole(path, (json.dumps(content, indent=1) + '\n').encode())
+    atomic_write(path, (json.dumps(content, indent=1) + '\n').encode())
 
 
 def _numbers(path: Path, where: str, values: object) -> dict[str, float]:

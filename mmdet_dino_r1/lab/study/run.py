@@ -24,7 +24,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import nn
 
-from ...utils.atomic_write import write_whole
+from ...utils.atomic_write import atomic_write
 from ...utils.environment import cpu_model
 from ...version import __version__
 from ..training.log import read_run
@@ -127,7 +127,7 @@ def _train(grid: Grid, run: Run, out: Path, data: Mapping) -> None:
     result = dict(variant=run.variant.name, seed=run.seed, title=run.variant.title)
     result['fingerprint'] = fingerprint(cfg)
     diagnostics_file(folder).unlink(missing_ok=True)  # of weights that are not there any more
-    write_whole(folder / FINGERPRINT, result['fingerprint'].encode())
+    atomic_write(folder / FINGERPRINT, result['fingerprint'].encode())
     _name_run(cfg, f'{grid.name}-{run.variant.name}-{run.seed}')
     if (last := _last_checkpoint(folder)) is not None:
         cfg.resume, cfg.load_from = True, str(last)

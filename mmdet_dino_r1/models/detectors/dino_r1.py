@@ -25,7 +25,7 @@ from mmdet.structures import SampleList
 from torch import Tensor, nn
 
 from ...structures import BatchBoxes, ExemplarChoice, PromptBank, VisualPrompts
-from ...utils.finite import StepReport, check_finite
+from ...utils.finite import StepDiagnostics, check_finite
 from ..dense_heads.dino_r1_head import best_of
 from ..layers import (
     DenoisingQueries,
@@ -295,7 +295,7 @@ class DINOR1(GroundingDINO):
             ValueError: a label is not below ``bbox_head.num_classes``.
             FloatingPointError: a loss, a match cost or a box is not finite, or a box is inverted.
         """
-        self.step_diagnostics = StepReport(self, batch_data_samples)
+        self.step_diagnostics = StepDiagnostics(self, batch_data_samples)
         with self.step_diagnostics.explaining(batch_inputs):
             boxes = BatchBoxes.read(batch_data_samples)  # waits: before the device is given work
             feats = self.extract_feat(batch_inputs)
