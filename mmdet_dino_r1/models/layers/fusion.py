@@ -40,7 +40,16 @@ from .token_grid import reference_points, token_grid
 
 
 class PromptFusionBlock(SingleScaleBiAttentionBlock):
-    """mmdet's fusion block around :class:`FusedBiAttention`; arguments are the parent's."""
+    """mmdet's fusion block around :class:`FusedBiAttention`.
+
+    Args:
+        v_dim: width of the image tokens.
+        l_dim: width of the prompts.
+        embed_dim: width of the attention.
+        num_heads: of the attention.
+        dropout: of its weights.
+        **kwargs: the parent's.
+    """
 
     def __init__(
         self, v_dim: int, l_dim: int, embed_dim: int, num_heads: int, dropout: float = 0.1, **kwargs
