@@ -17,17 +17,11 @@ NOTHING = '–'
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A column of the table.
-
-    Args:
-        title: Stands above it.
-        metrics: Keys of the number, then of those that follow it in parentheses.
-        members: Datasets that the number is the mean of.
-    """
+    """A column of the table."""
 
     title: str
-    metrics: tuple[str, ...]
-    members: int | None = None
+    metrics: tuple[str, ...]  # keys of the number, then of those that follow in parentheses
+    members: int | None = None  # datasets that the number is the mean of
 
 
 _FIXED_AP = tuple(f'lvis_fixed_ap/AP{group}' for group in ('', 'r', 'c', 'f'))
@@ -41,15 +35,6 @@ BENCHMARKS = {
     'lvis': Benchmark('LVIS val Fixed AP (r/c/f)', _FIXED_AP),
 }
 
-MODELS = {
-    'vis_gdino_t': 'VIS-GDINO-T',
-    'vis_gdino_b': 'VIS-GDINO-B',
-    'vis_gdino_l': 'VIS-GDINO-L',
-    'dino_r1_t': 'DINO-R1-T',
-    'dino_r1_b': 'DINO-R1-B',
-    'dino_r1_l': 'DINO-R1-L',
-}
-
 # In the order of BENCHMARKS. The paper does not say what its two fine-tuned figures differ in.
 PAPER = {
     'vis_gdino_t': ('19.9', '15.3 (11.8/15.6/17.1)', '4.6', '2.6', '32.5'),
@@ -59,6 +44,7 @@ PAPER = {
     'dino_r1_b': ('26.1', '19.0 (15.9/19.4/21.2)', '14.7', '7.2', '41.3 / 42.4'),
     'dino_r1_l': ('28.1', '20.1 (17.8/19.8/23.4)', '24.1', '12.6', '43.5 / 44.1'),
 }
+MODELS = {name: name.upper().replace('_', '-') for name in PAPER}
 
 _CONFIG = re.compile(
     r'(dino_r1|vis_gdino)_swin_([tbl])(_zeroshot)?_(coco|lvis_minival|lvis|odinw13|odinw35)'
@@ -67,14 +53,7 @@ _PLACED = re.compile(r'(?P<model>\w+):(?P<benchmark>\w+)=(?P<folder>.+)')
 
 
 def cell_of(config: str) -> tuple[str, str] | None:
-    """Where the results of a shipped config belong.
-
-    Args:
-        config: Its name without ``.py``.
-
-    Returns:
-        Keys of ``MODELS`` and ``BENCHMARKS``; None if it is not one of the paper's.
-    """
+    """Keys of ``MODELS`` and ``BENCHMARKS`` for a shipped config; None: it is not the paper's."""
     match = _CONFIG.fullmatch(config)
     if match is None:
         return None
@@ -85,25 +64,13 @@ def cell_of(config: str) -> tuple[str, str] | None:
 
 
 def paper_number(model: str, benchmark: str) -> str | None:
-    """What the paper reports, as it writes it; None if it does not.
-
-    Args:
-        model: Key of ``MODELS``.
-        benchmark: Key of ``BENCHMARKS``.
-    """
+    """What the paper reports, as it writes it; None if it does not."""
     return dict(zip(BENCHMARKS, PAPER[model], strict=False)).get(benchmark)
 
 
-# -------------------------------------------------------------------- reading
 @dataclass
 class Result:
-    """A finished test.
-
-    Args:
-        path: Its ``test.json``.
-        record: What that file holds.
-        cell: Keys of ``MODELS`` and ``BENCHMARKS``, or None.
-    """
+    """A finished test, from its ``test.json``; ``cell`` is its place in the table, if any."""
 
     path: Path
     record: dict
@@ -162,12 +129,11 @@ class Result:
 def read_all(folders: Sequence[str]) -> list[Result]:
     """Read all tests below several folders, each once, the newest last.
 
-    Args:
-        folders: Paths, or ``MODEL:BENCHMARK=PATH``; the latter count before the former.
+    A folder is a path or ``MODEL:BENCHMARK=PATH``; the latter count before the former.
 
     Raises:
-        ValueError: If a file is not such a record, or the cell is unknown.
-        FileNotFoundError: If nothing was tested in a folder.
+        ValueError: a file is not such a record, or the cell is unknown.
+        FileNotFoundError: nothing was tested in a folder.
     """
     found: dict[Path, Result] = {}
     for folder in sorted(folders, key=lambda text: _PLACED.fullmatch(text) is None):
@@ -204,13 +170,8 @@ def _read(path: Path) -> dict:
     return record
 
 
-# -------------------------------------------------------------------- writing
 def format_table(results: Sequence[Result]) -> str:
-    """The table in Markdown, its footnotes, and what stayed out of it.
-
-    Args:
-        results: Of one cell the last counts.
-    """
+    """The table in Markdown, its footnotes, and what stayed out; of one cell the last counts."""
     interactive = [result for result in results if result.protocol['name'] == 'visual_i']
     others = [result for result in results if result.protocol['name'] != 'visual_i']
     placed = [result for result in others if result.why_not_placed() is None]

@@ -1,6 +1,6 @@
 """Speed and memory beside mmdet's Grounding DINO: ``mim run mmdet_dino_r1 benchmark [CONFIG]``.
 
-Random images, random weights: nothing is downloaded, no data are needed but for ``--loader``.
+Random images, random weights: nothing is downloaded, and only ``--only loading`` needs data.
 Writes ``benchmark.json`` and ``benchmark.md``.
 """
 
@@ -11,22 +11,18 @@ import json
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 
 from mmdet_dino_r1.config.loading import load_config
 from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, MMDET, VIS_GDINO
 from mmdet_dino_r1.lab.benchmark.report import assess_all, to_markdown
-from mmdet_dino_r1.lab.benchmark.scaling import FACTORS
-from mmdet_dino_r1.lab.benchmark.suite import SECTIONS, Suite, open_device
+from mmdet_dino_r1.lab.benchmark.suite import SECTIONS, WITHOUT_DATA, Suite, open_device
 from mmdet_dino_r1.lab.benchmark.workload import Workload
-from mmdet_dino_r1.utils.command_line import one_line_errors
+from mmdet_dino_r1.utils.command_line import add_cfg_options, one_line_errors
 from mmdet_dino_r1.utils.environment import describe_environment
-from mmdet_dino_r1.utils.near_names import quote_with_near
 
 MODELS = {'vis_gdino': VIS_GDINO, 'dino_r1': DINO_R1, 'mmdet': MMDET}
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -43,8 +39,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     config = 'config file, or the bare name of a shipped one'
     add('config', nargs='?', default='dino_r1_swin_t_coco.py', help=config)
-    size = dict(type=_image_size, metavar='HxW', default='800x1333')
-    add('--size', **size, help='of the images, in pixels')
+    add('--size', type=_image_size, metavar='HxW', default='800x1333', help='of the images')
     add('--batch-size', type=_positive, default=2, help='of training')
     add('--boxes', type=_positive, default=10, help='per image')
     add('--classes', type=_positive, default=20, help='in training')
@@ -52,27 +47,15 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     dtype = 'of autocast, float32: none; float16 trains without loss scaling here, as fast'
     add('--dtype', choices=DTYPES, default='float32', help=dtype)
     add('--rounds', type=_positive, default=3, help='medians are of so many')
-    add('--threads', type=_positive, help="of torch on the CPU; None: torch's")
     add('--models', nargs='+', choices=MODELS, default=list(MODELS), help='of these')
     recompute = "recompute activations as the config asks for, in mmdet's model as in ours"
     add('--checkpointing', action='store_true', help=recompute)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument('--only', nargs='*', choices=SECTIONS, help='measure these alone, or none')
-    which.add_argument('--skip', nargs='+', choices=SECTIONS, default=[], help='leave these out')
-    scaling = dict(nargs='+', type=_scaling_factor, metavar='FACTOR=POINTS', default=[])
-    grow = f'grow one size at a time, such as boxes=10,100,400: {", ".join(FACTORS)} (area)'
-    add('--scaling', **scaling, help=grow)
-    loader = "time the config's training data, which must be there"
-    add('--loader', action='store_true', help=loader)
+    only = "measure these alone; loading is of the config's training data, which must be there"
+    add('--only', nargs='+', choices=SECTIONS, default=WITHOUT_DATA, help=only)
     add('--out', type=Path, default=Path('work_dirs/benchmark'), help='folder of the report')
-    add('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train')
+    add_cfg_options(parser)
     options = parser.parse_args(args)
-    chosen = SECTIONS if options.only is None else options.only
-    options.sections = [name for name in SECTIONS if name in chosen and name not in options.skip]
     options.models = [MODELS[name] for name in MODELS if name in options.models]
-    options.scaling = dict(options.scaling)
-    if not (options.sections or options.scaling or options.loader):
-        parser.error('nothing is left to measure')
     return options
 
 
@@ -91,22 +74,6 @@ def _image_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _scaling_factor(text: str) -> tuple[str, tuple[float, ...]]:
-    """A factor and its points, ascending, from ``FACTOR=1,2,4``."""
-    factor, _, points = text.partition('=')
-    if factor not in FACTORS:
-        told = f'{quote_with_near(factor, FACTORS)} is not one of {", ".join(FACTORS)}'
-        raise argparse.ArgumentTypeError(told)
-    kind, values = float if factor == 'size' else int, ()
-    with suppress(ValueError):
-        values = tuple(sorted({kind(point) for point in points.split(',')}))
-    if len(values) < 2 or values[0] <= 0:
-        raise argparse.ArgumentTypeError(
-            f'{text!r}: a factor needs two points or more, positive numbers, such as {factor}=1,2,4'
-        )
-    return factor, values
-
-
 @one_line_errors
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
@@ -114,15 +81,12 @@ def main(args: Sequence[str] | None = None) -> int:
     workload = Workload(*options.size, options.batch_size, options.classes, options.boxes)
     cfg, device = load_config(options.config, options.cfg_options), open_device(options.device)
     dtype, recompute = getattr(torch, options.dtype), options.checkpointing
-    suite = Suite(cfg, workload, device, dtype, options.models, options.rounds, recompute)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(options.threads or threads)
-        environment = describe_environment(device)
-        with DefaultScope.overwrite_default_scope('mmdet'):
-            sections = suite.run(options.sections, options.loader, options.scaling)
-    finally:
-        torch.set_num_threads(threads)
+    suite = Suite(
+        cfg, workload, device, dtype, options.models, options.rounds, recompute, options.only
+    )
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        sections = suite.run()
+    environment = describe_environment(device)
     settings = {
         'config': Path(options.config).name,
         'models': ', '.join(options.models),

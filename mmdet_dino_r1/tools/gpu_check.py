@@ -49,12 +49,7 @@ def _positive(text: str) -> float:
 
 @one_line_errors
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status.
-
-    Raises:
-        OSError: the report cannot be written.
-        ValueError: there is no GPU.
-    """
+    """Run the command line; returns the exit status."""
     options = parse_args(args)
     path = options.out / NAME
     if options.run:

@@ -1,7 +1,6 @@
 """The command line of the speed benchmark; what it measures is tested with ``benchmark``."""
 
 import json
-import math
 import sys
 
 import pytest
@@ -44,23 +43,13 @@ def run(config, out, *args):
 def test_end_to_end(config, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(suite, 'process_memory', lambda name, *_: {PEAK: 2.0, KEPT: 1.0})
     out = tmp_path / 'out'
-    threads = torch.get_num_threads()
-    status, report = run(
-        config, out, '--threads', '1', '--loader', '--scaling', 'boxes=2,4', 'queries=5,10'
-    )
-    assert status == 0 and torch.get_num_threads() == threads
+    status, report = run(config, out, '--only', *suite.SECTIONS)
+    assert status == 0
     sections = report['sections']
-    assert sections.keys() == {
-        *suite.SECTIONS,
-        *('loading', 'scaling of boxes', 'scaling of queries'),
-    }
+    assert list(sections) == ['loading', 'memory', 'training', 'inference', 'bank']
     assert sections['training'].keys() == sections['memory'].keys() == set(NAMES)
     assert sections['inference'].keys() == {DINO_R1, MMDET}
     assert sections['inference'][MMDET].keys() == {'80 classes, s', '1203 classes, s'}
-    first, last = sections['scaling of boxes']
-    assert (first['boxes'], last['boxes'], first['exponent']) == (2, 4, None)
-    assert last['exponent'] == pytest.approx(math.log2(last[STEP] / first[STEP]))
-    assert [row['queries'] for row in sections['scaling of queries']] == [5, 10]
     assert sections['loading'][STEP] > 0
     assert report['environment']['device'] == 'CPU' and report['environment']['torch']
     assert report['settings']['image'] == '64x96' and report['settings']['dtype'] == 'float32'
@@ -69,8 +58,7 @@ def test_end_to_end(config, tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr()
     text = (out / 'benchmark.md').read_text()
     assert text in shown.out and 'no BERT' in text
-    assert '## Scaling of boxes\n\n| boxes | step, s | exponent |\n' in text
-    assert shown.err.count('benchmark: ') == 7
+    assert shown.err.count('benchmark: ') == 5
     assert 'init_weights' not in shown.out + shown.err
 
 
@@ -80,22 +68,18 @@ def test_one_section_of_one_model(config, tmp_path):
     assert not report['targets']
 
 
-def test_scaling_alone(config, tmp_path):
-    status, report = run(config, tmp_path, '--scaling', 'batch=1,2', '--only')
-    assert status == 0 and report['sections'].keys() == {'scaling of batch'}
-
-
 def test_too_little_memory_costs_only_what_needs_it(config, tmp_path, capsys, monkeypatch):
     def fail(*_):
         raise torch.cuda.OutOfMemoryError('CUDA out of memory')
 
-    monkeypatch.setattr(suite, 'training_figures', fail)  # of the scaling as well
-    args = '--models dino_r1 --scaling boxes=1,2 --only training bank'
+    monkeypatch.setattr(suite, 'training_figures', fail)
+    monkeypatch.setattr(suite, 'inference_figures', fail)
+    args = '--models dino_r1 --only training inference bank'
     status, report = run(config, tmp_path, *args.split())
     assert status == 0 and report['sections'].keys() == {'bank'}
     left_out = 'left out, the GPU has too little memory'
-    assert report['settings'][left_out] == ['training', 'scaling of boxes']
-    assert f'- {left_out}: training, scaling of boxes\n' in (tmp_path / 'benchmark.md').read_text()
+    assert report['settings'][left_out] == ['training', 'inference']
+    assert f'- {left_out}: training, inference\n' in (tmp_path / 'benchmark.md').read_text()
     assert 'training: the GPU has too little memory' in capsys.readouterr().err
 
 
@@ -107,26 +91,14 @@ def test_mmdet_has_no_bank(config, tmp_path):
 def test_defaults():
     options = parse_args([])
     assert options.config == 'dino_r1_swin_t_coco.py' and options.size == (800, 1333)
-    assert options.sections == list(suite.SECTIONS) and options.models == list(NAMES)
-    assert (options.scaling, options.loader, options.checkpointing) == ({}, False, False)
+    assert options.only == ('memory', 'training', 'inference', 'bank')
+    assert options.models == list(NAMES) and not options.checkpointing
 
 
-@pytest.mark.parametrize(
-    ('args', 'expected'),
-    [
-        ('--only training memory', ['memory', 'training']),
-        ('--skip memory bank', ['training', 'inference']),
-        ('--loader --only', []),
-    ],
-)
-def test_sections(args, expected):
-    assert parse_args(args.split()).sections == expected
-
-
-def test_scaling_factors():
-    assert parse_args('--scaling size=2,0.5 batch=1,4,2'.split()).scaling == dict(
-        size=(0.5, 2.0), batch=(1, 2, 4)
-    )
+def test_loading_without_training_takes_no_step(config, tmp_path):
+    status, report = run(config, tmp_path, '--only', 'loading')
+    assert status == 0 and report['sections'].keys() == {'loading'}
+    assert STEP not in report['sections']['loading']
 
 
 def test_models_in_their_order():
@@ -139,16 +111,10 @@ def test_models_in_their_order():
         ('--size 800', "'800' is no HEIGHTxWIDTH"),
         ('--size 0x10', "'0x10' is no HEIGHTxWIDTH"),
         ('--models bert', "invalid choice: 'bert'"),
-        ('--scaling depth', "'depth' is not one of queries, classes, size, batch, boxes"),
-        ('--scaling box', "'box' (near: boxes) is not one of queries"),
-        ('--scaling boxes', 'needs two points or more'),
-        ('--scaling boxes=1', 'needs two points or more'),
-        ('--scaling boxes=1,x', 'needs two points or more'),
-        ('--scaling boxes=0,4', 'needs two points or more'),
         ('--rounds 0', "'0' is no whole number above zero"),
         ('--dtype int8', "invalid choice: 'int8'"),
-        ('--only', 'nothing is left to measure'),
-        ('--only training --skip bank', 'not allowed with'),
+        ('--only', 'expected at least one argument'),
+        ('--only speed', "invalid choice: 'speed'"),
     ],
 )
 def test_a_wrong_command_line(args, message, capsys):
@@ -160,14 +126,13 @@ def test_a_wrong_command_line(args, message, capsys):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        ('--size 8x16', 'An image of 8x16 has 4 tokens, too few for 10 queries'),
+        ('--size 8x16 --only bank training', 'num_queries=10 but the image has only 4 feature'),
         ('--classes 128', "a caption of mmdet's Grounding DINO holds 127 names at most"),
         ('--device cuda:9', '--device cuda:9 is not there: torch sees'),
         ('--device gpu', '--device gpu is none; take cpu, cuda or cuda:1'),
         ('--device meta', 'only cpu and cuda can be timed'),
-        ('--scaling queries=5,500', 'has 126 tokens, too few for 500 queries'),
         ('--cfg-options model.type=GroundingDINO', 'has no model of type DINOR1'),
-        ('--loader --only --cfg-options train_dataloader.dataset.ann_file=no.json', 'no.json'),
+        ('--only loading --cfg-options train_dataloader.dataset.ann_file=no.json', 'no.json'),
     ],
 )
 def test_what_cannot_be_measured_is_told(config, tmp_path, capsys, args, message):

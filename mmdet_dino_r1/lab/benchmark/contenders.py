@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from mmdet.models.layers import coordinate_to_encoding
 from mmdet.models.layers.transformer import dino_layers
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
@@ -20,13 +23,13 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ...structures import PromptBank
-from .language_model import language_model_cfg
+from .language_model import MAX_TOKENS, language_model_cfg
 from .phases import PhaseClock
 from .workload import class_name
 
 VIS_GDINO, DINO_R1, MMDET = 'VIS-GDINO', 'DINO-R1', 'mmdet Grounding DINO'
 NAMES = (VIS_GDINO, DINO_R1, MMDET)
-MAX_TOKENS = 256  # of a caption, in mmdet's Grounding DINO
+MAX_NAMES = MAX_TOKENS // 2 - 1  # of one token and a full stop each, between start and end
 MMDETS_COSTS = dict(
     PromptFocalLossCost='BinaryFocalLossCost',
     PromptBBoxL1Cost='BBoxL1Cost',
@@ -39,25 +42,15 @@ PHASES = ('data', 'text', 'forward', 'reference', 'matching and losses', 'backwa
 
 @dataclass
 class Contender:
-    """A model with its optimiser, and what it takes to time a step of it.
-
-    Attributes:
-        name: one of ``NAMES``.
-        model: with random weights, on ``device``.
-        optim_wrapper: the config's.
-        clock: what phases are measured with.
-        device: where it runs.
-        dtype: of autocast; float32: none.
-        note: what a reader of the figures must know.
-    """
+    """A model with random weights, its optimiser, and what it takes to time a step of it."""
 
     name: str
     model: BaseModel
     optim_wrapper: OptimWrapper
     clock: PhaseClock
     device: torch.device
-    dtype: torch.dtype
-    note: str = ''
+    dtype: torch.dtype  # of autocast; float32: none
+    note: str = ''  # what a reader of the figures must know
 
     def autocast(self) -> torch.autocast:
         """The precision that the network runs in."""
@@ -65,14 +58,7 @@ class Contender:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled)
 
     def step(self, batch: dict) -> float:
-        """One training step.
-
-        Args:
-            batch: as a data loader gives it; mmdet's detector writes into its samples.
-
-        Returns:
-            The sum of the losses.
-        """
+        """One training step; mmdet's detector writes into the batch. Returns the sum of losses."""
         model, phase = self.model.train(), self.clock.phase
         with phase('data'):
             data = model.data_preprocessor(batch, True)
@@ -88,20 +74,18 @@ class Contender:
 
     @torch.no_grad()
     def detect(self, batch: dict) -> int:
-        """Detections in the images of ``batch``, which is written into; how many there are."""
+        """How many detections there are in the images of a batch, which is written into."""
         with self.autocast():
             results = self.model.eval().test_step(batch)
         return sum(len(result.pred_instances) for result in results)
 
     def show_classes(self, count: int, chunked_size: int = 40) -> None:
-        """Prepare for detection of ``count`` classes.
+        """Prepare for detection of ``count`` classes: ours gets a bank of random prompts.
 
-        Ours gets a bank of random prompts. mmdet takes names from the batch, in chunks of
-        ``chunked_size`` names where there are more than its 256 tokens hold.
+        mmdet takes names from the batch, in chunks where there are more than a caption holds.
         """
         if self.name == MMDET:
-            fits = tokens_of(count) <= MAX_TOKENS
-            self.model.test_cfg.chunked_size = -1 if fits else chunked_size
+            self.model.test_cfg.chunked_size = -1 if count <= MAX_NAMES else chunked_size
             return
         names = tuple(class_name(index) for index in range(count))
         self.model.set_prompt_bank(PromptBank(names, torch.randn(count, self.model.embed_dims)))
@@ -123,17 +107,9 @@ def quiet() -> Iterator[None]:
 def build_contender(
     name: str, cfg: ConfigDict, device: torch.device, dtype: torch.dtype, recompute: bool
 ) -> Contender:
-    """Build one of the models from a config of this package.
+    """Build one of ``NAMES`` from a whole config of this package, which is left as it is.
 
-    Args:
-        name: one of ``NAMES``.
-        cfg: a whole config; its model, optimiser and the rest are left as they are.
-        device: where to put it.
-        dtype: of autocast.
-        recompute: with the config's activation checkpointing, else without any.
-
-    Returns:
-        With random weights; the reference model, where there is one, is a snapshot of them.
+    With ``recompute`` it has the config's activation checkpointing, else none.
     """
     model_cfg = copy.deepcopy(cfg.model)
     # pre-trained weights change no speed; text alignment needs a file of embeddings
@@ -144,11 +120,11 @@ def build_contender(
     if 'with_cp' in model_cfg.backbone:
         model_cfg.backbone.with_cp = model_cfg.backbone.with_cp and recompute
     note = ''
-    with ExitStack() as files:
+    with TemporaryDirectory(prefix='random_bert_') as folder:
         if name == MMDET:
-            language_model, note = files.enter_context(language_model_cfg())
+            language_model, note = language_model_cfg(Path(folder))
             model_cfg = grounding_dino_cfg(model_cfg, language_model)
-            _mend_mmdet()
+            dino_layers.coordinate_to_encoding = at_published_width
         else:
             grqo = model_cfg.bbox_head.get('loss_grqo') or dict(type='GRQOLoss')
             model_cfg.bbox_head.loss_grqo = grqo if name == DINO_R1 else None
@@ -160,11 +136,10 @@ def build_contender(
             # what fairscale does for mmdet's num_cp, which is not needed for that
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     model.to(device)
-    if name == DINO_R1:
-        model.reference_model.refresh(model)
     clock = PhaseClock(device)
     clock.watch(model.bbox_head, 'loss', 'matching and losses')
     if name == DINO_R1:
+        model.reference_model.refresh(model)
         clock.watch(model.reference_model, 'objectness_logits', 'reference')
     if name == MMDET:
         clock.watch(model.language_model, 'forward', 'text')
@@ -177,12 +152,7 @@ def build_contender(
 
 
 def grounding_dino_cfg(model_cfg: ConfigDict, language_model: dict) -> ConfigDict:
-    """Config of mmdet's Grounding DINO of the same sizes as one of our detectors.
-
-    Args:
-        model_cfg: of a ``DINOR1``.
-        language_model: config of what gives the text.
-    """
+    """Config of mmdet's Grounding DINO of the same sizes as a ``DINOR1``."""
     cfg = copy.deepcopy(model_cfg)
     for key in OURS_ALONE:
         cfg.pop(key, None)
@@ -214,30 +184,12 @@ def _unlike_fresh(backbone: nn.Module) -> None:
             nn.init.normal_(parameter, std=0.01)
 
 
-def _mend_mmdet() -> None:
-    """Let onedl-mmdetection 3.5.1's own Grounding DINO run (see ``PromptDecoder``)."""
-    encode = dino_layers.coordinate_to_encoding
-    if not hasattr(encode, 'published_width'):
-        dino_layers.coordinate_to_encoding = at_published_width(encode)
+def at_published_width(boxes: torch.Tensor, num_feats: int = 128) -> torch.Tensor:
+    """Encode boxes (..., 4) (cx, cy, w, h) by 128 features a coordinate, as mmdet's model needs.
 
-
-def at_published_width(encode: Callable) -> Callable:
-    """Make ``coordinate_to_encoding`` give 128 features a coordinate, whatever it is asked for.
-
-    Args:
-        encode: mmdet's, of boxes (cx, cy, w, h).
+    onedl-mmdetection 3.5.1's Grounding DINO asks for more and does not run (see ``PromptDecoder``).
     """
-
-    def encode_at_published_width(boxes: torch.Tensor, num_feats: int = 128) -> torch.Tensor:
-        return encode(boxes, min(num_feats, 128))
-
-    encode_at_published_width.published_width = True
-    return encode_at_published_width
-
-
-def tokens_of(classes: int) -> int:
-    """Tokens of a caption of so many class names: name and full stop each, start and end."""
-    return 2 * classes + 2
+    return coordinate_to_encoding(boxes, min(num_feats, 128))
 
 
 def fit_classes(cfg: ConfigDict, classes: int) -> ConfigDict:
@@ -245,39 +197,6 @@ def fit_classes(cfg: ConfigDict, classes: int) -> ConfigDict:
     cfg = copy.deepcopy(cfg)
     cfg.model.bbox_head.num_classes = max(cfg.model.bbox_head.num_classes, classes)
     return cfg
-
-
-def count_tokens(model_cfg: ConfigDict, height: int, width: int) -> int:
-    """Image tokens of all feature levels, of which queries are selected.
-
-    Args:
-        model_cfg: of a ``DINOR1`` on ResNet or Swin, whose first feature map has stride 4.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-    """
-    first = min(model_cfg.backbone.out_indices)
-    strides = [4 * 2 ** (first + level) for level in range(model_cfg.num_feature_levels)]
-    return sum(-(-height // stride) * -(-width // stride) for stride in strides)
-
-
-def check_size(cfg: ConfigDict, height: int, width: int) -> None:
-    """Make sure that an image has tokens for all queries.
-
-    Args:
-        cfg: whole config of one of our models.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-
-    Raises:
-        ValueError: it has not.
-    """
-    tokens = count_tokens(cfg.model, height, width)
-    if tokens < cfg.model.num_queries:
-        raise ValueError(
-            f'An image of {height}x{width} has {tokens} tokens, too few for '
-            f'{cfg.model.num_queries} queries. Take larger images, or fewer queries: '
-            f'--cfg-options model.num_queries={tokens // 2}'
-        )
 
 
 def count_parameters(model: nn.Module) -> int:

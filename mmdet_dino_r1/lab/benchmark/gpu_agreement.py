@@ -58,10 +58,6 @@ def small_model(cfg: ConfigDict, device: torch.device) -> Contender:
     """DINO-R1 with the same weights each time, unlike fresh ones.
 
     Those sample exactly at the centres of cells, where the gradient jumps, and move no box.
-
-    Args:
-        cfg: a whole config.
-        device: where it runs.
     """
     torch.manual_seed(0)
     contender = build_contender(DINO_R1, cfg, device, torch.float32, recompute=False)
@@ -75,12 +71,7 @@ def small_model(cfg: ConfigDict, device: torch.device) -> Contender:
 
 
 def listen(cfg: ConfigDict, device: torch.device) -> Said:
-    """What the small model says on a device: outputs, losses and gradients, by name.
-
-    Args:
-        cfg: a whole config without chance.
-        device: where it runs.
-    """
+    """What the small model says on a device: outputs, losses and gradients, by name."""
     contender = small_model(cfg, device)
     torch.manual_seed(0)
     contender.show_classes(WORKLOAD.classes)
@@ -105,10 +96,6 @@ def largest_differences(one: Said, other: Said) -> dict[str, dict]:
 
     A difference is relative to the largest value of the tensor it lies in, or to a thousandth of
     the largest of all where that is more.
-
-    Args:
-        one: what is compared with.
-        other: what is compared.
     """
     return {kind: _largest(one[kind], other[kind]) for kind in BOUNDS}
 
@@ -124,16 +111,9 @@ def _largest(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict:
 
 
 def take_steps(model: BaseModel, cfg: ConfigDict, dtype: str, batches: list[dict]) -> dict:
-    """Steps as a training with ``--amp`` takes them: scaled losses, clipping, fused AdamW.
+    """A row on steps as a training with ``--amp`` takes them, in a dtype; float32: without.
 
-    Args:
-        model: in training mode.
-        cfg: a whole config.
-        dtype: of autocast; 'float32': none.
-        batches: as a data loader gives them; they are written into.
-
-    Returns:
-        A row of a table.
+    Losses are scaled, gradients clipped, AdamW is fused; the batches are written into.
     """
     wrapper_cfg = dict(cfg.optim_wrapper)
     if dtype != 'float32':

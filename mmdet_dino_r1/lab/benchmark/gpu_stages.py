@@ -33,7 +33,7 @@ from .kernel_profile import profile_steps
 from .measure import inference_figures
 from .report import assess_all
 from .stage_runner import Record
-from .suite import Suite, open_device
+from .suite import CLASS_COUNTS, Suite, open_device
 from .workload import Workload
 
 GPU_TESTS = Path(__file__).resolve().parents[3] / 'tests' / 'test_gpu.py'
@@ -41,23 +41,14 @@ GPU_TESTS = Path(__file__).resolve().parents[3] / 'tests' / 'test_gpu.py'
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is.
-
-    Attributes:
-        config: of the models that take steps and are timed.
-        workload: images and boxes of these.
-        steps: of each precision.
-        rounds: of the timings.
-        classes: numbers of classes of inference.
-        shapes: the data of the real training, as ``ShapesConfig`` has them.
-        training_steps: of it.
-    """
+    """How large everything is."""
 
     config: str = 'dino_r1_swin_t_coco.py'
     workload: Workload = Workload()
-    steps: int = 10
+    steps: int = 10  # of each precision
     rounds: int = 2
-    classes: tuple[int, ...] = (80, 1203)
+    classes: tuple[int, ...] = CLASS_COUNTS  # of inference
+    # of the real training
     shapes: dict = field(default_factory=lambda: dict(train_images=400, val_images=64))
     training_steps: int = 120
 
@@ -165,7 +156,7 @@ def _speed(record: Record, sizes: Sizes) -> None:
     suite.contenders = {}
     for name in NAMES:  # ours are worth measuring without mmdet's
         with record.part(f'building {name}'):
-            suite.contenders[name] = suite.build(name, suite.cfg)
+            suite.contenders[name] = suite.build(name)
     models, figures = list(suite.contenders.values()), dict(bfloat16={}, float32={})
 
     def keep(dtype: str, section: str, found: dict) -> None:

@@ -26,15 +26,8 @@ _SHOWN = 10
 def profile_steps(contender: Contender, workload: Workload, steps: int = 2) -> dict:
     """Profile training steps of a model that has trained before.
 
-    Args:
-        contender: the model.
-        workload: the size of a step.
-        steps: so many.
-
-    Returns:
-        On CUDA the figures of :func:`kernel_figures`, ``calls a step`` that wait or copy, by
-        name, ``seconds a step`` without the profiler and the busy share of these. Elsewhere
-        ``heaviest operators``, and that there is no card.
+    On CUDA the result tells of kernels, of calls that wait or copy, and of the time without the
+    profiler; elsewhere of the heaviest operators.
     """
     clock, on_cuda = contender.clock, contender.device.type == 'cuda'
     batches = [workload.training_batch(seed) for seed in range(steps)]
@@ -70,19 +63,7 @@ def profile_steps(contender: Contender, workload: Workload, steps: int = 2) -> d
 
 
 def kernel_figures(kernels: Iterable[Kernel], steps: int) -> dict:
-    """How busy the card was, and with what.
-
-    Args:
-        kernels: of all steps.
-        steps: how many.
-
-    Returns:
-        ``kernels a step``, ``span ms a step``, ``busy ms a step``, ``busy share`` of the span,
-        ``longest gaps`` with the kernel after each, ``heaviest kernels``.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """How busy the card was in some steps, and with what; ValueError: there are no kernels."""
     kernels = sorted(kernels)
     if not kernels:
         raise ValueError('The profiler saw nothing on the card.')

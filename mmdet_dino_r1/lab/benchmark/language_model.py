@@ -6,11 +6,8 @@ Shapes: bs, num_tokens (of a caption).
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import torch
 from mmdet.registry import MODELS
@@ -18,62 +15,41 @@ from torch import Tensor, nn
 
 from .workload import class_name
 
-# LVIS has the most classes of all sets
-MAX_CLASSES = 1203
-SPECIAL_TOKENS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '.', '?']
+MAX_TOKENS = 256  # of a caption, in mmdet's Grounding DINO
+MAX_CLASSES = 1203  # LVIS has the most of all sets
+SPECIAL_TOKENS = ['[CLS]', '[SEP]', '.', '?']
 
 
-@contextmanager
-def language_model_cfg() -> Iterator[tuple[dict, str]]:
+def language_model_cfg(folder: Path) -> tuple[dict, str]:
     """Config of a language model for mmdet's Grounding DINO, and what to call it in a report.
 
-    With transformers it is mmdet's ``BertModel`` of BERT-base's size with random weights and a
-    vocabulary of the workload's class names; without, :class:`StubLanguageModel`. Its files are
-    there only inside the ``with``.
+    With transformers it is mmdet's ``BertModel`` of BERT-base's size, which reads its files from
+    ``folder``; without, :class:`StubLanguageModel`.
     """
+    stub = dict(type='StubLanguageModel')
     try:
         import transformers
     except ImportError:
-        missing = 'transformers is not installed'
-    else:
-        version = transformers.__version__
-        too_new = int(version.partition('.')[0]) >= 5
-        missing = f'mmdet needs transformers<5, not {version}' if too_new else ''
-    if missing:
-        yield dict(type='StubLanguageModel'), f'a stub, no BERT: {missing}'
-        return
-    with tempfile.TemporaryDirectory(prefix='random_bert_') as folder:
-        _write_bert(Path(folder), transformers)
-        cfg = dict(
-            type='BertModel',
-            name=folder,
-            max_tokens=256,
-            pad_to_max=False,
-            use_sub_sentence_represent=True,
-            special_tokens_list=['[CLS]', '[SEP]', '.', '?'],
-            add_pooling_layer=False,
-        )
-        yield cfg, f'BERT-base with random weights (transformers {version})'
-
-
-def _write_bert(folder: Path, transformers: ModuleType) -> None:
-    vocabulary = SPECIAL_TOKENS + [class_name(index) for index in range(MAX_CLASSES)]
-    (folder / 'vocab.txt').write_text('\n'.join(vocabulary) + '\n', encoding='utf-8')
+        return stub, 'a stub, no BERT: transformers is not installed'
+    version = transformers.__version__
+    if int(version.partition('.')[0]) >= 5:
+        return stub, f'a stub, no BERT: mmdet needs transformers<5, not {version}'
+    words = ['[PAD]', '[UNK]', *SPECIAL_TOKENS, *map(class_name, range(MAX_CLASSES))]
+    (folder / 'vocab.txt').write_text('\n'.join(words) + '\n', encoding='utf-8')
     transformers.BertTokenizerFast(str(folder / 'vocab.txt')).save_pretrained(folder)
     # the embedding keeps BERT's own size, so that there are as many parameters to optimise
     model = transformers.BertModel(transformers.BertConfig(), add_pooling_layer=False)
     model.save_pretrained(folder)
-
-
-class _Caption(SimpleNamespace):
-    """A tokenized caption as far as Grounding DINO reads it."""
-
-    def char_to_token(self, char: int) -> int | None:
-        """Index of the token that covers a character of the caption."""
-        for token, (start, end) in enumerate(self.spans, start=1):  # 0 is the start token
-            if start <= char < end:
-                return token
-        return None
+    cfg = dict(
+        type='BertModel',
+        name=str(folder),
+        max_tokens=MAX_TOKENS,
+        pad_to_max=False,
+        use_sub_sentence_represent=True,
+        special_tokens_list=SPECIAL_TOKENS,
+        add_pooling_layer=False,
+    )
+    return cfg, f'BERT-base with random weights (transformers {version})'
 
 
 @MODELS.register_module()
@@ -81,7 +57,7 @@ class StubLanguageModel(nn.Module):
     """As much of BERT as Grounding DINO looks at: tokens with random embeddings, no layers."""
 
     pad_to_max = False
-    max_tokens = 256
+    max_tokens = MAX_TOKENS
     width = 768
 
     def __init__(self) -> None:
@@ -90,26 +66,18 @@ class StubLanguageModel(nn.Module):
         self.embedding = nn.Embedding(self.max_tokens, self.width)
 
     @staticmethod
-    def tokenizer(captions: list[str], **kwargs) -> _Caption:
-        """Words and full stops, between a start and an end token; one caption.
-
-        Args:
-            captions: a list of one.
-            **kwargs: padding and type, without effect.
-        """
-        spans = [match.span() for match in re.finditer(r'\w+|\.', captions[0])]
-        return _Caption(spans=spans, input_ids=torch.zeros(1, len(spans) + 2, dtype=torch.long))
+    def tokenizer(captions: list[str], **kwargs) -> SimpleNamespace:
+        """Words and full stops of one caption, between a start and an end token."""
+        words = list(re.finditer(r'\w+|\.', captions[0]))
+        tokens = {at: token for token, word in enumerate(words, 1) for at in range(*word.span())}
+        input_ids = torch.zeros(1, len(words) + 2, dtype=torch.long)
+        return SimpleNamespace(char_to_token=tokens.get, input_ids=input_ids)
 
     def forward(self, captions: list[str]) -> dict[str, Tensor]:
-        """``embedded`` (bs, num_tokens, 768) and the masks of single-token names.
-
-        Args:
-            captions: with the same number of tokens each.
-        """
+        """Of captions of one length ``embedded`` (bs, num_tokens, 768), and the masks."""
         bs, device = len(captions), self.embedding.weight.device
-        num_tokens = self.tokenizer(captions[:1]).input_ids.shape[1]
-        tokens = torch.arange(num_tokens, device=device)
-        embedded = self.embedding(tokens).expand(bs, -1, -1)
+        num_tokens = self.tokenizer(captions).input_ids.shape[1]
+        embedded = self.embedding.weight[:num_tokens].expand(bs, -1, -1)
         return dict(
             embedded=embedded,
             hidden=embedded,

@@ -19,17 +19,9 @@ from .phases import PhaseClock
 
 
 def loading_figures(cfg: ConfigDict, contender: Contender | None, rounds: int, images: int) -> dict:
-    """Cost of the config's training images, by transform, and the workers that it takes.
+    """Cost of some training images of a whole config, by transform, in one process.
 
-    Args:
-        cfg: a whole config.
-        contender: takes steps on a batch of these images, to compare with; None: none does.
-        rounds: the median step is of so many.
-        images: so many are prepared.
-
-    Returns:
-        'batch, s' by one process, with a contender 'step, s', 'waiting without workers, %' and
-        'workers that keep up'; 'ms per image' by transform, 'annotations' being their reading.
+    A contender takes steps on a batch of them, to tell how many workers keep up with it.
     """
     dataset = DATASETS.build(innermost_dataset(cfg.train_dataloader.dataset))
     milliseconds = pipeline_figures(dataset, images)
@@ -45,11 +37,9 @@ def loading_figures(cfg: ConfigDict, contender: Contender | None, rounds: int, i
 
 
 def keeping_up(loading: float, step: float) -> dict[str, float]:
-    """What the training waits for.
+    """What the training waits for, from the seconds of a batch and of a step.
 
-    Args:
-        loading: seconds of a batch, by one process.
-        step: seconds of a training step. Without workers loading and training take turns.
+    Without workers loading and training take turns.
     """
     return {
         'waiting without workers, %': 100 * loading / (loading + step),
@@ -58,12 +48,7 @@ def keeping_up(loading: float, step: float) -> dict[str, float]:
 
 
 def pipeline_figures(dataset: Dataset, images: int) -> dict[str, float]:
-    """Milliseconds per image of each transform, and of reading the annotations ('annotations').
-
-    Args:
-        dataset: a dataset of mmengine with a pipeline, whose transforms are timed from now on.
-        images: so many of its first ones are prepared.
-    """
+    """Milliseconds per image of each transform, and of reading the annotations."""
     clock = PhaseClock(torch.device('cpu'))
     for transform in _leaves(dataset.pipeline.transforms):
         clock.watch(transform, 'transform', type(transform).__name__)

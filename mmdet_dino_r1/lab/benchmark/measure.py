@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -29,12 +28,7 @@ KEPT = 'of that kept, GiB'  # weights, buffers, optimiser and reference model
 def in_turn(jobs: dict[str, Callable[[], dict]], rounds: int) -> dict[str, dict[str, float]]:
     """Median figures of several jobs which take turns, so that all meet the same weather.
 
-    Args:
-        jobs: by name; each call returns figures by name, the same each time.
-        rounds: how often each is called, after one call that does not count.
-
-    Returns:
-        By job, the median of each figure.
+    Each is called ``rounds`` times after one call that does not count.
     """
     figures: dict[str, list[dict]] = {name: [] for name in jobs}
     for turn in range(rounds + 1):
@@ -50,13 +44,7 @@ def in_turn(jobs: dict[str, Callable[[], dict]], rounds: int) -> dict[str, dict[
 
 
 def seconds_of(contender: Contender, work: Callable[[dict], object], batch: dict) -> float:
-    """Seconds that something takes on a batch, which is left as it is.
-
-    Args:
-        contender: whose clock is read.
-        work: gets a copy, into which it may write.
-        batch: as a data loader gives it.
-    """
+    """Seconds that something takes on a copy of a batch, by the contender's clock."""
     batch = copy.deepcopy(batch)
     start = contender.clock.now()
     work(batch)
@@ -66,16 +54,9 @@ def seconds_of(contender: Contender, work: Callable[[dict], object], batch: dict
 def training_figures(
     contenders: Sequence[Contender], workload: Workload, rounds: int
 ) -> dict[str, dict]:
-    """A training step and its phases.
+    """By name the seconds of a training step and of its phases (None: it has no such phase).
 
-    Args:
-        contenders: what is compared.
-        workload: the size of the step.
-        rounds: how often each is timed.
-
-    Returns:
-        By name: ``STEP``, the phases that any of them has ('… forward, s', or None), images per
-        second, parameters, and, where there is one, the language model.
+    Beside them images per second, parameters, and the language model where there is one.
     """
     batch = workload.training_batch()
 
@@ -89,12 +70,9 @@ def training_figures(
         return {STEP: seconds} | {f'… {name}, s': took for name, took in clock.seconds.items()}
 
     results = in_turn({c.name: partial(step, c) for c in contenders}, rounds)
-    keys = [
-        f'… {name}, s' for name in PHASES if any(f'… {name}, s' in of for of in results.values())
-    ]
     for contender in contenders:
         measured = results[contender.name]
-        figures = {STEP: measured[STEP]} | {key: measured.get(key) for key in keys}
+        figures = {key: measured.get(key) for key in (STEP, *(f'… {name}, s' for name in PHASES))}
         results[contender.name] = figures
         figures['images/s'] = workload.batch_size / figures[STEP]
         figures['parameters, millions'] = count_parameters(contender.model) / 1e6
@@ -106,18 +84,9 @@ def training_figures(
 def inference_figures(
     contenders: Sequence[Contender], workload: Workload, counts: Sequence[int], rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Seconds for one image, by number of classes.
+    """By name the seconds for one image, '80 classes, s' and so on.
 
     VIS-GDINO and DINO-R1 are one network here; only the latter is timed where both are given.
-
-    Args:
-        contenders: what is compared.
-        workload: its image size counts.
-        counts: numbers of classes.
-        rounds: how often each is timed.
-
-    Returns:
-        By name, '80 classes, s' and so on.
     """
     names = {contender.name for contender in contenders}
     timed = [c for c in contenders if c.name in (DINO_R1, MMDET) or DINO_R1 not in names]
@@ -136,13 +105,7 @@ def inference_figures(
 
 
 def bank_figures(contender: Contender, workload: Workload, rounds: int) -> dict[str, float]:
-    """Speed of encoding exemplars for a prompt bank: every box of a batch is one.
-
-    Args:
-        contender: one of ours.
-        workload: size and number of images, and their boxes.
-        rounds: how often it is timed.
-    """
+    """Speed of one of ours in encoding exemplars for a bank: every box of a batch is one."""
     batch = workload.training_batch()
     for sample in batch['data_samples']:
         sample.prompt_instances = sample.gt_instances
@@ -158,15 +121,7 @@ def bank_figures(contender: Contender, workload: Workload, rounds: int) -> dict[
 
 
 def step_memory(contender: Contender, workload: Workload) -> dict[str, float]:
-    """Memory that training takes at most, whatever else this process holds; CUDA only.
-
-    Args:
-        contender: the model.
-        workload: the size of a step.
-
-    Returns:
-        ``PEAK`` and ``KEPT``.
-    """
+    """Memory that training on CUDA takes at most, whatever else this process holds."""
     device = contender.device
     contender.step(workload.training_batch())  # the optimiser's state is made in the first step
     torch.cuda.reset_peak_memory_stats(device)
@@ -182,20 +137,12 @@ def process_memory(
     """Memory that training on the CPU takes at most: the growth of a fresh process.
 
     It varies by some per cent from run to run.
-
-    Args: as for :func:`build_contender`, and the size of a step.
-
-    Returns:
-        ``PEAK`` and ``KEPT``.
     """
-    # a child process, so that nothing that this one ever held counts
     with multiprocessing.get_context('spawn').Pool(1) as pool:
-        arguments = (name, cfg.to_dict(), workload, dtype, recompute, torch.get_num_threads())
-        return pool.apply(_process_memory, arguments)
+        return pool.apply(_growth, (name, cfg.to_dict(), workload, dtype, recompute))
 
 
-def _process_memory(name, cfg, workload, dtype, recompute, threads) -> dict[str, float]:
-    torch.set_num_threads(threads)
+def _growth(name, cfg, workload, dtype, recompute) -> dict[str, float]:
     torch.manual_seed(0)
     before = _largest_rss()
     with DefaultScope.overwrite_default_scope('mmdet'):
@@ -222,9 +169,8 @@ def _largest_rss() -> int:
     Linux's ``ru_maxrss`` starts at what the parent held, so it is asked only elsewhere.
     """
     status = Path('/proc/self/status')
-    if status.is_file() and (found := re.search(r'VmHWM:\s*(\d+) kB', status.read_text())):
-        return int(found[1]) * 1024
+    if status.is_file():
+        return 1024 * int(re.search(r'VmHWM:\s*(\d+) kB', status.read_text())[1])
     import resource
 
-    unit = 1 if sys.platform == 'darwin' else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS

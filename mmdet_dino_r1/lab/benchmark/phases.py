@@ -13,13 +13,8 @@ import torch
 class PhaseClock:
     """Seconds spent in named phases; a phase inside another is taken off the outer one.
 
-    Args:
-        device: where the work runs. On CUDA each change of phase waits for the device, which a
-            normal step does not: a step's total is therefore measured with the clock off.
-
-    Attributes:
-        seconds: by phase, since :meth:`restart`.
-        on: whether phases are timed.
+    On a CUDA device each change of phase waits for it, which a normal step does not: a step's
+    total is therefore measured with the clock off.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -28,7 +23,7 @@ class PhaseClock:
         self.on = True
 
     def restart(self, on: bool = True) -> None:
-        """Forget what was measured."""
+        """Forget what was measured, and time phases from now on, or do not."""
         self.seconds.clear()
         self.on = on
 

@@ -21,35 +21,20 @@ TARGETS = (
 
 
 def assess_all(results: Mapping) -> list[dict]:
-    """Rows on those of ``TARGETS`` that were measured.
-
-    Args:
-        results: of the sections, by name.
-    """
+    """Rows on those of ``TARGETS`` that were measured in the sections."""
     rows = []
     for title, section, figure, of, by, sign, limit in TARGETS:
         values = [results.get(section, {}).get(model, {}).get(figure) for model in (of, by)]
         if None not in values:
             ratio = values[0] / values[1]
             met = ratio <= limit if sign == '≤' else ratio >= limit
-            row = {
-                'ratio': f'{title}, {of} / {by}',
-                'measured': ratio,
-                'target': f'{sign} {limit:g}',
-            }
-            rows.append(row | {'reached': 'met' if met else '**missed**'})
+            row = dict(ratio=f'{title}, {of} / {by}', measured=ratio, target=f'{sign} {limit:g}')
+            rows.append(row | dict(reached='met' if met else '**missed**'))
     return rows
 
 
 def to_markdown(title: str, head: Mapping, sections: Mapping, failed: Sequence[str] = ()) -> str:
-    """A report.
-
-    Args:
-        title: of it.
-        head: what stands below the title, word by word.
-        sections: figures by heading, see :func:`told`.
-        failed: what did not hold.
-    """
+    """A report: title and head, what did not hold, and figures by heading, see :func:`told`."""
     parts = [f'# {title}', told(head)]
     if failed:
         parts.append('**Failed:**\n\n' + '\n'.join(f'- {line}' for line in failed))
@@ -63,10 +48,6 @@ def told(figures: object, level: int = 3) -> str:
 
     A list of dicts is a table with a line for each; a dict of flat dicts a table with a column
     for each; any other dict a list, what is not flat in it below headings; all else a word.
-
-    Args:
-        figures: whatever JSON can hold.
-        level: of the headings.
     """
     if _is_rows(figures):
         head = list(dict.fromkeys(key for row in figures for key in row))
@@ -86,12 +67,7 @@ def told(figures: object, level: int = 3) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown.
-
-    Args:
-        head: of the columns.
-        rows: of cells.
-    """
+    """A table in Markdown, of cells."""
     lines = [head, ['---'] * len(head), *rows]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 

@@ -23,11 +23,9 @@ from .report import to_markdown
 
 
 class Report:
-    """``NAME.json`` and ``NAME.md`` in a folder; one process at a time writes them.
+    """``path.json`` and ``path.md``; one process at a time writes them.
 
-    Args:
-        path: of the files, without suffix.
-        settings: of a new report; None: go on with the one that is there.
+    Without ``settings`` it goes on with the report that is there.
     """
 
     def __init__(self, path: Path, settings: Mapping | None = None) -> None:
@@ -38,23 +36,13 @@ class Report:
             self.settings, self.stages = content['settings'], content['stages']
 
     def tell(self, stage: str, state: str, seconds: float) -> None:
-        """Say how a stage stands, and write.
-
-        Args:
-            stage: its name.
-            state: in words, 'ended' where all is well.
-            seconds: since it began.
-        """
+        """Say how a stage stands, 'ended' where all is well, seconds after its begin."""
         empty = dict(figures={}, failed=[], parts={})
         self.stages.setdefault(stage, empty).update(state=state, seconds=round(seconds, 1))
         self.write()
 
     def write(self) -> None:
-        """Write both files.
-
-        Raises:
-            OSError: they cannot be written.
-        """
+        """Write both files."""
         shown = {
             name: {
                 'state': f'{of["state"]}, {of["seconds"]} s',
@@ -78,33 +66,18 @@ class Report:
 
 
 class Record:
-    """What one stage sees, written into the report at once.
-
-    Args:
-        report: of the check.
-        stage: its name.
-    """
+    """What one stage sees, written into the report at once."""
 
     def __init__(self, report: Report, stage: str) -> None:
         self.report, self.seen = report, report.stages[stage]
 
     def add(self, name: str, figures: object) -> None:
-        """Keep some figures.
-
-        Args:
-            name: of them; what it had before is replaced.
-            figures: whatever JSON can hold.
-        """
+        """Keep some figures, whatever JSON can hold; those of the same name are replaced."""
         self.seen['figures'][name] = figures
         self.report.write()
 
     def check(self, holds: bool, otherwise: str) -> None:
-        """Note a failure unless something holds.
-
-        Args:
-            holds: whether it does.
-            otherwise: what to say if not.
-        """
+        """Note a failure unless something holds."""
         if not holds:
             self.seen['failed'].append(otherwise)
             self.report.write()
@@ -127,15 +100,9 @@ class Record:
 def run_stages(
     path: Path, commands: Mapping[str, tuple[Sequence[str], float]], seconds: float
 ) -> Report:
-    """Run one stage after the other; their output goes to ``NAME.log``.
+    """Run the command of each stage for so many seconds at most; the output goes to ``path.log``.
 
-    Args:
-        path: of the report that is there, without suffix.
-        commands: by stage what to run, and seconds at most.
-        seconds: for all of them together.
-
-    Returns:
-        The report at the end.
+    The report is there already. ``seconds`` is the limit of all stages together.
     """
     report, until = Report(path), time.monotonic() + seconds
     for name, (command, limit) in commands.items():

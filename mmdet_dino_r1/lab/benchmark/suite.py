@@ -3,60 +3,38 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
-from ...config.tested_sets import innermost_dataset
-from .contenders import (
-    DINO_R1,
-    MAX_TOKENS,
-    MMDET,
-    NAMES,
-    Contender,
-    build_contender,
-    check_size,
-    fit_classes,
-    tokens_of,
-)
+from .contenders import DINO_R1, MAX_NAMES, MMDET, NAMES, Contender, build_contender, fit_classes
 from .loading import loading_figures
 from .measure import (
-    STEP,
     bank_figures,
     inference_figures,
     process_memory,
     step_memory,
     training_figures,
 )
-from .scaling import exponents, vary
 from .workload import Workload
 
-SECTIONS = ('memory', 'training', 'inference', 'bank')
+# loading comes first: its data may be missing
+SECTIONS = ('loading', 'memory', 'training', 'inference', 'bank')
+WITHOUT_DATA = SECTIONS[1:]
+CLASS_COUNTS = (80, 1203)  # of COCO and LVIS
 
 
 @dataclass
 class Suite:
     """What is measured, and on what.
 
-    Args:
-        cfg: a whole config of one of our models; left as it is.
-        workload: the size of a step.
-        device: where.
-        dtype: of autocast; float32: none.
-        models: of ``NAMES``.
-        rounds: medians are of so many.
-        recompute: with the config's activation checkpointing, else without any.
-        class_counts: of inference.
-
-    Attributes:
-        left_out: what the GPU's memory was too small for.
-
-    Raises:
-        ValueError: the model is none of ours, or the images are too small for its queries.
+    ``cfg`` is a whole config of one of our models and stays as it is; ``dtype`` is that of
+    autocast, float32 for none; ``recompute`` keeps the config's activation checkpointing; medians
+    are of so many ``rounds``. ``left_out`` gets the sections that the GPU's memory is too small
+    for. ValueError: the model is none of ours, or mmdet's has no place for the class names.
     """
 
     cfg: Config
@@ -66,61 +44,27 @@ class Suite:
     models: Sequence[str] = NAMES
     rounds: int = 3
     recompute: bool = False
-    class_counts: Sequence[int] = (80, 1203)
+    sections: Sequence[str] = WITHOUT_DATA
     left_out: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         if self.cfg.get('model', {}).get('type') != 'DINOR1':
             raise ValueError(f'{self.cfg.filename} has no model of type DINOR1')
-        self.cfg = fit_classes(self.cfg, self.workload.classes)
-
-    def _check(self, sections: Sequence[str], loader: bool) -> None:
-        if sections:
-            check_size(self.cfg, self.workload.height, self.workload.width)
-        trained = {'training', 'memory'} & set(sections)
-        if MMDET in self.models and trained and tokens_of(self.workload.classes) > MAX_TOKENS:
-            most = max(n for n in range(1, MAX_TOKENS) if tokens_of(n) <= MAX_TOKENS)
+        classes, trained = self.workload.classes, {'training', 'memory'} & set(self.sections)
+        if MMDET in self.models and trained and classes > MAX_NAMES:
             raise ValueError(
-                f"--classes {self.workload.classes}: a caption of mmdet's Grounding DINO holds "
-                f'{most} names at most; take fewer, or --models vis_gdino dino_r1'
+                f"--classes {classes}: a caption of mmdet's Grounding DINO holds {MAX_NAMES} "
+                'names at most; take fewer, or --models vis_gdino dino_r1'
             )
-        if loader:
-            dataset = innermost_dataset(self.cfg.train_dataloader.dataset)
-            file = Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-            if 'ann_file' in dataset and not file.is_file():
-                raise FileNotFoundError(
-                    f'--loader needs the training set of {self.cfg.filename}; there is no {file}'
-                )
+        self.cfg = fit_classes(self.cfg, classes)
 
-    def run(
-        self, sections: Sequence[str], loader: bool, factors: Mapping[str, Sequence[float]]
-    ) -> dict:
-        """Measure; what the memory is too small for costs nothing else.
-
-        Args:
-            sections: of ``SECTIONS``.
-            loader: the config's data as well.
-            factors: of the scaling, with their points.
-
-        Returns:
-            By section, its figures.
-
-        Raises:
-            FileNotFoundError: there are no data.
-            ValueError: images or captions are too small.
-        """
-        self._check(sections, loader)
-        jobs = {name: getattr(self, name) for name in sections}
-        if loader:
-            jobs['loading'] = partial(self.loading, trained='training' in sections)
-        for factor, values in factors.items():
-            points = {value: vary(factor, value, self.cfg, self.workload) for value in values}
-            jobs[f'scaling of {factor}'] = partial(self.scaling, factor, points)
+    def run(self) -> dict:
+        """The figures of each section; one that the memory is too small for costs no other."""
         results = {}
-        for name, job in jobs.items():
+        for name in [section for section in SECTIONS if section in self.sections]:
             print(f'benchmark: {name} …', file=sys.stderr, flush=True)
             try:
-                results[name] = job()
+                results[name] = getattr(self, name)()
             except torch.cuda.OutOfMemoryError:
                 told = f'benchmark: {name}: the GPU has too little memory'
                 print(told, file=sys.stderr, flush=True)
@@ -130,17 +74,17 @@ class Suite:
     @cached_property
     def contenders(self) -> dict[str, Contender]:
         """The models, by name."""
-        return {name: self.build(name, self.cfg) for name in self.models}
+        return {name: self.build(name) for name in self.models}
 
-    def build(self, name: str, cfg: ConfigDict) -> Contender:
-        """One of the models, with the same random weights each time.
-
-        Args:
-            name: one of ``NAMES``.
-            cfg: whole config.
-        """
+    def build(self, name: str) -> Contender:
+        """One of the models, with the same random weights each time."""
         torch.manual_seed(0)
-        return build_contender(name, cfg, self.device, self.dtype, self.recompute)
+        return build_contender(name, self.cfg, self.device, self.dtype, self.recompute)
+
+    def loading(self) -> dict:
+        """The config's training data, compared with steps of DINO-R1 where it trains as well."""
+        contender = self.contenders.get(DINO_R1) if 'training' in self.sections else None
+        return loading_figures(self.cfg, contender, self.rounds, images=50)
 
     def memory(self) -> dict:
         """Peak memory of training."""
@@ -156,49 +100,16 @@ class Suite:
     def inference(self) -> dict:
         """Single images."""
         contenders = list(self.contenders.values())
-        return inference_figures(contenders, self.workload, self.class_counts, self.rounds)
+        return inference_figures(contenders, self.workload, CLASS_COUNTS, self.rounds)
 
     def bank(self) -> dict | None:
         """Encoding of reference images, by one of ours: it is the same network; mmdet has none."""
         ours = [contender for name, contender in self.contenders.items() if name != MMDET]
         return bank_figures(ours[-1], self.workload, self.rounds) if ours else None
 
-    def loading(self, trained: bool, images: int = 50) -> dict:
-        """The config's data.
-
-        Args:
-            trained: compare with steps of DINO-R1.
-            images: so many are prepared.
-        """
-        contender = self.contenders.get(DINO_R1) if trained else None
-        return loading_figures(self.cfg, contender, self.rounds, images)
-
-    def scaling(self, factor: str, points: Mapping[float, tuple[ConfigDict, Workload]]) -> list:
-        """Rows: a step of DINO-R1 at each point, and how it has grown since the one before.
-
-        Args:
-            factor: its name.
-            points: config and workload of each value.
-        """
-        vars(self).pop('contenders', None)  # leave it their memory
-        seconds = []
-        for cfg, workload in points.values():
-            contender = self.build(DINO_R1, cfg)
-            seconds.append(training_figures([contender], workload, self.rounds)[DINO_R1][STEP])
-        grown = [None, *exponents(list(points), seconds)]
-        rows = zip(points, seconds, grown, strict=True)
-        return [{factor: at, STEP: step, 'exponent': exponent} for at, step, exponent in rows]
-
 
 def open_device(name: str | None) -> torch.device:
-    """A device that is there.
-
-    Args:
-        name: 'cpu', 'cuda', 'cuda:1'; None: a GPU where there is one.
-
-    Raises:
-        ValueError: it is not there.
-    """
+    """A device by name, None being a GPU where there is one; ValueError: it is not there."""
     try:
         device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
     except RuntimeError as error:

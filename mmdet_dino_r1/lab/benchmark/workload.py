@@ -11,15 +11,7 @@ from mmengine.structures import InstanceData
 
 @dataclass(frozen=True)
 class Workload:
-    """The size of a step.
-
-    Attributes:
-        height, width: of the images, in pixels.
-        batch_size: images of a training step.
-        classes: how many class names there are; the boxes carry the first ``batch_size * boxes``
-            of them at most.
-        boxes: how many each image has as ground truth; they are (x1, y1, x2, y2) in pixels.
-    """
+    """The size of a step: images in pixels, class names, boxes of each image."""
 
     height: int = 800
     width: int = 1333
@@ -28,10 +20,10 @@ class Workload:
     boxes: int = 10
 
     def training_batch(self, seed: int = 0) -> dict:
-        """A batch as a data loader gives it: uint8 images and data samples with ground truth.
+        """A batch as a data loader gives it.
 
-        Boxes (x1, y1, x2, y2) in pixels measure 5 to 50 % of each side. Labels run through the
-        classes image by image, so that as many of them are present as there are boxes for.
+        Boxes (x1, y1, x2, y2) measure 5 to 50 % of each side. Labels run through the classes
+        image by image, so that as many of them are present as there are boxes for.
         """
         generator = torch.Generator().manual_seed(seed)
         side = torch.tensor([self.width, self.height, self.width, self.height])

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.models.detectors import GroundingDINO
+from mmdet.models.layers.transformer import dino_layers
 from mmdet.registry import MODELS
-from mmengine.config import ConfigDict
 
 from mmdet_dino_r1.lab.benchmark import contenders
 from mmdet_dino_r1.lab.benchmark.contenders import (
@@ -13,8 +13,8 @@ from mmdet_dino_r1.lab.benchmark.contenders import (
     MMDET,
     NAMES,
     VIS_GDINO,
+    at_published_width,
     build_contender,
-    count_tokens,
     fit_classes,
     grounding_dino_cfg,
 )
@@ -125,37 +125,20 @@ def test_label_embedding_fits_the_classes(cfg):
     assert fit_classes(cfg, 2).model.bbox_head.num_classes == cfg.model.bbox_head.num_classes == 30
 
 
-@pytest.mark.parametrize(
-    ('out_indices', 'levels', 'size', 'tokens'),
-    [
-        ((1, 2, 3), 3, (64, 96), 8 * 12 + 4 * 6 + 2 * 3),
-        ((1, 2, 3), 4, (65, 64), 9 * 8 + 5 * 4 + 3 * 2 + 2 * 1),
-        ((0, 1, 2, 3), 5, (64, 64), 256 + 64 + 16 + 4 + 1),
-    ],
-)
-def test_tokens_by_hand(out_indices, levels, size, tokens):
-    model = ConfigDict(backbone=dict(out_indices=out_indices), num_feature_levels=levels)
-    assert count_tokens(model, *size) == tokens
-
-
-@pytest.mark.parametrize('size', [(64, 96), (65, 50)])
-def test_tokens_are_those_of_the_network(cfg, size):
-    model = build(VIS_GDINO, cfg).model
-    feats = model.extract_feat(torch.zeros(1, 3, *size))
-    assert count_tokens(cfg.model, *size) == sum(f.shape[-2] * f.shape[-1] for f in feats)
-
-
-def test_mended_once_only():
+def test_mmdets_encoding_is_mended_once_only(cfg, monkeypatch):
     calls = []
-    mended = contenders.at_published_width(lambda boxes, num_feats: calls.append(num_feats))
-    mended(None), mended(None, 64), mended(None, num_feats=256)
-    assert calls == [128, 64, 128] and mended.published_width
+    monkeypatch.setattr(contenders, 'coordinate_to_encoding', lambda _, width: calls.append(width))
+    at_published_width(None), at_published_width(None, 64), at_published_width(None, num_feats=256)
+    assert calls == [128, 64, 128]
+    for _ in range(2):
+        build(MMDET, cfg)
+        assert dino_layers.coordinate_to_encoding is at_published_width
 
 
-def test_language_model_without_transformers():
-    with language_model_cfg() as (cfg, note):
-        assert cfg == dict(type='StubLanguageModel')
-        assert note == 'a stub, no BERT: transformers is not installed'
+def test_language_model_without_transformers(tmp_path):
+    cfg, note = language_model_cfg(tmp_path)
+    assert cfg == dict(type='StubLanguageModel')
+    assert note == 'a stub, no BERT: transformers is not installed'
 
 
 class FakeTransformers:
@@ -176,22 +159,20 @@ class FakeTransformers:
     BertTokenizerFast = BertModel
 
 
-def test_language_model_with_transformers(monkeypatch):
+def test_language_model_with_transformers(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, 'transformers', FakeTransformers('4.57.0'))
-    with language_model_cfg() as (cfg, note):
-        folder = Path(cfg['name'])
-        vocabulary = (folder / 'vocab.txt').read_text().splitlines()
-        assert (folder / 'saved').is_file()
-        assert cfg['type'] == 'BertModel' and note.startswith('BERT-base with random weights')
+    cfg, note = language_model_cfg(tmp_path)
+    vocabulary = (tmp_path / 'vocab.txt').read_text().splitlines()
+    assert (tmp_path / 'saved').is_file() and cfg['name'] == str(tmp_path)
+    assert cfg['type'] == 'BertModel' and note.startswith('BERT-base with random weights')
     assert len(vocabulary) == 6 + 1203 and vocabulary[6] == 'c0'
-    assert not folder.exists()
 
 
-def test_a_too_new_transformers_is_told(monkeypatch):
+def test_a_too_new_transformers_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, 'transformers', FakeTransformers('5.0.1'))
-    with language_model_cfg() as (cfg, note):
-        assert cfg == dict(type='StubLanguageModel')
-        assert note == 'a stub, no BERT: mmdet needs transformers<5, not 5.0.1'
+    cfg, note = language_model_cfg(tmp_path)
+    assert cfg == dict(type='StubLanguageModel')
+    assert note == 'a stub, no BERT: mmdet needs transformers<5, not 5.0.1'
 
 
 def test_tokens_of_a_caption():

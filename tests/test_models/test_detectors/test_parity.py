@@ -13,8 +13,7 @@ from mmdet_dino_r1.structures import VisualPrompts
 @pytest.fixture
 def published_width(monkeypatch):
     """onedl-mmdetection 3.5.1's Grounding DINO does not run without (see PromptDecoder)."""
-    mended = at_published_width(dino_layers.coordinate_to_encoding)
-    monkeypatch.setattr(dino_layers, 'coordinate_to_encoding', mended)
+    monkeypatch.setattr(dino_layers, 'coordinate_to_encoding', at_published_width)
 
 
 def grounding_dino(ours):
