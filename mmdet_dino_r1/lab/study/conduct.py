@@ -140,30 +140,27 @@ def draw_data(grid: Grid) -> dict[str, dict]:
     """
     checksums = {}
     for root, settings in grid.shapes.items():
-        settings = dict(settings)
-        wanted = settings.pop('checksums', {})
-        difficulty = DIFFICULTIES[settings.pop('difficulty', 'standard')]
-        config = ShapesConfig(**settings, difficulty=difficulty)
+        drawn = {key: value for key, value in settings.items() if key != 'checksums'}
+        drawn['difficulty'] = DIFFICULTIES[drawn.get('difficulty', 'standard')]
         try:
-            generate_shapes(root, config, os.cpu_count() or 1)
+            generate_shapes(root, ShapesConfig(**drawn), os.cpu_count() or 1)
         except FileExistsError as error:
             raise FileExistsError(
                 f'{root} holds a shapes set of other settings than those of {grid.name}. Move or '
                 'delete it, or start where there is none.'
             ) from error
         checksums[root] = found = shapes_checksums(root)
-        if found['annotations'] != wanted.get('annotations', found['annotations']):
+        wanted = found | settings.get('checksums', {})
+        if found['annotations'] != wanted['annotations']:
             raise ValueError(
                 f'{root} is not the set of {grid.name}: checksum of the annotations '
                 f'{found["annotations"]}, wanted {wanted["annotations"]}. Delete the folder; if it '
                 'comes back the same, numpy or OpenCV draw other boxes here.'
             )
-        if found['pixels'] != wanted.get('pixels', found['pixels']):
-            print(
-                f'study: {root}: pixels differ from those of {grid.name} ({found["pixels"]}, not '
-                f'{wanted["pixels"]}), the boxes do not. Another OpenCV rounds otherwise.',
-                file=sys.stderr,
-            )
+        if found != wanted:
+            told = f'{found["pixels"]}, wanted {wanted["pixels"]}'
+            told = f'{root}: pixels differ from those of {grid.name} ({told}), the boxes do not.'
+            print(f'study: {told} Another OpenCV rounds otherwise.', file=sys.stderr)
     return checksums
 
 
@@ -180,7 +177,8 @@ def check(grid: Grid, runs: Sequence[Run], out: Path) -> None:
 def _check_config(cfg: Config, stage: str, title: str) -> None:
     # a test's weights come from the training
     args = Namespace(config=title, checkpoint=os.devnull, resume=None)
-    for explain in (explain_misspelt, explain_mistake, explain_missing, explain_unmeasured):
+    checks = (explain_misspelt, explain_mistake, explain_missing)
+    for explain in (*checks, lambda *_: explain_unmeasured(cfg)):
         if told := explain(cfg, args, stage):
             raise ValueError(told if title in told else f'{title}: {told}')
 

@@ -25,6 +25,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path
 
 from mmengine.config import Config
@@ -197,6 +198,10 @@ def _check_comparison(where: str, entry: object) -> None:
         if unknown := sorted(axis['values'].keys() - {entry['baseline'], *entry['variants']}):
             told = ', '.join(unknown)
             raise ValueError(f'{where}: axis has values for {told}, which it does not compare.')
+        # the baseline is drawn as a line and needs no place
+        lowest = min((axis['values'] | {entry['baseline']: inf}).values())
+        if axis.get('log') and lowest <= 0:
+            raise ValueError(f'{where}: a logarithmic axis has no place for {lowest:g}.')
 
 
 def _check_names(path: str | Path, grid: Grid) -> None:

@@ -67,15 +67,12 @@ def draw_axis(report: dict, comparison: dict) -> np.ndarray | None:
     """AP along the number that the comparison's ``axis`` gives its variants.
 
     The baseline is a dashed line, so its number, often 0, needs no place on a logarithmic axis.
-
-    Raises:
-        ValueError: a logarithmic axis has no place for a number.
     """
     axis, baseline = comparison.get('axis'), comparison['baseline']
     if not axis:
         return None
     by_number = {number: name for name, number in axis['values'].items() if name != baseline}
-    numbers, label, is_log = sorted(by_number), axis['label'], axis.get('log', False)
+    numbers = sorted(by_number)
     panels = {}
     for evaluation in report['primary']:
         height = comparison['variants'][baseline]['evaluations'][evaluation]['summary']
@@ -84,15 +81,10 @@ def draw_axis(report: dict, comparison: dict) -> np.ndarray | None:
             panels[evaluation] = (height['mean'], told)
     if not panels:
         return None
-    if is_log and numbers[0] <= 0:
-        raise ValueError(
-            f'A logarithmic axis has no place for {numbers[0]:g} ({label}); leave that variant '
-            'out, or make the axis linear.'
-        )
 
     def paint(axes, evaluation: str) -> None:
         height, told = panels[evaluation]
-        if is_log:
+        if axis.get('log'):
             axes.set_xscale('log')
         axes.axhline(height, **_BASELINE)
         # every number has a place, with or without a result
@@ -103,7 +95,7 @@ def draw_axis(report: dict, comparison: dict) -> np.ndarray | None:
         axes.set_xticks(numbers, [f'{number:g}' for number in numbers], fontsize=8)
         axes.set_xticks([], minor=True)
         axes.margins(x=0.08)
-        _finish(axes, evaluation, label, 'AP, points', grid='y')
+        _finish(axes, evaluation, axis['label'], 'AP, points', grid='y')
 
     key = _key_of_differences()
     key[report['variants'][baseline]['title']] = _BASELINE

@@ -179,11 +179,8 @@ def _header(report: dict) -> str:
     lines = [f'- {kind}: {_listed(report[kind])}' for kind in ('seeds', 'steps')]
     mixed = [kind for kind, values in report['provenance'].items() if len(values) > 1]
     for kind, values in report['provenance'].items():
-        told = [
-            f'{value} ({runs} run{"s" * (runs > 1)})' if kind in mixed else value
-            for value, runs in values.items()
-        ]
-        lines.append(f'- {kind}: {"; ".join(told)}')
+        counted = [f'{value} ({runs} run{"s" * (runs > 1)})' for value, runs in values.items()]
+        lines.append(f'- {kind}: {"; ".join(counted if kind in mixed else values)}')
     if mixed:
         lines.append(
             f'- **Not the same in all runs: {", ".join(mixed)}.** Differences between variants may '

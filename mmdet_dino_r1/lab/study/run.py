@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import statistics
-from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,11 +51,7 @@ def is_done(grid: Grid, run: Run, out: Path) -> bool:
             f'{folder} holds a run of the variant {run.variant.name!r} that was trained with other '
             'settings. Delete the folder, or choose another --out.'
         )
-    return (
-        result is not None
-        and set(grid.evaluations) <= result['metrics'].keys()
-        and {split_of(name) for name in grid.diagnostics} <= result['diagnostics'].keys()
-    )
+    return result is not None and not _untested(grid, result)
 
 
 def execute(grid: Grid, run: Run, out: Path, data: Mapping) -> bool:
@@ -69,13 +64,19 @@ def execute(grid: Grid, run: Run, out: Path, data: Mapping) -> bool:
             if not (folder / RESULT).exists():
                 _train(grid, run, out, data)
             _remove_checkpoints(folder)
-            for name in grid.evaluations:
+            for name in _untested(grid, read_result(folder / RESULT)):
                 _evaluate(grid, run, out, name)
     return is_mine
 
 
-def explain_unmeasured(cfg: Config, args: Namespace | None = None, stage: str = '') -> str | None:
-    """Which figure a run would end without, and the remedy: a check as those of ``checks``."""
+def _untested(grid: Grid, result: Mapping) -> list[str]:
+    """The evaluations whose metrics, or diagnostics where they are asked for, are not there."""
+    unseen = {one for one in grid.diagnostics if split_of(one) not in result['diagnostics']}
+    return [one for one in grid.evaluations if one not in result['metrics'] or one in unseen]
+
+
+def explain_unmeasured(cfg: Config) -> str | None:
+    """Which figure a run would end without, and the remedy; None for none."""
     steps = (cfg.get('train_cfg') or {}).get('max_iters')
     every = cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10)
     if steps and every > steps:
@@ -168,9 +169,6 @@ def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
     """One test, and a look at the queries where the grid asks for it."""
     folder = run.folder(out)
     result, diagnostics = read_json(folder / RESULT), read_json(diagnostics_file(folder))
-    looks = name in grid.diagnostics and split_of(name) not in diagnostics
-    if name in result['metrics'] and not looks:
-        return
     if not (folder / WEIGHTS).exists():
         raise FileNotFoundError(
             f'{folder / WEIGHTS} is gone, and {folder / RESULT} lacks the test {name}. Delete the '
@@ -181,7 +179,9 @@ def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
     cfg.load_from = str(folder / WEIGHTS)
     runner = Runner.from_cfg(cfg)
     metrics = runner.test()
-    if looks:
+    if not metrics.keys() >= set(_METRICS.values()):
+        raise ValueError(f'{run}: the test {name} gave no {_METRICS["AP"]}.')
+    if name in grid.diagnostics and split_of(name) not in diagnostics:
         views = view_dataset(runner.model, runner.test_dataloader.dataset, DIAGNOSED_IMAGES)
         diagnostics[split_of(name)] = query_figures(views)
         write_json(diagnostics_file(folder), diagnostics)

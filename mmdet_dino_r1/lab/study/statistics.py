@@ -2,13 +2,8 @@
 
 A difference is taken at the same seed: the two runs begin with the same weights and are tested with
 the same exemplars, so that what a seed does to both cancels. Its interval is Student's, with n - 1
-degrees of freedom. That assumes
-
-- that the differences are about normally distributed;
-- that seeds are independent of one another.
-
-An interval holds for its one comparison. Nothing is corrected for the number of comparisons: of
-twenty where there is nothing to find, one 95 % interval excludes 0 by chance.
+degrees of freedom: differences are taken to be about normal, seeds to be independent. An interval
+holds for its one comparison. Nothing is corrected for the number of comparisons.
 """
 
 from __future__ import annotations

@@ -92,12 +92,6 @@ def test_along_a_number():
     assert (linear != log).any()
 
 
-def test_a_logarithmic_axis_has_no_zero():
-    axis = dict(label='weight', values=dict(even=0, better=1), log=True)
-    with pytest.raises(ValueError, match=r'no place for 0 \(weight\); leave that variant out'):
-        draw_axis(*told_of([EVEN, BETTER], **axis))
-
-
 def test_over_exemplars():
     points = dict(
         SFT={1: (30, 1), 16: (40, 1), 4: (36, 1)}, GRQO={1: (20, None), 4: None, 16: (25, None)}
