@@ -28,21 +28,14 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add('grid', help='file of the grid, or the name of a shipped one (studies/grqo_shapes.py)')
     add('--out', type=Path, required=True, help='folder of the study')
-    # --cells: the name until 0.7
+    # --cells: the name until 0.8
     add('--variants', '--cells', nargs='+', metavar='VARIANT', help='only these')
     add('--seeds', type=_positive, help='at most so many seeds of each variant')
-    add(
-        '--jobs',
-        type=_positive,
-        help='runs at the same time, which share the cores (default: one per core, one on a GPU)',
-    )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        '--report', action='store_true', help='train nothing: tables and plots of what is there'
-    )
-    which.add_argument(
-        '--run', nargs=2, metavar=('VARIANT', 'SEED'), help='this one alone, in this process'
-    )
+    said = 'runs at the same time, which share the cores (default: one per core, one on a GPU)'
+    add('--jobs', type=_positive, help=said)
+    add = parser.add_mutually_exclusive_group().add_argument
+    add('--report', action='store_true', help='train nothing: tables and plots of what is there')
+    add('--run', nargs=2, metavar=('VARIANT', 'SEED'), help='this one alone, in this process')
     return parser.parse_args(args)
 
 

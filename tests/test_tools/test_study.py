@@ -274,9 +274,8 @@ def test_folders_that_cannot_be(study, tmp_path, capsys):
     assert f'There is no folder {tmp_path}/no; run the study first.' in capsys.readouterr().err
     (tmp_path / 'file').touch()
     assert main([study[0], '--out', str(tmp_path / 'file')]) == 2
-    assert (
-        f'study: --out {tmp_path}/file cannot be written: File exists.' in capsys.readouterr().err
-    )
+    told = capsys.readouterr().err
+    assert 'study: ' in told and 'File exists' in told and f'{tmp_path}/file' in told
 
 
 @pytest.mark.parametrize('jobs', ['0', 'x'])

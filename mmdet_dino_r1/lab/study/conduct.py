@@ -8,25 +8,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 import traceback
 from argparse import Namespace
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 
-from ...checks.config_keys import misspelt_keys, report_misspelt
-from ...checks.preflight import explain_mistake, find_missing, report_missing
+from ...checks.config_keys import explain_misspelt
+from ...checks.preflight import explain_missing, explain_mistake
 from ...testing.shapes import ShapesConfig, generate_shapes, shapes_checksums
 from ...testing.shapes_drawing import DIFFICULTIES
 from ..figure import write_image
 from .grid import Grid, Run, evaluation_config, training_config
 from .plot import draw_report
-from .report import build_report, to_json, to_markdown
+from .report import build_report, to_markdown
 from .results import read_json, read_results, write_json
 from .run import claim, execute, explain_unmeasured, is_done
 
@@ -37,13 +35,7 @@ NOT_MINE = 3  # exit status of a process whose run is another's
 def chosen_runs(
     grid: Grid, variants: Sequence[str] | None, seeds: int | None, one: Sequence[str] | None
 ) -> list[Run]:
-    """The runs that a command line asks for.
-
-    Args:
-        grid: the study.
-        variants: only these.
-        seeds: at most so many of each.
-        one: name of a variant and a seed, this run alone.
+    """The runs that a command line asks for: of some variants, so many seeds, or one alone.
 
     Raises:
         ValueError: the grid has no such variant or run.
@@ -67,8 +59,6 @@ def do_alone(grid: Grid, run: Run, out: Path) -> bool:
 
     Raises:
         FileNotFoundError: the study was never begun.
-        ValueError: the run cannot be done.
-        OSError: a file cannot be read or written.
     """
     if not (out / DATA).exists():
         raise FileNotFoundError(
@@ -85,49 +75,64 @@ def do_alone(grid: Grid, run: Run, out: Path) -> bool:
 def do_all(
     grid: Grid, runs: Sequence[Run], out: Path, jobs: int | None, command: Sequence[str]
 ) -> list[Run]:
-    """Draw the data, check everything, then train and test what is not done yet.
+    """Draw the data, check everything, then do what is not done yet; gives the runs that failed.
 
-    Args:
-        grid: the study.
-        runs: to do.
-        out: folder of the study.
-        jobs: runs at the same time; None: one per core, one on a GPU.
-        command: does one run in a process of its own, with ``--run VARIANT SEED`` added.
-
-    Returns:
-        The runs that failed.
-
-    Raises:
-        ValueError: a variant or an evaluation cannot work, or the folder holds another study's
-            runs.
-        OSError: data cannot be written.
+    ``jobs`` at the same time (None: one per core, one on a GPU), each in a process of its own by
+    ``command`` and ``--run VARIANT SEED``.
     """
-    _make_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
     with claim(out, waits=True):  # another process may be drawing
         write_json(out / DATA, draw_data(grid))
     check(grid, runs, out)
     waiting = [run for run in runs if not is_done(grid, run, out)]
     print(f'{grid.name}: {len(runs) - len(waiting)} of {len(runs)} runs are done', flush=True)
-    cores = os.cpu_count() or 1
-    jobs = jobs or (1 if torch.cuda.is_available() else cores)
-    workers = _Workers(command, out, threads=max(1, cores // jobs))
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            succeeded = list(pool.map(workers, waiting))
-        except BaseException:  # Ctrl-C, above all: the pool would begin all that waits
-            workers.stop()
-            raise
-    failed = [run for run, well in zip(waiting, succeeded, strict=True) if not well]
+    jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    failed = _do_in_processes(waiting, out, jobs, command)
     for run in failed:
         print(f'study: {run} failed; see {run.folder(out) / LOG}', file=sys.stderr)
     return failed
 
 
-def draw_data(grid: Grid) -> dict[str, dict]:
-    """Make the shapes sets that the ``grid`` names, unless they are there.
+def _do_in_processes(
+    runs: Sequence[Run], out: Path, jobs: int, command: Sequence[str]
+) -> list[Run]:
+    """Do each run in a process whose output goes to the run's ``log.txt``; gives those that failed.
 
-    Returns:
-        The checksums of each set.
+    What ends this, Ctrl-C above all, ends the processes: what they wrote is whole at any moment.
+    """
+    environment = os.environ | {'OMP_NUM_THREADS': str(max(1, (os.cpu_count() or 1) // jobs))}
+    waiting, running, failed = list(runs), {}, []
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run = waiting.pop(0)
+                run.folder(out).mkdir(parents=True, exist_ok=True)
+                with (run.folder(out) / LOG).open('a') as log:
+                    process = subprocess.Popen(
+                        [*command, '--run', run.variant.name, str(run.seed)],
+                        env=environment,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                    )
+                running[process] = (run, time.monotonic())
+                print(f'{run}: begins', flush=True)
+            time.sleep(0.1)
+            for process in [one for one in running if one.poll() is not None]:
+                run, start = running.pop(process)
+                state = {0: 'done', NOT_MINE: 'left to another process'}
+                told = state.get(process.returncode, 'FAILED')
+                print(f'{run}: {told} after {(time.monotonic() - start) / 60:.1f} min', flush=True)
+                if process.returncode not in state:
+                    failed.append(run)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    return failed
+
+
+def draw_data(grid: Grid) -> dict[str, dict]:
+    """Make the shapes sets that a grid names, unless they are there; gives their checksums.
 
     Raises:
         FileExistsError: the folder of a set holds something else.
@@ -135,25 +140,24 @@ def draw_data(grid: Grid) -> dict[str, dict]:
     """
     checksums = {}
     for root, settings in grid.shapes.items():
-        settings = dict(settings)
-        wanted = settings.pop('checksums', {})
-        difficulty = DIFFICULTIES[settings.pop('difficulty', 'standard')]
-        config = ShapesConfig(**settings, difficulty=difficulty)
+        drawn = {key: value for key, value in settings.items() if key != 'checksums'}
+        drawn['difficulty'] = DIFFICULTIES[drawn.get('difficulty', 'standard')]
         try:
-            generate_shapes(root, config, os.cpu_count() or 1)
+            generate_shapes(root, ShapesConfig(**drawn), os.cpu_count() or 1)
         except FileExistsError as error:
             raise FileExistsError(
                 f'{root} holds a shapes set of other settings than those of {grid.name}. Move or '
                 'delete it, or start where there is none.'
             ) from error
         checksums[root] = found = shapes_checksums(root)
-        if found['annotations'] != wanted.get('annotations', found['annotations']):
+        wanted = found | settings.get('checksums', {})
+        if found['annotations'] != wanted['annotations']:
             raise ValueError(
                 f'{root} is not the set of {grid.name}: checksum of the annotations '
                 f'{found["annotations"]}, wanted {wanted["annotations"]}. Delete the folder; if it '
                 'comes back the same, numpy or OpenCV draw other boxes here.'
             )
-        if found['pixels'] != wanted.get('pixels', found['pixels']):
+        if found != wanted:
             told = f'{found["pixels"]}, wanted {wanted["pixels"]}'
             told = f'{root}: pixels differ from those of {grid.name} ({told}), the boxes do not.'
             print(f'study: {told} Another OpenCV rounds otherwise.', file=sys.stderr)
@@ -161,105 +165,38 @@ def draw_data(grid: Grid) -> dict[str, dict]:
 
 
 def check(grid: Grid, runs: Sequence[Run], out: Path) -> None:
-    """Look at every config of the ``runs`` to do before anything is trained.
-
-    Raises:
-        ValueError: with all that is wrong with the first config that cannot work.
-    """
-    args = Namespace(checkpoint=os.devnull, resume=None)  # a test's weights come from the training
+    """Look at every config of the runs to do before anything is trained; raises as its parts do."""
     for variant in {run.variant.name: run.variant for run in runs}.values():
         cfg = training_config(grid, Run(variant, 0), out)
-        _check_config(cfg, args, 'train', f'the variant {variant.name}')
+        _check_config(cfg, 'train', f'the variant {variant.name}')
         for name in grid.evaluations:
             tested = evaluation_config(cfg, grid, name, 0)
-            _check_config(tested, args, 'test', f'the variant {variant.name}, evaluation {name}')
+            _check_config(tested, 'test', f'the variant {variant.name}, evaluation {name}')
 
 
-def _check_config(cfg, args: Namespace, stage: str, title: str) -> None:
-    if wrong := misspelt_keys(cfg):
-        raise ValueError(report_misspelt(wrong, title))
-    if mistake := explain_mistake(cfg, args, stage):
-        raise ValueError(f'{title}: {mistake}')
-    if missing := find_missing(cfg, args, stage):
-        raise ValueError(report_missing(missing, title))
-    if unmeasured := explain_unmeasured(cfg):
-        raise ValueError(f'{title}: {unmeasured}')
-
-
-class _Workers:
-    """Do runs, each in a process of its own, whose output goes to the run's ``log.txt``."""
-
-    def __init__(self, command: Sequence[str], out: Path, threads: int) -> None:
-        self.command, self.out = command, out
-        self.environment = os.environ | {'OMP_NUM_THREADS': str(threads)}
-        self.processes: set[subprocess.Popen] = set()
-        self.stopped = False
-        self.lock = threading.Lock()  # of the two above
-
-    def __call__(self, run: Run) -> bool:
-        """Whether the run ended well, or was left to another process."""
-        command = [*self.command, '--run', run.variant.name, str(run.seed)]
-        path = run.folder(self.out) / LOG
-        path.parent.mkdir(parents=True, exist_ok=True)
-        start = time.monotonic()
-        with path.open('a') as log:
-            with self.lock:
-                if self.stopped:
-                    return False
-                process = subprocess.Popen(
-                    command, env=self.environment, stdout=log, stderr=subprocess.STDOUT
-                )
-                self.processes.add(process)
-            print(f'{run}: begins', flush=True)
-            status = process.wait()
-        with self.lock:
-            self.processes.remove(process)
-        if self.stopped:
-            return False
-        minutes = (time.monotonic() - start) / 60
-        state = {0: 'done', NOT_MINE: 'left to another process'}.get(status, 'FAILED')
-        print(f'{run}: {state} after {minutes:.1f} min', flush=True)
-        return status in (0, NOT_MINE)
-
-    def stop(self) -> None:
-        """End what runs and begin nothing more."""
-        with self.lock:
-            self.stopped = True
-            for process in self.processes:
-                process.kill()  # what lies on the disk is whole at any moment
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OSError(
-            f'--out {out} cannot be written: {error.strerror}. Choose another folder.'
-        ) from error
+def _check_config(cfg: Config, stage: str, title: str) -> None:
+    # a test's weights come from the training
+    args = Namespace(config=title, checkpoint=os.devnull, resume=None)
+    checks = (explain_misspelt, explain_mistake, explain_missing)
+    for explain in (*checks, lambda *_: explain_unmeasured(cfg)):
+        if told := explain(cfg, args, stage):
+            raise ValueError(told if title in told else f'{title}: {told}')
 
 
 def write_report(grid: Grid, out: Path, needed: bool = True) -> None:
-    """Write ``report.md``, ``report.json`` and the plots of all runs in the folder.
-
-    Args:
-        grid: the study.
-        out: its folder.
-        needed: raise where no run is finished.
+    """Write ``report.md``, ``report.json`` and the plots of all runs in the folder of the study.
 
     Raises:
-        ValueError: a file of results is broken, or no run is finished.
-        OSError: there is no such folder, or a file cannot be written.
+        ValueError: a file of results is broken, or no run is finished and one is needed.
     """
-    results = read_results(out, grid.variants)
-    if not results.runs:
+    runs, ignored = read_results(out, grid.variants)
+    if not runs:
         if needed:
             raise ValueError(f'{out} has no finished run of {grid.name}; run the study first.')
         return
-    report = build_report(grid, results)
+    report = build_report(grid, runs, ignored)
     (out / 'report.md').write_text(to_markdown(report), encoding='utf-8')
-    (out / 'report.json').write_text(to_json(report), encoding='utf-8')
+    write_json(out / 'report.json', report)
     for name, image in draw_report(report).items():
         write_image(out / f'{name}.png', image)
     print(f'wrote {out / "report.md"}')

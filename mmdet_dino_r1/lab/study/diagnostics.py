@@ -14,57 +14,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
-from torch import nn
-from torch.utils.data import Dataset
 
-from ..query_view.collect import view_dataset
 from ..query_view.view import QueryView
 
 
-def measure_diagnostics(model: nn.Module, dataset: Dataset, num_images: int) -> dict[str, float]:
-    """The figures of :func:`query_figures` on images of a test set, all prompts at once.
-
-    Args:
-        model: a ``DINOR1`` with a prompt bank for this dataset's labels.
-        dataset: a single one, see :func:`view_dataset`.
-        num_images: this many, evenly spread over the dataset: the same for every model.
-
-    Raises:
-        ValueError: the dataset is a group, or the model has no assigner.
-        RuntimeError: the model has no prompts.
-    """
-    return query_figures(view_dataset(model, dataset, num_images))
-
-
 def query_figures(views: Sequence[QueryView]) -> dict[str, float]:
-    """Means over images of what each image's queries do; docs/study.md says what to look for.
+    """The figures that docs/study.md explains: means over images of what each image's queries do.
 
-    Each figure is the mean within an image, then over the images in which it is defined; one that
-    is defined in none is left out. Images without boxes count nowhere.
-
-    - ``num_images``, ``num_boxes``: with boxes; boxes of classes that have a prompt.
-    - ``reward_mean``, ``reward_std``: of the reward within the group (std unbiased); a reward is
-      minus a match cost, so higher is better.
-    - ``reward_kept``, ``reward_muted``: mean over the queries that GRQO keeps and mutes, by the
-      ``mute_share`` of the config.
-    - ``reward_matched``, ``reward_unmatched``: mean over the matched and the other queries.
-    - ``reward_overlap``: probability that an unmatched query has a higher reward than a matched
-      one, ties half.
-    - ``objectness_matched``, ``objectness_unmatched``: mean objectness, in [0, 1], at the token
-      where such a query started.
-    - ``objectness_auc``: probability that a near query started from a higher objectness than one
-      that is not near, ties half; 0.5 is chance.
-    - ``token_recall_50``: share of boxes that a selected token's own box covers with IoU >= 0.5.
-    - ``query_recall_50``, ``query_recall_75``: the same of the last layer's boxes and IoU >= 0.5
-      and 0.75, whatever class they prefer.
-    - ``queries_per_box_50``: per box, the number of near queries that prefer its class.
-    - ``duplicates``: the same minus 1, over the boxes that have one.
-    - ``score_gap``: best minus second-best score of these queries, in [0, 1], over the boxes that
-      have two or more.
-    - ``right_class``: share of the near queries that prefer their box's class.
-    - ``near_unmatched``: share of the unmatched queries that are near a box.
-    - ``effective_boxes``: exp(entropy) of the near queries' distribution over the boxes, by the
-      number of boxes: 1 where all boxes get as many.
+    Each is the mean within an image, then over the images in which it is defined; one that is
+    defined in none is left out. Images without boxes count nowhere.
 
     Args:
         views: with ground truth.
@@ -78,8 +36,7 @@ def query_figures(views: Sequence[QueryView]) -> dict[str, float]:
     of_images = [_of_rewards(view) | _of_boxes(view) for view in found]
     figures = dict(num_images=len(found), num_boxes=sum(len(view.truth.gt_boxes) for view in found))
     for name in of_images[0] if of_images else ():
-        known = [figure[name] for figure in of_images if figure[name] is not None]
-        if known:
+        if known := [figure[name] for figure in of_images if figure[name] is not None]:
             figures[name] = float(np.mean(known))
     return figures
 

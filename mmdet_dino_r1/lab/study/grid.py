@@ -24,7 +24,8 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path
 
 from mmengine.config import Config
@@ -35,31 +36,27 @@ from ...testing.shapes_drawing import DIFFICULTIES
 from ...utils.near_names import near_names
 
 _LIST = (list, tuple)
-_TYPES = dict(
-    name=str,
-    variants=dict,
-    comparisons=_LIST,
-    evaluations=dict,
-    primary=_LIST,
-    common=dict,
-    diagnostics=_LIST,
-    shapes=dict,
+# Types of the keys of each dict: those it needs, and the others.
+_GRID = (
+    dict(name=str, variants=dict, comparisons=_LIST, evaluations=dict, primary=_LIST),
+    dict(common=dict, diagnostics=_LIST, shapes=dict),
 )
-_NEEDED = ('name', 'variants', 'comparisons', 'evaluations', 'primary')
-# before version 0.6; read until 0.7
+_VARIANT = dict(config=str), dict(title=str, options=dict)
+_COMPARISON = (
+    dict(title=str, baseline=str, variants=_LIST, seeds=int),
+    dict(axis=(dict, type(None))),
+)
+_AXIS = dict(label=str, values=dict), dict(log=bool)
+_SETTINGS = {setting.name: object for setting in fields(ShapesConfig)} | dict(difficulty=str)
+_SHAPES = {}, dict(checksums=dict, **_SETTINGS)
+_CHECKSUMS = {}, dict(annotations=str, pixels=str)
+# before version 0.7; read until 0.8
 _RENAMED = dict(cells='variants', questions='comparisons', dynamics='diagnostics')
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One setting.
-
-    Args:
-        name: of its folder.
-        title: in tables.
-        config: file, or the bare name of a shipped one.
-        options: changes of it, by dotted key.
-    """
+    """One setting: a config and changes of it, by dotted key."""
 
     name: str
     title: str
@@ -69,20 +66,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Variants to compare with a baseline.
-
-    Args:
-        title: what is asked.
-        baseline: name of the variant that differences are taken to.
-        variants: names of the others.
-        seeds: so many, 0, 1, ...
-        axis: optional ``dict(label=..., values={variant: number}, log=bool)``: the number in which
-            the variants differ, for a plot.
-    """
+    """Variants to compare with a baseline, over the seeds 0, 1, ... up to a number."""
 
     title: str
     baseline: str
-    variants: tuple[str, ...]
+    variants: Sequence[str]
     seeds: int
     axis: Mapping | None = None
 
@@ -109,51 +97,33 @@ class Run:
 
 @dataclass(frozen=True)
 class Grid:
-    """A whole study, field by field as the head of this file tells.
-
-    Args:
-        name: of the study.
-        variants: by name.
-        comparisons: first things first.
-        evaluations: options of each test, by name.
-        primary: names of evaluations.
-        common: options of every run.
-        diagnostics: names of evaluations.
-        shapes: settings of each set, by folder.
-    """
+    """A whole study, field by field as the head of this file tells."""
 
     name: str
     variants: Mapping[str, Variant]
     comparisons: Sequence[Comparison]
     evaluations: Mapping[str, Mapping]
     primary: Sequence[str]
-    common: Mapping
-    diagnostics: Sequence[str]
-    shapes: Mapping[str, Mapping]
+    common: Mapping = field(default_factory=dict)
+    diagnostics: Sequence[str] = ()
+    shapes: Mapping[str, Mapping] = field(default_factory=dict)
 
     def runs(
         self, variants: Sequence[str] | None = None, seeds: int | None = None
     ) -> Iterator[Run]:
-        """All runs, each once: comparison by comparison, and in each seed by seed.
-
-        Args:
-            variants: only these.
-            seeds: at most so many of each variant.
-        """
-        given = set()
-        for comparison in self.comparisons:
-            for seed in range(min(comparison.seeds, seeds or comparison.seeds)):
-                for name in comparison.names:
-                    if (name, seed) not in given and (variants is None or name in variants):
-                        given.add((name, seed))
-                        yield Run(self.variants[name], seed)
+        """All runs, or those of some variants and so many seeds: comparison by comparison."""
+        asked = {
+            (name, seed): None
+            for comparison in self.comparisons
+            for seed in range(min(comparison.seeds, seeds or comparison.seeds))
+            for name in comparison.names
+            if variants is None or name in variants
+        }
+        return (Run(self.variants[name], seed) for name, seed in asked)
 
 
 def load_grid(path: str | Path) -> Grid:
-    """Read a grid file.
-
-    Args:
-        path: of the file, or the name of a shipped one (``studies/grqo_shapes.py``).
+    """Read a grid file, by path or by the name of a shipped one (``studies/grqo_shapes.py``).
 
     Raises:
         FileNotFoundError: no such file.
@@ -170,25 +140,21 @@ def load_grid(path: str | Path) -> Grid:
         ) from error
     content = _with_new_names(path, content)
     _check_top(path, content)
-    grid = Grid(
-        name=content['name'],
-        variants={
-            name: _read_variant(f"{path}: variants['{name}']", name, entry)
-            for name, entry in content['variants'].items()
-        },
-        comparisons=[
-            _read_comparison(f'{path}: comparisons[{index}]', entry)
-            for index, entry in enumerate(content['comparisons'])
-        ],
-        evaluations=content['evaluations'],
-        primary=content['primary'],
-        common=content.get('common', {}),
-        diagnostics=content.get('diagnostics', ()),
-        shapes=content.get('shapes', {}),
-    )
-    _check_names(path, grid)
-    for folder, settings in grid.shapes.items():
+    variants = {}
+    for name, entry in content['variants'].items():
+        where = f"{path}: variants['{name}']"
+        if not re.fullmatch(r'[\w.+-]+', name):
+            raise ValueError(f'{where}: the name is one of a folder: letters, digits, _ . + -')
+        check_keys(where, entry, _VARIANT)
+        variants[name] = Variant(name, **{'title': name, 'options': {}, **entry})
+    for index, entry in enumerate(content['comparisons']):
+        _check_comparison(f'{path}: comparisons[{index}]', entry)
+    for folder, settings in content.get('shapes', {}).items():
         _check_shapes(f"{path}: shapes['{folder}']", settings)
+    known = {key: content[key] for key in (*_GRID[0], *_GRID[1]) if key in content}
+    comparisons = [Comparison(**entry) for entry in content['comparisons']]
+    grid = Grid(**known | dict(variants=variants, comparisons=comparisons))
+    _check_names(path, grid)
     return grid
 
 
@@ -199,55 +165,43 @@ def _with_new_names(path: str | Path, content: dict) -> dict:
     if not old:
         return content
     told = ', '.join(f'{key} -> {new}' for key, new in old.items())
-    print(f'study: {path} has names that end with 0.7; rename {told}.', file=sys.stderr)
+    print(f'study: {path} has names that end with 0.8; rename {told}.', file=sys.stderr)
     content = {old.get(key, key): value for key, value in content.items()}
-    if 'questions' in old:
-        content['comparisons'] = [
-            {_RENAMED.get(key, key): value for key, value in entry.items()}
-            for entry in content['comparisons']
-        ]
+    content['comparisons'] = [
+        {_RENAMED.get(key, key): value for key, value in entry.items()}
+        for entry in content.get('comparisons', ())
+    ]
     return content
 
 
 def _check_top(path: str | Path, content: Mapping) -> None:
     """Other names than a grid's are the file's own business, unless one looks like a slip."""
-    others = [key for key in content if key not in _TYPES]
-    for key, kind in _TYPES.items():
+    needed, optional = _GRID
+    others = [key for key in content if key not in needed | optional]
+    for key, kind in (needed | optional).items():
         if key in content:
-            _check_type(f'{path}: {key}', content[key], kind)
+            check_type(f'{path}: {key}', content[key], kind)
         elif near := near_names(key, others, n=1, cutoff=0.8):
             raise ValueError(f'{path} sets {near[0]} and no {key}: rename it, to {key} if meant.')
-    if missing := [key for key in _NEEDED if not content.get(key)]:
+    if missing := [key for key in needed if not content.get(key)]:
         raise ValueError(f'{path} is no grid of a study: it does not set {", ".join(missing)}.')
-    for key in ('evaluations', 'shapes'):
-        for name, entry in content.get(key, {}).items():
-            _check_type(f"{path}: {key}['{name}']", entry, dict)
+    for name, entry in content['evaluations'].items():
+        check_type(f"{path}: evaluations['{name}']", entry, dict)
 
 
-def _read_variant(where: str, name: str, entry: object) -> Variant:
-    if not re.fullmatch(r'[\w.+-]+', name):
-        raise ValueError(f'{where}: the name is one of a folder: letters, digits, "_", ".", "-".')
-    _check_keys(where, entry, ('config',), ('title', 'options'))
-    _check_type(f'{where}, options', entry.get('options', {}), dict)
-    return Variant(name, entry.get('title', name), entry['config'], entry.get('options', {}))
-
-
-def _read_comparison(where: str, entry: object) -> Comparison:
-    _check_keys(where, entry, ('title', 'baseline', 'variants', 'seeds'), ('axis',))
-    _check_type(f'{where}, variants', entry['variants'], _LIST)
-    seeds = entry['seeds']
-    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
-        raise ValueError(f'{where}: seeds is {seeds!r}, not a number of at least 1.')
-    comparison = Comparison(**dict(entry, variants=tuple(entry['variants'])))
-    if axis := comparison.axis:
-        _check_keys(f'{where}, axis', axis, ('label', 'values'), ('log',))
-        _check_type(f'{where}, axis, values', axis['values'], dict)
-        if unknown := axis['values'].keys() - set(comparison.names):
-            raise ValueError(
-                f'{where}: axis has values for {", ".join(sorted(unknown))}, which it does not '
-                'compare.'
-            )
-    return comparison
+def _check_comparison(where: str, entry: object) -> None:
+    check_keys(where, entry, _COMPARISON)
+    if entry['seeds'] < 1:
+        raise ValueError(f'{where}: seeds is {entry["seeds"]}, not a number of at least 1.')
+    if axis := entry.get('axis'):
+        check_keys(f'{where}, axis', axis, _AXIS)
+        if unknown := sorted(axis['values'].keys() - {entry['baseline'], *entry['variants']}):
+            told = ', '.join(unknown)
+            raise ValueError(f'{where}: axis has values for {told}, which it does not compare.')
+        # the baseline is drawn as a line and needs no place
+        lowest = min((axis['values'] | {entry['baseline']: inf}).values())
+        if axis.get('log') and lowest <= 0:
+            raise ValueError(f'{where}: a logarithmic axis has no place for {lowest:g}.')
 
 
 def _check_names(path: str | Path, grid: Grid) -> None:
@@ -258,11 +212,9 @@ def _check_names(path: str | Path, grid: Grid) -> None:
         ('primary names the evaluations', grid.primary, grid.evaluations),
         ('diagnostics names the evaluations', grid.diagnostics, grid.evaluations),
     ):
-        if unknown := sorted(set(names) - set(known)):
-            raise ValueError(
-                f'{path}: {what} {", ".join(unknown)}, which it does not set. It has: '
-                f'{", ".join(known)}.'
-            )
+        if unknown := ', '.join(sorted(set(names) - known.keys())):
+            there = ', '.join(known)
+            raise ValueError(f'{path}: {what} {unknown}, which it does not set. It has: {there}.')
     if idle := [name for name in grid.variants if name not in compared]:
         raise ValueError(
             f'{path}: no comparison names the variants {", ".join(idle)}, so nothing says with how '
@@ -270,27 +222,28 @@ def _check_names(path: str | Path, grid: Grid) -> None:
         )
 
 
-def _check_shapes(where: str, settings: Mapping) -> None:
-    numbers = [field.name for field in fields(ShapesConfig) if field.name != 'difficulty']
-    _check_keys(where, settings, (), ('checksums', 'difficulty', *numbers))
-    if settings.get('difficulty', 'standard') not in DIFFICULTIES:
-        raise ValueError(
-            f'{where}: difficulty is {settings["difficulty"]!r}, not one of '
-            f'{", ".join(DIFFICULTIES)}.'
-        )
-    _check_keys(f'{where}, checksums', settings.get('checksums', {}), (), ('annotations', 'pixels'))
+def _check_shapes(where: str, settings: object) -> None:
+    check_keys(where, settings, _SHAPES)
+    if (difficulty := settings.get('difficulty', 'standard')) not in DIFFICULTIES:
+        known = ', '.join(DIFFICULTIES)
+        raise ValueError(f'{where}: difficulty is {difficulty!r}, not one of {known}.')
+    check_keys(f'{where}, checksums', settings.get('checksums', {}), _CHECKSUMS)
 
 
-def _check_keys(where: str, entry: object, needed: Sequence[str], others: Sequence[str]) -> None:
-    _check_type(where, entry, dict)
-    known = (*needed, *others)
-    wrong = [f'lacks {key}' for key in needed if key not in entry]
-    wrong += [f'has {key}' for key in entry if key not in known]
+def check_keys(where: str, entry: object, table: tuple[dict, dict]) -> None:
+    """Refuse, with a ValueError, what is no dict with a table's keys, needed and other."""
+    check_type(where, entry, dict)
+    types = table[0] | table[1]
+    wrong = [f'lacks {key}' for key in table[0] if key not in entry]
+    wrong += [f'has {key}' for key in entry if key not in types]
     if wrong:
-        raise ValueError(f'{where} {" and ".join(wrong)}; its keys are {", ".join(known)}.')
+        raise ValueError(f'{where} {" and ".join(wrong)}; its keys are {", ".join(types)}.')
+    for key, value in entry.items():
+        check_type(f'{where}, {key}', value, types[key])
 
 
-def _check_type(where: str, value: object, kind: type | tuple[type, ...]) -> None:
+def check_type(where: str, value: object, kind: type | tuple[type, ...]) -> None:
+    """Refuse a value of another type with a ValueError."""
     if not isinstance(value, kind):
         name = (kind[0] if isinstance(kind, tuple) else kind).__name__
         raise ValueError(f'{where} is {value!r}, not a {name}.')
@@ -298,40 +251,30 @@ def _check_type(where: str, value: object, kind: type | tuple[type, ...]) -> Non
 
 # ----------------------------------------------------------------- configs
 def training_config(grid: Grid, run: Run, out: Path) -> Config:
-    """The config of the training of a run of a grid, with its folder below ``out``.
+    """The config of the training of a run, with its folder below that of the study.
 
     Raises:
         FileNotFoundError: the variant's config does not exist.
         ValueError: the options do not fit the config.
     """
     variant = run.variant
-    cfg = _copy(load_config(variant.config))
     options = {**grid.common, **variant.options, 'randomness.seed': run.seed}
-    _merge(cfg, options, f'the variant {variant.name}')
-    cfg.work_dir = str(run.folder(out))
-    return cfg
+    cfg = load_config(variant.config)
+    return _changed(cfg, options, run.folder(out), f'the variant {variant.name}')
 
 
 def evaluation_config(cfg: Config, grid: Grid, name: str, seed: int) -> Config:
-    """The config of one test of a trained run.
+    """The config of one test of a trained run, from that of its training.
 
     The exemplars are drawn by the run's seed, so intervals over seeds hold their luck too, and all
     variants of a seed get the same ones.
 
-    Args:
-        cfg: of the training.
-        grid: whose evaluation it is.
-        name: of the evaluation.
-        seed: of the run.
-
     Raises:
         ValueError: the options do not fit the config.
     """
-    cfg = _copy(cfg)
     options = {**grid.evaluations[name], 'default_hooks.prompt_bank.bank.seed': seed}
-    _merge(cfg, options, f'the evaluation {name}')
-    cfg.work_dir = str(Path(cfg.work_dir) / 'tests' / name.replace('/', '_'))
-    return cfg
+    work_dir = Path(cfg.work_dir) / 'tests' / name.replace('/', '_')
+    return _changed(cfg, options, work_dir, f'the evaluation {name}')
 
 
 def split_of(evaluation: str) -> str:
@@ -346,13 +289,12 @@ def fingerprint(cfg: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _copy(cfg: Config) -> Config:
-    """A copy that a runner writes down as it is: to indent it takes a second, several times."""
-    return Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)
-
-
-def _merge(cfg: Config, options: Mapping, where: str) -> None:
+def _changed(cfg: Config, options: Mapping, work_dir: Path, what: str) -> Config:
+    """A changed copy, which a runner writes down unformatted: that takes a second, many times."""
+    cfg = Config(cfg.to_dict(), filename=cfg.filename, format_python_code=False)
     try:
         cfg.merge_from_dict(dict(options))
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
-        raise ValueError(f'{where}: its options do not fit the config: {error}') from error
+        raise ValueError(f'{what}: its options do not fit the config: {error}') from error
+    cfg.work_dir = str(work_dir)
+    return cfg

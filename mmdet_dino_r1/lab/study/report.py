@@ -1,27 +1,22 @@
-"""A study's results as numbers, and those as Markdown and JSON.
+"""A study's results as numbers, and those as Markdown.
 
 Figures of AP are points of 100, the share of the gradient is in per cent, everything else is as it
-was measured. Names: a *summary* is dict(mean, std, n, values) over seeds, ``values`` by seed; a
-*difference* is paired with the baseline of its comparison: dict(mean, low, high, std, n, seeds,
-values, verdict). What was not measured is None.
+was measured. What was not measured is None.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from math import isnan
 from statistics import median
 
 from .grid import Comparison, Grid
-from .results import METRICS, RunResult, StudyResults
-from .statistics import CONFIDENCE, paired_difference, summarise, verdict
+from .results import METRICS
+from .statistics import CONFIDENCE, paired_difference, summarise
 
 NOTHING = '–'
-_MISSING = '**missing**'
 _PERCENT = f'{100 * CONFIDENCE:g} %'
 # of those that GRQO logs, what goes into the table, and what it is called there
 _TRAINING = {
@@ -31,27 +26,23 @@ _TRAINING = {
     'grqo_reward_mean': 'reward',
     'grqo_reward_std': 'spread of the reward',
 }
-_SCALE = {'grqo_grad_share': 100.0}
+_SCALE = {'grqo_grad_share': 100}
 _COUNTS = 'num_'  # figures of the diagnostics that say what was looked at
 _POINTS, _LOGGED, _DIAGNOSED = '.2f', '.3g', '.3f'
 
-Runs = Mapping[int, RunResult]
+Runs = Mapping[int, dict]  # contents of ``result.json`` by seed
 
 
 # -------------------------------------------------------------------- numbers
-def build_report(grid: Grid, results: StudyResults) -> dict:
-    """All numbers of a study.
+def build_report(grid: Grid, runs: Mapping[str, Runs], ignored: Sequence[str]) -> dict:
+    """All numbers of a study, ready for JSON: the keys say what they are.
 
     Args:
         grid: of its variants, comparisons and evaluations.
-        results: of its runs; any of them may be missing.
-
-    Returns:
-        ``name``, ``confidence``, ``units``, ``primary``, ``evaluations``, ``seeds``, ``steps``,
-        ``provenance`` (number of runs by what they ran on), ``missing`` (variants, runs and
-        evaluations without results), ``ignored``, ``variants`` by name and ``comparisons``.
+        runs: by variant and seed; any of them may be missing.
+        ignored: folders that are of no variant.
     """
-    runs = {name: results.runs.get(name, {}) for name in grid.variants}
+    runs = {name: runs.get(name, {}) for name in grid.variants}
     finished = [run for of in runs.values() for run in of.values()]
     return dict(
         name=grid.name,
@@ -59,11 +50,11 @@ def build_report(grid: Grid, results: StudyResults) -> dict:
         units={**dict.fromkeys(METRICS, 'points of 100'), 'grqo_grad_share': '%'},
         primary=list(grid.primary),
         evaluations=list(grid.evaluations),
-        seeds=sorted({run.seed for run in finished}),
-        steps=sorted({run.steps for run in finished}),
+        seeds=sorted({run['seed'] for run in finished}),
+        steps=sorted({run['steps'] for run in finished}),
         provenance=_provenance(finished),
         missing=_missing(grid, runs),
-        ignored=list(results.ignored),
+        ignored=list(ignored),
         variants={
             name: _variant(variant.title, runs[name], grid.evaluations)
             for name, variant in grid.variants.items()
@@ -72,129 +63,91 @@ def build_report(grid: Grid, results: StudyResults) -> dict:
     )
 
 
-def to_json(report: dict) -> str:
-    """The numbers of :func:`build_report` as JSON; what is not a number is null."""
-    return json.dumps(_without_nan(report), indent=1, ensure_ascii=False) + '\n'
-
-
-def _provenance(runs: Sequence[RunResult]) -> dict[str, dict[str, int]]:
+def _provenance(runs: Sequence[dict]) -> dict[str, dict[str, int]]:
     """By kind and value, how many runs say so."""
-    told = [{'device': run.device, **dict(_flat('data', run.data)), **run.versions} for run in runs]
+    told = []
+    for run in runs:
+        told.append({'device': run['device']})
+        for folder, of in run['data'].items():
+            told[-1] |= {f'data, {folder}, {kind}': checksum for kind, checksum in of.items()}
+        told[-1] |= run['versions']
     kinds = dict.fromkeys(kind for of in told for kind in of)
     return {kind: dict(Counter(of.get(kind, 'not told') for of in told)) for kind in kinds}
 
 
-def _flat(name: str, told: object) -> Iterator[tuple[str, str]]:
-    """'data, data/shapes, pixels' and the value, of data, a folder of them and its checksum."""
-    if isinstance(told, Mapping):
-        for key, inner in told.items():
-            yield from _flat(f'{name}, {key}', inner)
-    else:
-        yield name, str(told)
-
-
 def _missing(grid: Grid, runs: Mapping[str, Runs]) -> dict:
     """What the grid asks for and is not there: variants, seeds of them, evaluations of runs."""
-    seeds = {name: [run.seed for run in grid.runs([name])] for name in grid.variants}
-    lacking = {name: sorted(set(asked) - set(runs[name])) for name, asked in seeds.items()}
+    seeds = {
+        name: sorted({run.seed for run in grid.runs([name])} - of.keys())
+        for name, of in runs.items()
+    }
     evaluations = {
-        f'{name}/seed_{seed}': [one for one in grid.evaluations if one not in run.metrics]
+        f'{name}/seed_{seed}': [one for one in grid.evaluations if one not in run['metrics']]
         for name, of in runs.items()
         for seed, run in of.items()
     }
     return dict(
         variants=[name for name, of in runs.items() if not of],
-        runs={name: of for name, of in lacking.items() if of and runs[name]},
-        evaluations={run: of for run, of in evaluations.items() if of},
+        runs={name: lacking for name, lacking in seeds.items() if lacking and runs[name]},
+        evaluations={run: lacking for run, lacking in evaluations.items() if lacking},
     )
 
 
-def _variant(title: str, runs: Runs, evaluations: Sequence[str]) -> dict:
+def _variant(title: str, runs: Runs, evaluations: Iterable[str]) -> dict:
+    logged = sorted({name for run in runs.values() for name in run['training']})
     return dict(
         title=title,
         seeds=list(runs),
-        steps=sorted({run.steps for run in runs.values()}),
-        minutes=median(run.train_seconds for run in runs.values()) / 60 if runs else None,
+        steps=sorted({run['steps'] for run in runs.values()}),
+        minutes=median(run['train_seconds'] for run in runs.values()) / 60 if runs else None,
         evaluations={
-            evaluation: {metric: _summary(_points(runs, evaluation, metric)) for metric in METRICS}
+            evaluation: {
+                metric: summarise(_by_seed(runs, 'metrics', evaluation, metric, scale=100))
+                for metric in METRICS
+            }
             for evaluation in evaluations
         },
         training={
-            name: _summary(
-                _by_seed(runs, lambda run, name=name: run.training.get(name), _SCALE.get(name, 1.0))
-            )
-            for name in sorted({name for run in runs.values() for name in run.training})
+            name: summarise(_by_seed(runs, 'training', name, scale=_SCALE.get(name, 1)))
+            for name in logged
         },
     )
 
 
 def _comparison(comparison: Comparison, runs: Mapping[str, Runs], primary: Sequence[str]) -> dict:
     figures: dict[str, dict[str, None]] = {}  # of the diagnostics, by split
-    for name in comparison.names:
-        for run in runs[name].values():
-            for split, of in run.diagnostics.items():
-                figures.setdefault(split, {}).update(dict.fromkeys(of))
-    variants = {}
-    for name in comparison.names:
-        of = runs[name]
-        base = {} if name == comparison.baseline else runs[comparison.baseline]
-        variants[name] = dict(
-            evaluations={
-                one: _compared(_points(of, one, 'AP'), _points(base, one, 'AP')) for one in primary
-            },
+    for run in (run for name in comparison.names for run in runs[name].values()):
+        for split, of in run['diagnostics'].items():
+            figures.setdefault(split, {}).update(dict.fromkeys(of))
+
+    def compared(name: str, *place: str, scale: float = 1) -> dict:
+        of = {one: _by_seed(runs[one], *place, scale=scale) for one in (name, comparison.baseline)}
+        base = {} if name == comparison.baseline else of[comparison.baseline]
+        return dict(summary=summarise(of[name]), difference=paired_difference(of[name], base))
+
+    variants = {
+        name: dict(
+            evaluations={one: compared(name, 'metrics', one, 'AP', scale=100) for one in primary},
             diagnostics={
-                split: {
-                    one: _compared(_diagnosed(of, split, one), _diagnosed(base, split, one))
-                    for one in told
-                }
+                split: {figure: compared(name, 'diagnostics', split, figure) for figure in told}
                 for split, told in figures.items()
             },
         )
+        for name in comparison.names
+    }
     answer = dict(title=comparison.title, baseline=comparison.baseline, variants=variants)
     return answer | (dict(axis=dict(comparison.axis)) if comparison.axis else {})
 
 
-def _points(runs: Runs, evaluation: str, metric: str) -> dict[int, float]:
-    """AP or AP50 in points by seed, of the runs that have it."""
-    return _by_seed(runs, lambda run: run.metrics.get(evaluation, {}).get(metric), 100)
+def _by_seed(runs: Runs, *keys: str, scale: float = 1) -> dict[int, float]:
+    """The number that lies below keys in each run that has it."""
+    found = {seed: _at(run, *keys) for seed, run in runs.items()}
+    return {seed: scale * x for seed, x in found.items() if x is not None and not isnan(x)}
 
 
-def _diagnosed(runs: Runs, split: str, figure: str) -> dict[int, float]:
-    return _by_seed(runs, lambda run: run.diagnostics.get(split, {}).get(figure))
-
-
-def _by_seed(
-    runs: Runs, value_of: Callable[[RunResult], float | None], scale: float = 1.0
-) -> dict[int, float]:
-    values = {seed: value_of(run) for seed, run in runs.items()}
-    return {seed: scale * v for seed, v in values.items() if v is not None and not isnan(v)}
-
-
-def _compared(values: Mapping[int, float], baseline: Mapping[int, float]) -> dict:
-    """Summary, and difference; None for the baseline itself, and where no seed is in common."""
-    difference = None
-    if values.keys() & baseline.keys():
-        found = paired_difference(values, baseline)
-        difference = asdict(found) | dict(
-            seeds=list(found.seeds),
-            values=[values[seed] - baseline[seed] for seed in found.seeds],
-            verdict=verdict(found),
-        )
-    return dict(summary=_summary(values), difference=difference)
-
-
-def _summary(values: Mapping[int, float]) -> dict | None:
-    if not values:
-        return None
-    return asdict(summarise(values.values())) | dict(values=dict(values))
-
-
-def _without_nan(value):
-    if isinstance(value, Mapping):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and isnan(value) else value
+def _at(tree: Mapping, *keys: str) -> object:
+    """What lies below keys, None where there is nothing."""
+    return reduce(lambda of, key: (of or {}).get(key), keys, tree)
 
 
 # ----------------------------------------------------------------------- text
@@ -205,11 +158,10 @@ def to_markdown(report: dict) -> str:
         parts += [f'## {comparison["title"]}', _comparison_table(report, comparison)]
     parts.append('## All evaluations')
     for metric in METRICS:
-        means = partial(_evaluation_means, report['evaluations'], metric)
-        head = ['', 'seeds', *report['evaluations']]
-        parts += [f'### {metric}', table(head, _variant_rows(report, means))]
-    head = ['mean over the log', 'seeds', *_TRAINING.values()]
-    parts += ['## Training', table(head, _variant_rows(report, _training_means))]
+        columns = {one: ('evaluations', one, metric) for one in report['evaluations']}
+        parts += [f'### {metric}', _means_table(report, '', columns, _POINTS)]
+    columns = {title: ('training', name) for name, title in _TRAINING.items()}
+    parts += ['## Training', _means_table(report, 'mean over the log', columns, _LOGGED)]
     for comparison in report['comparisons']:
         if figures := _diagnostics_table(report, comparison):
             parts += [f'## What the queries do: {comparison["title"]}', figures]
@@ -227,28 +179,19 @@ def _header(report: dict) -> str:
     lines = [f'- {kind}: {_listed(report[kind])}' for kind in ('seeds', 'steps')]
     mixed = [kind for kind, values in report['provenance'].items() if len(values) > 1]
     for kind, values in report['provenance'].items():
-        told = [
-            f'{value} ({runs} run{"s" * (runs > 1)})' if kind in mixed else value
-            for value, runs in values.items()
-        ]
-        lines.append(f'- {kind}: {"; ".join(told)}')
+        counted = [f'{value} ({runs} run{"s" * (runs > 1)})' for value, runs in values.items()]
+        lines.append(f'- {kind}: {"; ".join(counted if kind in mixed else values)}')
     if mixed:
         lines.append(
             f'- **Not the same in all runs: {", ".join(mixed)}.** Differences between variants may '
             'come from there.'
         )
     missing = report['missing']
-    titles = {name: of['title'] for name, of in report['variants'].items()}
-    for what, told in (
-        ('variants', ', '.join(f'{titles[name]} (`{name}`)' for name in missing['variants'])),
-        ('seeds', '; '.join(f'`{name}` {_listed(of)}' for name, of in missing['runs'].items())),
-        (
-            'evaluations',
-            '; '.join(f'`{run}` {_listed(of)}' for run, of in missing['evaluations'].items()),
-        ),
-    ):
-        if told:
-            lines.append(f'- **Missing, {what}:** {told}.')
+    titles = {name: report['variants'][name]['title'] for name in missing['variants']}
+    lacking = dict(variants=', '.join(f'{title} (`{name}`)' for name, title in titles.items()))
+    for what, kind in (('seeds', 'runs'), ('evaluations', 'evaluations')):
+        lacking[what] = '; '.join(f'`{of}` {_listed(some)}' for of, some in missing[kind].items())
+    lines += [f'- **Missing, {what}:** {told}.' for what, told in lacking.items() if told]
     if report['ignored']:
         lines.append(f'- Left alone, of no variant of this grid: {_listed(report["ignored"])}.')
     return '\n'.join(lines)
@@ -285,27 +228,21 @@ def _comparison_table(report: dict, comparison: dict) -> str:
         head += [f'{evaluation}, AP', f'to baseline [{_PERCENT}]']
     rows = []
     for name, compared in comparison['variants'].items():
-        variant, is_baseline = report['variants'][name], name == comparison['baseline']
-        row = [variant['title'] + ' (baseline)' * is_baseline, *_cost(variant)]
-        for of in compared['evaluations'].values():
-            row += _mean_and_difference(of, _POINTS, len(variant['seeds']), is_baseline)
-        rows.append(row)
+        variant = report['variants'][name]
+        cost = [_number_of_seeds(variant), _listed(variant['steps'])]
+        cost.append(f'{variant["minutes"]:.1f}' if variant['seeds'] else NOTHING)
+        title, *cells = _cells(report, comparison, name, compared['evaluations'].values(), _POINTS)
+        rows.append([title, *cost, *cells])
     return table(head, rows)
 
 
-def _variant_rows(report: dict, means: Callable[[dict], list[str]]) -> list[list[str]]:
-    """A row for each variant: title, seeds, means."""
-    return [[of['title'], _cost(of)[0], *means(of)] for of in report['variants'].values()]
-
-
-def _evaluation_means(evaluations: Sequence[str], metric: str, variant: dict) -> list[str]:
-    told = [variant['evaluations'][evaluation][metric] for evaluation in evaluations]
-    return [_mean(of, _POINTS, len(variant['seeds'])) for of in told]
-
-
-def _training_means(variant: dict) -> list[str]:
-    told = [variant['training'].get(name) for name in _TRAINING]
-    return [_mean(of, _LOGGED, len(variant['seeds'])) for of in told]
+def _means_table(report: dict, corner: str, columns: Mapping[str, tuple], form: str) -> str:
+    """A row for each variant, a column for each title and where its means lie."""
+    rows = []
+    for of in report['variants'].values():
+        means = [_mean(_at(of, *keys), form, len(of['seeds'])) for keys in columns.values()]
+        rows.append([of['title'], _number_of_seeds(of), *means])
+    return table([corner, 'seeds', *columns], rows)
 
 
 def _diagnostics_table(report: dict, comparison: dict) -> str:
@@ -317,39 +254,38 @@ def _diagnostics_table(report: dict, comparison: dict) -> str:
         head += [split, f'{split}, to baseline [{_PERCENT}]']
     rows = []
     for figure in figures:
-        if figure.startswith(_COUNTS):
-            continue
         for name, compared in comparison['variants'].items():
-            variant, is_baseline = report['variants'][name], name == comparison['baseline']
-            row = [figure, variant['title'] + ' (baseline)' * is_baseline]
-            for split in splits:
-                nothing = dict(summary=None, difference=None)
-                of = compared['diagnostics'][split].get(figure, nothing)
-                row += _mean_and_difference(of, _DIAGNOSED, len(variant['seeds']), is_baseline)
-            rows.append(row)
+            told = [compared['diagnostics'][split].get(figure) for split in splits]
+            rows.append([figure, *_cells(report, comparison, name, told, _DIAGNOSED)])
+    rows = [row for row in rows if not row[0].startswith(_COUNTS)]
     return table(head, rows) if rows else ''
 
 
-def _cost(variant: dict) -> list[str]:
-    """Seeds, steps and minutes."""
-    if not variant['seeds']:
-        return [_MISSING, NOTHING, NOTHING]
-    return [str(len(variant['seeds'])), _listed(variant['steps']), f'{variant["minutes"]:.1f}']
+def _number_of_seeds(variant: dict) -> str:
+    return str(len(variant['seeds'])) if variant['seeds'] else '**missing**'
 
 
-def _mean_and_difference(of: dict, form: str, runs: int, is_baseline: bool) -> list[str]:
-    """'12.00 ± 1.00' and '+2.00 [+1.00, +3.00] **higher**'."""
-    mean, told = _mean(of['summary'], form, runs), of['difference']
-    if is_baseline or (told is None and of['summary'] is None):
-        return [mean, NOTHING]
-    if told is None:
-        return [mean, 'no seed in common']
-    if told['n'] == 1:
-        return [mean, f'{told["mean"]:+{form}} (one seed, no interval)']
-    text = f'{told["mean"]:+{form}} [{told["low"]:+{form}}, {told["high"]:+{form}}]'
-    if told['verdict'] in ('higher', 'lower'):
-        text += f' **{told["verdict"]}**'
-    return [mean, text + _of_fewer(told['n'], runs)]
+def _cells(
+    report: dict, comparison: dict, name: str, told: Iterable[dict | None], form: str
+) -> list[str]:
+    """Title of a variant, then of each '12.00 ± 1.00' and '+2.00 [+1.00, +3.00] **higher**'."""
+    variant, is_baseline = report['variants'][name], name == comparison['baseline']
+    runs = len(variant['seeds'])
+    cells = [variant['title'] + ' (baseline)' * is_baseline]
+    for of in told:
+        summary, difference = (of['summary'], of['difference']) if of else (None, None)
+        if difference is None:
+            text = NOTHING if is_baseline or summary is None else 'no seed in common'
+        elif difference['n'] == 1:
+            text = f'{difference["mean"]:+{form}} (one seed, no interval)'
+        else:
+            ends = ', '.join(f'{difference[end]:+{form}}' for end in ('low', 'high'))
+            text = f'{difference["mean"]:+{form}} [{ends}]'
+            if difference['verdict'] in ('higher', 'lower'):
+                text += f' **{difference["verdict"]}**'
+            text += _of_fewer(difference['n'], runs)
+        cells += [_mean(summary, form, runs), text]
+    return cells
 
 
 def _mean(summary: dict | None, form: str, runs: int) -> str:

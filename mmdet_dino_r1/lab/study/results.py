@@ -9,91 +9,46 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from math import nan
 from pathlib import Path
-from typing import get_origin, get_type_hints
 
 from ...utils.atomic_write import atomic_write
+from .grid import check_keys, check_type
 
 RESULT, DIAGNOSTICS = 'result.json', 'diagnostics.json'
 METRICS = ('AP', 'AP50')
-# as versions before 0.6 wrote them; read until 0.7
+# as versions before 0.7 wrote them; read until 0.8
 _OLD_DIAGNOSTICS, _OLD_VARIANT = 'dynamics.json', 'cell'
 _AGAIN = 'Delete the file and run the study again.'
 
-
-@dataclass(frozen=True)
-class RunResult:
-    """One training and its evaluations. What was not measured is nan.
-
-    Attributes:
-        variant: name in the grid.
-        seed: of the training.
-        title: of the variant, when it was run.
-        steps: iterations trained.
-        train_seconds: that the training took.
-        seconds_per_step: of these.
-        fingerprint: of what was run.
-        versions: of packages, by name.
-        device: in words.
-        data: checksums, ``annotations`` and ``pixels``, by folder.
-        training: means over the log, by figure; empty without GRQO.
-        metrics: by evaluation, ``AP`` and ``AP50`` in [0, 1].
-        diagnostics: by split and figure; empty where there is no file of them.
-    """
-
-    variant: str
-    seed: int
-    title: str
-    steps: int
-    train_seconds: float
-    seconds_per_step: float
-    fingerprint: str
-    versions: dict[str, str]
-    device: str
-    data: dict[str, dict[str, str]]
-    training: dict[str, float]
-    metrics: dict[str, dict[str, float]]
-    diagnostics: dict[str, dict[str, float]] = field(default_factory=dict)
+_NUMBER = (float, int)
+_FIGURE = (*_NUMBER, type(None))  # what was not measured is None
+# what is read of a result, and its types
+_RESULT = dict(
+    variant=str,
+    seed=int,
+    steps=int,
+    train_seconds=_NUMBER,
+    fingerprint=str,
+    versions=dict,
+    device=str,
+    data=dict,  # checksums by folder and kind
+    training=dict,  # means over the log, by figure; empty without GRQO
+    metrics=dict,  # AP and AP50 in [0, 1] by evaluation
+)
 
 
-# what JSON must give for each; the diagnostics have a file of their own
-_TYPES = {
-    name: (int, float) if hint is float else get_origin(hint) or hint
-    for name, hint in get_type_hints(RunResult).items()
-    if name != 'diagnostics'
-}
-
-
-@dataclass(frozen=True)
-class StudyResults:
-    """All runs of a study that are finished.
-
-    Attributes:
-        runs: by variant and seed, seeds ascending; a variant without a finished run is not there.
-        ignored: folders of runs that are of no variant of the grid, ``VARIANT/seed_N``.
-    """
-
-    runs: dict[str, dict[int, RunResult]]
-    ignored: list[str]
-
-
-def read_results(root: str | Path, variants: Collection[str]) -> StudyResults:
-    """Read every finished run below a folder.
-
-    Args:
-        root: the study's output.
-        variants: names of the grid's; runs of others are listed and left alone.
+def read_results(
+    root: Path, variants: Collection[str]
+) -> tuple[dict[str, dict[int, dict]], list[str]]:
+    """Every finished run of some variants, by variant and ascending seed, and others' folders.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: there is no folder ``root``.
         ValueError: a file is broken.
     """
-    root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f'There is no folder {root}; run the study first.')
-    found: dict[str, dict[int, RunResult]] = {}
+    found: dict[str, dict[int, dict]] = {}
     ignored = []
     for path in sorted(root.glob(f'*/seed_*/{RESULT}')):
         variant, seed = path.parts[-3], re.fullmatch(r'seed_(\d+)', path.parts[-2])
@@ -101,44 +56,36 @@ def read_results(root: str | Path, variants: Collection[str]) -> StudyResults:
             ignored.append('/'.join(path.parts[-3:-1]))
             continue
         run = read_result(path)
-        if (run.variant, run.seed) != (variant, int(seed[1])):
-            raise ValueError(
-                f'{path} is of variant {run.variant!r}, seed {run.seed}, and lies in the wrong '
-                f'folder. {_AGAIN}'
-            )
-        found.setdefault(variant, {})[run.seed] = run
-    runs = {name: dict(sorted(found[name].items())) for name in variants if name in found}
-    return StudyResults(runs, ignored)
+        if (run['variant'], run['seed']) != (variant, int(seed[1])):
+            told = f'of variant {run["variant"]!r}, seed {run["seed"]}'
+            raise ValueError(f'{path} is {told}, and lies in the wrong folder. {_AGAIN}')
+        found.setdefault(variant, {})[run['seed']] = run
+    return {name: dict(sorted(found[name].items())) for name in variants if name in found}, ignored
 
 
-def read_result(path: Path) -> RunResult:
-    """Read ``result.json``, and the diagnostics where they lie beside it.
+def read_result(path: Path) -> dict:
+    """Read ``result.json``, with the diagnostics that lie beside it, by split and figure.
 
     Raises:
         ValueError: one of them is broken, or lacks something.
     """
-    read = read_json(path)
+    read, beside = read_json(path), diagnostics_file(path.parent)
     if _OLD_VARIANT in read:
-        read.setdefault('variant', read[_OLD_VARIANT])
-    for key, kind in _TYPES.items():
-        if key not in read:
-            raise ValueError(f'{path} lacks "{key}". {_AGAIN}')
-        if not isinstance(read[key], kind) or isinstance(read[key], bool):
-            raise ValueError(f'{path}: "{key}" is {read[key]!r}. {_AGAIN}')
-    metrics = {
-        evaluation: _numbers(path, f'metrics, {evaluation}', of)
-        for evaluation, of in read['metrics'].items()
-    }
-    for evaluation, of in metrics.items():
-        if lacking := [metric for metric in METRICS if metric not in of]:
-            raise ValueError(f'{path}: {evaluation} lacks "{lacking[0]}". {_AGAIN}')
-    beside = diagnostics_file(path.parent)
-    return RunResult(
-        **{key: read[key] for key in _TYPES if key not in ('training', 'metrics')},
-        training=_numbers(path, 'training', read['training']),
-        metrics=metrics,
-        diagnostics={split: _numbers(beside, split, of) for split, of in read_json(beside).items()},
-    )
+        read['variant'] = read.pop(_OLD_VARIANT)
+    diagnostics = read_json(beside)
+    try:
+        check_keys(str(path), {key: read[key] for key in _RESULT if key in read}, (_RESULT, {}))
+        for name, of in read['metrics'].items():
+            check_keys(f'{path}: {name}', of, (dict.fromkeys(METRICS, _FIGURE), {}))
+        figures = {f'{path}: training': read['training']}
+        figures |= {f'{beside}: {split}': of for split, of in diagnostics.items()}
+        for where, of in figures.items():
+            check_type(where, of, dict)
+            for name, value in of.items():
+                check_type(f'{where}, {name}', value, _FIGURE)
+    except ValueError as error:
+        raise ValueError(f'{error} {_AGAIN}') from error
+    return read | dict(diagnostics=diagnostics)
 
 
 def diagnostics_file(folder: Path) -> Path:
@@ -165,19 +112,5 @@ def read_json(path: Path) -> dict:
 
 
 def write_json(path: Path, content: Mapping) -> None:
-    """Write content, a JSON object, to a path where a file is whole whenever it is there.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    atomic_write(path, (json.dumps(content, indent=1) + '\n').encode())
-
-
-def _numbers(path: Path, where: str, values: object) -> dict[str, float]:
-    """Numbers by name; null is nan."""
-    if not isinstance(values, Mapping):
-        raise ValueError(f'{path}: "{where}" is {values!r}, not numbers by name. {_AGAIN}')
-    for name, value in values.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f'{path}: "{name}" of "{where}" is {value!r}, no number. {_AGAIN}')
-    return {name: nan if value is None else float(value) for name, value in values.items()}
+    """Write a JSON object to a path where a file is whole whenever it is there."""
+    atomic_write(path, (json.dumps(content, indent=1, ensure_ascii=False) + '\n').encode())

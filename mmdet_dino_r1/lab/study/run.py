@@ -1,9 +1,9 @@
 """One run of a study: train, test in every way the grid asks for, write the figures down.
 
-``OUT/<variant>/seed_<n>/`` holds ``result.json`` (metrics), ``diagnostics.json`` (what the queries
-do), ``weights.pth``, ``fingerprint`` (of the settings, from the first step on), mmengine's logs and
-the configs of the tests. What is there already is not done again; a training that was stopped goes
-on from its last checkpoint.
+Names: grid = the study; run = variant and seed; out = folder of the study. A run's folder holds,
+beside its results, ``weights.pth``, ``fingerprint`` (of the settings, from the first step on) and
+mmengine's logs. What is there already is not done again; a training that was stopped goes on from
+its last checkpoint.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import mmdet
 import torch
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
@@ -22,13 +21,12 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import nn
 
 from ...utils.atomic_write import atomic_write
-from ...utils.environment import cpu_model
-from ...version import __version__
+from ...utils.environment import describe_environment
+from ..query_view.collect import view_dataset
 from ..training.log import read_run
-from .diagnostics import measure_diagnostics
+from .diagnostics import query_figures
 from .grid import Grid, Run, evaluation_config, fingerprint, split_of, training_config
 from .results import RESULT, diagnostics_file, read_json, read_result, write_json
 
@@ -38,47 +36,26 @@ _METRICS = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50'}
 
 
 def is_done(grid: Grid, run: Run, out: Path) -> bool:
-    """Whether nothing is left to do of a run of a grid, in the folder ``out`` of the study.
+    """Whether nothing is left to do of a run.
 
     Raises:
         ValueError: what is there was made with other settings, or is broken.
     """
     folder = run.folder(out)
     result = read_result(folder / RESULT) if (folder / RESULT).exists() else None
-    # a training that was stopped has no result yet
-    begun = folder / FINGERPRINT
-    there = {begun.read_text()} if begun.exists() else set()
-    if result is not None:
-        there.add(result.fingerprint)
-    if there and there != {fingerprint(training_config(grid, run, out))}:
+    found = {result['fingerprint']} if result else set()
+    if (folder / FINGERPRINT).exists():  # a training that was stopped has no result yet
+        found.add((folder / FINGERPRINT).read_text())
+    if found and found != {fingerprint(training_config(grid, run, out))}:
         raise ValueError(
             f'{folder} holds a run of the variant {run.variant.name!r} that was trained with other '
             'settings. Delete the folder, or choose another --out.'
         )
-    return (
-        result is not None
-        and set(grid.evaluations) <= result.metrics.keys()
-        and {split_of(name) for name in grid.diagnostics} <= result.diagnostics.keys()
-    )
+    return result is not None and not _untested(grid, result)
 
 
 def execute(grid: Grid, run: Run, out: Path, data: Mapping) -> bool:
-    """Train and test, as far as that is not done.
-
-    Args:
-        grid: the study.
-        run: variant and seed.
-        out: folder of the study.
-        data: what to write down about the data.
-
-    Returns:
-        False where another process is at this very run.
-
-    Raises:
-        FileNotFoundError: the weights of a finished training are gone.
-        ValueError: the folder holds results of other settings or a broken file, or a test gives no
-            AP.
-    """
+    """Train and test, as far as that is not done; False where another process is at this run."""
     folder = run.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     with claim(folder) as is_mine:
@@ -87,13 +64,19 @@ def execute(grid: Grid, run: Run, out: Path, data: Mapping) -> bool:
             if not (folder / RESULT).exists():
                 _train(grid, run, out, data)
             _remove_checkpoints(folder)
-            for name in grid.evaluations:
+            for name in _untested(grid, read_result(folder / RESULT)):
                 _evaluate(grid, run, out, name)
     return is_mine
 
 
+def _untested(grid: Grid, result: Mapping) -> list[str]:
+    """The evaluations whose metrics, or diagnostics where they are asked for, are not there."""
+    unseen = {one for one in grid.diagnostics if split_of(one) not in result['diagnostics']}
+    return [one for one in grid.evaluations if one not in result['metrics'] or one in unseen]
+
+
 def explain_unmeasured(cfg: Config) -> str | None:
-    """Which figure a training by ``cfg`` would end without, and the remedy; None for none."""
+    """Which figure a run would end without, and the remedy; None for none."""
     steps = (cfg.get('train_cfg') or {}).get('max_iters')
     every = cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10)
     if steps and every > steps:
@@ -134,15 +117,18 @@ def _train(grid: Grid, run: Run, out: Path, data: Mapping) -> None:
     runner = Runner.from_cfg(cfg)
     runner.train()
 
-    rows = read_log(folder)
+    rows = [row for row in read_run(folder) if 'loss' in row]
     per_step = statistics.median(row['time'] for row in rows)
+    device = next(runner.model.parameters()).device
+    told = describe_environment(device)
+    on_cpu = f'{told["CPU"]}, threads: {told["threads of torch"]}'
     result |= dict(
         steps=runner.iter,
         seconds_per_step=per_step,
         train_seconds=per_step * runner.iter,
         training=grqo_figures(rows),
-        versions=dict(mmdet_dino_r1=__version__, torch=torch.__version__, mmdet=mmdet.__version__),
-        device=_device_of(runner.model),
+        versions={name: told[name] for name in ('mmdet_dino_r1', 'torch', 'mmdet')},
+        device=on_cpu if device.type == 'cpu' else told['device'],
         data=dict(data),
         metrics={},
     )
@@ -172,24 +158,10 @@ def _name_run(cfg: Config, name: str) -> None:
         cfg.visualizer.name = name
 
 
-def read_log(folder: Path) -> list[dict]:
-    """The steps that mmengine logged below a folder, over all starts, in their order."""
-    return [row for row in read_run(folder) if 'loss' in row]
-
-
 def grqo_figures(rows: list[dict]) -> dict[str, float]:
     """Mean over the log of each figure that GRQO logs; empty for a supervised run."""
-    names = {name for row in rows for name in row if 'grqo' in name}
-    return {
-        name: statistics.fmean(row[name] for row in rows if name in row) for name in sorted(names)
-    }
-
-
-def _device_of(model: nn.Module) -> str:
-    device = next(model.parameters()).device
-    if device.type == 'cuda':
-        return torch.cuda.get_device_name(device)
-    return f'{cpu_model()}, threads: {torch.get_num_threads()}'
+    names = sorted({name for row in rows for name in row if 'grqo' in name})
+    return {name: statistics.fmean(row[name] for row in rows if name in row) for name in names}
 
 
 # ------------------------------------------------------------------- testing
@@ -197,9 +169,6 @@ def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
     """One test, and a look at the queries where the grid asks for it."""
     folder = run.folder(out)
     result, diagnostics = read_json(folder / RESULT), read_json(diagnostics_file(folder))
-    looks = name in grid.diagnostics and split_of(name) not in diagnostics
-    if name in result['metrics'] and not looks:
-        return
     if not (folder / WEIGHTS).exists():
         raise FileNotFoundError(
             f'{folder / WEIGHTS} is gone, and {folder / RESULT} lacks the test {name}. Delete the '
@@ -210,14 +179,11 @@ def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
     cfg.load_from = str(folder / WEIGHTS)
     runner = Runner.from_cfg(cfg)
     metrics = runner.test()
-    if lacking := [long for long in _METRICS.values() if long not in metrics]:
-        raise ValueError(
-            f'{run}: the test {name} gave {", ".join(metrics) or "no figure at all"}, not '
-            f'{" and ".join(lacking)}.'
-        )
-    if looks:
-        model, dataset = runner.model, runner.test_dataloader.dataset
-        diagnostics[split_of(name)] = measure_diagnostics(model, dataset, DIAGNOSED_IMAGES)
+    if not metrics.keys() >= set(_METRICS.values()):
+        raise ValueError(f'{run}: the test {name} gave no {_METRICS["AP"]}.')
+    if name in grid.diagnostics and split_of(name) not in diagnostics:
+        views = view_dataset(runner.model, runner.test_dataloader.dataset, DIAGNOSED_IMAGES)
+        diagnostics[split_of(name)] = query_figures(views)
         write_json(diagnostics_file(folder), diagnostics)
     result['metrics'][name] = {short: metrics[long] for short, long in _METRICS.items()}
     write_json(folder / RESULT, result)
@@ -225,11 +191,9 @@ def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
 
 @contextmanager
 def claim(folder: Path, waits: bool = False) -> Iterator[bool]:
-    """Whether this process is the only one in a folder; the claim dies with the process.
+    """Whether, or after waiting until, this process is the only one in a folder.
 
-    Args:
-        folder: where a lock file is made.
-        waits: until it is.
+    The claim dies with the process.
     """
     with (folder / LOCK).open('w') as file:
         try:

@@ -12,8 +12,9 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from pycocotools import mask
 
+from mmdet_dino_r1.lab.query_view.collect import view_dataset
 from mmdet_dino_r1.lab.query_view.view import QueryRewards, QueryView
-from mmdet_dino_r1.lab.study.diagnostics import measure_diagnostics, query_figures
+from mmdet_dino_r1.lab.study.diagnostics import query_figures
 from mmdet_dino_r1.structures import PromptBank
 
 # A box 0.2 wide and one shifted sideways by d overlap by (0.2 - d) / (0.2 + d):
@@ -232,7 +233,7 @@ def test_a_model_against_its_own_detections(tiny_shapes):
         gts, labels = boxes[1::3] * [1, 1, 0.85, 0.85], scores[1::3].argmax(axis=1)
         expected.append(count(boxes, scores, gts, labels))
         truth.append((gts, labels))
-    figures = measure_diagnostics(model, Relabelled(dataset, *zip(*truth, strict=True)), 2)
+    figures = query_figures(view_dataset(model, Relabelled(dataset, *zip(*truth, strict=True)), 2))
     assert (figures['num_images'], figures['num_boxes']) == (2, 6)
     for name in expected[0]:
         mean = np.nanmean([of_image[name] for of_image in expected])

@@ -144,6 +144,10 @@ SFT = GRID['variants']['sft']
             ': comparisons[0]: axis has values for other, which it does not compare.',
         ),
         (
+            dict(comparisons=comparison(axis=dict(label='x', values=dict(grqo=0), log=True))),
+            ': comparisons[0]: a logarithmic axis has no place for 0.',
+        ),
+        (
             dict(comparisons=comparison(variants=['gqro'], axis=None)),
             ': comparisons name the variants gqro, which it does not set. It has: sft, grqo, '
             'third.',

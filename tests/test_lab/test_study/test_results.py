@@ -1,6 +1,5 @@
 import json
 import re
-from math import isnan
 
 import pytest
 
@@ -42,17 +41,18 @@ def test_runs_by_variant_and_seed(tmp_path):
     (tmp_path / 'grqo' / 'seed_x').mkdir()
     (tmp_path / 'grqo' / 'seed_x' / 'result.json').write_text('no run of ours')
 
-    read = read_results(tmp_path, ['sft', 'grqo', 'gone'])
-    assert {variant: list(runs) for variant, runs in read.runs.items()} == {
+    runs, ignored = read_results(tmp_path, ['sft', 'grqo', 'gone'])
+    assert {variant: list(of) for variant, of in runs.items()} == {
         'sft': [9, 10],
         'grqo': [0],
     }
-    assert read.ignored == ['grqo/seed_x', 'older/seed_3']
-    run = read.runs['grqo'][0]
-    assert (run.steps, run.train_seconds, run.training) == (300, 251.2, dict(grqo_kl=1.0))
-    assert run.metrics == {'base/g16': dict(AP=0.4, AP50=0.6)}
-    assert run.diagnostics['base']['a'] == 0.5 and isnan(run.diagnostics['base']['b'])
-    assert read.runs['sft'][9].diagnostics == {}
+    assert ignored == ['grqo/seed_x', 'older/seed_3']
+    run = runs['grqo'][0]
+    assert (run['steps'], run['train_seconds']) == (300, 251.2)
+    assert run['training'] == dict(grqo_kl=1)
+    assert run['metrics'] == {'base/g16': dict(AP=0.4, AP50=0.6)}
+    assert run['diagnostics'] == diagnostics
+    assert runs['sft'][9]['diagnostics'] == {}
 
 
 def test_runs_of_version_0_5_are_read(tmp_path):
@@ -63,23 +63,26 @@ def test_runs_of_version_0_5_are_read(tmp_path):
     }
     path.write_text(json.dumps(old))
     path.with_name('diagnostics.json').rename(path.with_name('dynamics.json'))
-    assert 'cell' in old and read_result(path) == read and read.diagnostics['base']['a'] == 0.5
+    assert 'cell' in old and read_result(path) == read and read['diagnostics']['base']['a'] == 0.5
 
 
 def test_no_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match='no folder .*/none; run the study first'):
         read_results(tmp_path / 'none', ['sft'])
-    assert read_results(tmp_path, ['sft']).runs == {}
+    assert read_results(tmp_path, ['sft']) == ({}, [])
 
 
 @pytest.mark.parametrize(
     ('changes', 'said'),
     [
-        (dict(steps='300'), """: "steps" is '300'."""),
-        (dict(seed=True), ': "seed" is True.'),
-        (dict(training=dict(grqo_kl='nan')), """: "grqo_kl" of "training" is 'nan', no number."""),
-        (dict(metrics={'base/g16': 0.4}), ': "metrics, base/g16" is 0.4, not numbers by name.'),
-        (dict(metrics={'base/g16': dict(AP=0.4)}), ': base/g16 lacks "AP50".'),
+        (dict(steps='300'), ", steps is '300', not a int."),
+        (dict(training=dict(grqo_kl='nan')), ": training, grqo_kl is 'nan', not a float."),
+        (dict(training=[]), ', training is [], not a dict.'),
+        (dict(metrics={'base/g16': 0.4}), ': base/g16 is 0.4, not a dict.'),
+        (
+            dict(metrics={'base/g16': dict(AP=0.4)}),
+            ': base/g16 lacks AP50; its keys are AP, AP50.',
+        ),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, changes, said):
@@ -91,14 +94,17 @@ def test_what_is_wrong_is_said(tmp_path, changes, said):
 def test_broken_files(tmp_path):
     path = write(tmp_path, 'sft', 0, diagnostics=dict(base=dict(a='b')))
     diagnostics = path.with_name('diagnostics.json')
-    with pytest.raises(ValueError, match=f'^{diagnostics}: "a" of "base"'):
+    with pytest.raises(
+        ValueError, match=f"^{diagnostics}: base, a is 'b', not a float. Delete the file"
+    ):
         read_result(path)
     diagnostics.write_text('[]')
     with pytest.raises(ValueError, match=f'^{diagnostics} holds no JSON object. Delete the file'):
         read_result(path)
+    diagnostics.unlink()
     lacking = {key: value for key, value in RESULT.items() if key != 'device'}
     path.write_text(json.dumps(lacking))
-    with pytest.raises(ValueError, match=f'^{path} lacks "device". Delete the file'):
+    with pytest.raises(ValueError, match=f'^{path} lacks device; .* Delete the file'):
         read_result(path)
     path.write_text(json.dumps(RESULT)[:-9])
     with pytest.raises(ValueError, match=f'^{path} is broken: .*Delete the file and run the study'):
