@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmengine.dataset import pseudo_collate
@@ -11,31 +11,21 @@ from torch import nn
 from ..structures import BankExemplars, PromptBank
 from ..version import __version__
 from .image_input import ImageReader
-from .reference_prompts import POINT_SIZE, Reference
+from .reference_prompts import Reference
 
 
 def encode_references(
     model: nn.Module,
     read: ImageReader,
     references: Sequence[Reference],
-    point_size: float = POINT_SIZE,
-    provenance: Mapping | None = None,
+    point_size: float,
+    provenance: dict,
 ) -> PromptBank:
     """Encode each reference's boxes, and average them by class over all references.
 
-    Args:
-        model: a ``DINOR1`` in eval mode.
-        read: prepares the images.
-        references: one or more.
-        point_size: see :func:`exemplar_boxes`.
-        provenance: more to state about the bank, such as ``weights``.
-
-    Returns:
-        The bank, on the CPU, its classes in order of first appearance.
+    Classes come in order of first appearance; ``provenance`` is stated besides what is known here.
 
     Raises:
-        UnreadableImage: an image cannot be read.
-        ValueError: a box is unusable.
         TypeError: a reference is none.
     """
     for reference in references:
@@ -73,7 +63,7 @@ def encode_references(
         num_images=len(references),
         images_in_file=len(references),
         package_version=__version__,
-        **(provenance or {}),
+        **provenance,
     )
     bank = PromptBank.from_exemplars(names, torch.cat(embeddings), record.labels, about)
     return bank.with_exemplars(record)
