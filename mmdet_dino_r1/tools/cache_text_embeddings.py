@@ -48,23 +48,15 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         prog='cache_text_embeddings',
         description='Embed class names with BERT, once, into a file.',
     )
-    parser.add_argument(
-        'config', nargs='?', help='config file, or the bare name of a shipped one; not with --ann'
-    )
-    parser.add_argument(
-        '--bert',
-        default='bert-base-uncased',
-        help='name on the Hugging Face hub, or a local folder (default %(default)s)',
-    )
-    parser.add_argument(
-        '--checkpoint',
-        help="a Grounding DINO checkpoint: its own BERT, with --bert's vocabulary and layout",
-    )
+    add = parser.add_argument
+    add('config', nargs='?', help='config file, or the bare name of a shipped one; not with --ann')
+    where = 'name on the Hugging Face hub, or a local folder (default %(default)s)'
+    add('--bert', default='bert-base-uncased', help=where)
+    own = "a Grounding DINO checkpoint: its own BERT, with --bert's vocabulary and layout"
+    add('--checkpoint', help=own)
     add_out_file(parser, '.safetensors')
-    parser.add_argument(
-        '--split', choices=('train', 'test'), default='train', help='default %(default)s'
-    )
-    parser.add_argument('--ann', help='COCO- or LVIS-format file whose categories are taken')
+    add('--split', choices=('train', 'test'), default='train', help='default %(default)s')
+    add('--ann', help='COCO- or LVIS-format file whose categories are taken')
     add_cfg_options(parser)
     return parser.parse_args(args)
 
@@ -92,9 +84,6 @@ def main(args: Sequence[str] | None = None) -> int:
     for alike in names_read_alike(names):
         print(f'read alike, and so not told apart by their text: {", ".join(alike)}')
     return 0
-
-
-# --- names ------------------------------------------------------------------------------
 
 
 def _names_and_source(options: argparse.Namespace) -> tuple[list[str], str]:
@@ -146,15 +135,10 @@ def names_read_alike(names: Sequence[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-# --- BERT -------------------------------------------------------------------------------
-
-
 def build_bert(name: str, checkpoint: str | None = None) -> nn.Module:
     """BERT as Grounding DINO configures it (mmdet's ``BertModel``), in eval mode.
 
-    Args:
-        name: on the Hugging Face hub, or a local folder.
-        checkpoint: of a Grounding DINO, whose ``language_model`` replaces the weights.
+    The ``language_model`` of a Grounding DINO checkpoint, if any, replaces its weights.
 
     Raises:
         ValueError: transformers is missing or too new, or the checkpoint has no such BERT.
@@ -204,10 +188,6 @@ def embed_class_names(bert: nn.Module, names: Sequence[str]) -> Tensor:
 
     [CLS], [SEP] and the full stop are not the name's own.
 
-    Args:
-        bert: of :func:`build_bert`.
-        names: of classes, as a dataset spells them.
-
     Raises:
         ValueError: a name has no token of its own.
     """
@@ -220,12 +200,7 @@ def embed_class_names(bert: nn.Module, names: Sequence[str]) -> Tensor:
         masks, positions = mmdet_bert.generate_masks_with_special_tokens_and_transfer_map(
             tokens, bert.special_tokens
         )
-        inputs = dict(
-            input_ids=tokens['input_ids'],
-            attention_mask=masks,
-            position_ids=positions,
-            token_type_ids=tokens['token_type_ids'],
-        )
+        inputs = dict(tokens, attention_mask=masks, position_ids=positions)
         hidden = bert.language_backbone(inputs)['embedded']  # (names, tokens, text_dim)
         is_own = tokens['attention_mask'].bool() & ~torch.isin(tokens['input_ids'], special)
         counts = is_own.sum(dim=1, keepdim=True)

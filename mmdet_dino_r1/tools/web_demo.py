@@ -37,27 +37,15 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model(parser)
-    parser.add_argument('--bank', help='prompt bank, whose classes every page starts with')
-    parser.add_argument(
-        '--host',
-        default='127.0.0.1',
-        help='address to listen on (default %(default)s: this machine alone); there is no password',
-    )
-    parser.add_argument('--port', type=int, default=7860, help='(default %(default)s; 0: any)')
-    parser.add_argument(
-        '--max-upload-mb',
-        type=float,
-        default=20,
-        metavar='MB',
-        help='largest file of a picture (default %(default)s)',
-    )
-    parser.add_argument(
-        '--max-side',
-        type=int,
-        default=8000,
-        metavar='PIXELS',
-        help='longest side of a picture (default %(default)s)',
-    )
+    add = parser.add_argument
+    add('--bank', help='prompt bank, whose classes every page starts with')
+    host = 'address to listen on (default %(default)s: this machine alone); there is no password'
+    add('--host', default='127.0.0.1', help=host)
+    add('--port', type=int, default=7860, help='(default %(default)s; 0: any)')
+    largest = 'largest file of a picture in MB (default %(default)s)'
+    add('--max-upload-mb', type=float, default=20, metavar='MB', help=largest)
+    longest = 'longest side of a picture (default %(default)s)'
+    add('--max-side', type=int, default=8000, metavar='PIXELS', help=longest)
     options = parser.parse_args(args)
     if not 0 <= options.port <= 65535:
         parser.error(f'--port {options.port}: ports go from 0 to 65535')
@@ -82,12 +70,9 @@ def main(args: Sequence[str] | None = None) -> int:
         raise ValueError(_MISSING) from error
     listener = open_port(options.host, options.port)  # before the model, which takes time
     inferencer = DINOR1Inferencer(
-        options.config,
-        options.checkpoint,
-        options.device,
-        show_progress=False,
-        cfg_options=options.cfg_options,
+        options.config, options.checkpoint, options.device, cfg_options=options.cfg_options
     )
+    inferencer.show_progress = False
     detector = SharedDetector(inferencer, options.bank)
     local = is_loopback(listener)
     limits = Limits(options.max_upload_mb, options.max_side)

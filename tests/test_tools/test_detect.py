@@ -35,13 +35,13 @@ def tiny(tmp_path):
 def test_each_box_belongs_to_the_reference_before_it():
     options = parse_args(
         [*REQUIRED, '--ref', 'a', '--box', '1,2,3,4:cat', '--box', '5,6,7,8:hot dog: big']
-        + ['--ref', 'b', '--box', '1.5,2:owl', '--negative', 'owl', '--negative', 'cat']
+        + ['--ref', 'b', '--box', '1.5,2:owl', '--distractor', 'owl', '--negative', 'cat']
     )
     assert options.references == [
         ('a', [([1, 2, 3, 4], 'cat'), ([5, 6, 7, 8], 'hot dog: big')]),
         ('b', [([1.5, 2], 'owl')]),
     ]
-    assert options.negative == ['owl', 'cat']
+    assert options.distractor == ['owl', 'cat']
     assert parse_args([*REQUIRED, '--bank', 'b']).references == []  # not shared between calls
 
 
@@ -67,7 +67,7 @@ def test_help_shows_examples(capsys):
     with pytest.raises(SystemExit):
         parse_args(['--help'])
     said = capsys.readouterr().out
-    assert 'examples:' in said and '--negative cat' in said
+    assert 'examples:' in said and '--distractor cat' in said
 
 
 def test_a_run_equals_the_inferencer(tmp_path, tiny, capsys):
@@ -129,7 +129,7 @@ def test_a_threshold_above_all_scores_is_pointed_out(tmp_path, tiny, capsys):
     assert 'below --score-thr 1:' in said
 
 
-def test_a_bank_a_negative_and_a_broken_image(tmp_path, tiny, capsys):
+def test_a_bank_a_distractor_and_a_broken_image(tmp_path, tiny, capsys):
     bank = tmp_path / 'bank.safetensors'
     reference = ['--ref', str(tmp_path / '0.png')]
     first = [*reference, '--box', '4,4,30,30:cat', '--save-bank', str(bank), '--no-pictures']
@@ -151,8 +151,8 @@ def test_mistakes_end_in_one_line(tmp_path, tiny, capsys):
     for more, message in (
         ([*reference, '--box', '4,4,90,30:cat'], 'reaches outside the image'),
         (
-            [*reference, '--box', '4,4,30,30:cat', '--negative', 'owl'],
-            "no prompt of the negative class 'owl'",
+            [*reference, '--box', '4,4,30,30:cat', '--distractor', 'owl'],
+            "no prompt of the distractor 'owl'",
         ),
         (['--ref', 'gone.png', '--box', '4,4,30,30:cat'], 'There is no image gone.png'),
         (['--bank', 'gone.safetensors'], 'gone.safetensors'),
