@@ -34,23 +34,16 @@ def encode_references(
                 f'A reference is Reference(image, boxes, classes), not {type(reference).__name__}.'
             )
     names = tuple(dict.fromkeys(name for ref in references for name in ref.classes))
-    embeddings, labels, boxes, image_ids, file_names = [], [], [], [], []
+    embeddings, rows = [], []
     for index, reference in enumerate(references):
         image = read(reference.image, index)
         drawn = image.attach(reference.boxes, reference.classes, names, point_size)
         encoded, of_image = model.encode_reference_images(pseudo_collate([image.data]))
         embeddings.append(encoded.float().cpu())
-        labels.append(of_image.cpu())
-        boxes.append(drawn)
-        image_ids += [index] * len(drawn)
-        file_names += [image.name] * len(drawn)
-    record = BankExemplars(
-        torch.cat(labels),
-        torch.cat(boxes),
-        tuple(image_ids),
-        tuple(file_names),
-        torch.cat(embeddings),
-    )
+        rows += [(*row, index, image.name) for row in zip(of_image.cpu(), drawn, strict=True)]
+    labels, boxes, image_ids, file_names = zip(*rows, strict=True)
+    every = torch.cat(embeddings)
+    record = BankExemplars(torch.stack(labels), torch.stack(boxes), image_ids, file_names, every)
     counts = torch.bincount(record.labels, minlength=len(names)).tolist()
     about = dict(
         ann_file='reference images',
@@ -65,5 +58,5 @@ def encode_references(
         package_version=__version__,
         **provenance,
     )
-    bank = PromptBank.from_exemplars(names, torch.cat(embeddings), record.labels, about)
+    bank = PromptBank.from_exemplars(names, every, record.labels, about)
     return bank.with_exemplars(record)

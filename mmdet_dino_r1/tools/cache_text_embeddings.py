@@ -22,9 +22,9 @@ from mmdet.models.language_models import bert as mmdet_bert
 from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from mmdet_dino_r1.apis.weights import load_weights
 from mmdet_dino_r1.config.loading import load_config
 from mmdet_dino_r1.datasets.coco_json import parse_coco
 from mmdet_dino_r1.structures import TextEmbeddings, save_text_embeddings
@@ -111,10 +111,10 @@ def class_names_of(dataset: ConfigDict) -> list[str]:
         return class_names_of(dataset['dataset'])
     if isinstance(dataset.get('datasets'), list | tuple):
         return [name for member in dataset['datasets'] for name in class_names_of(member)]
-    if 'datasets' in dataset:  # DatasetGroup, which knows how to put its members together
-        members = DATASETS.build(dataset).datasets
-    else:
-        members = [DATASETS.build(dict(dataset, lazy_init=True))]
+    # a DatasetGroup knows how to put its members together
+    is_group = 'datasets' in dataset
+    built = DATASETS.build(dataset if is_group else dict(dataset, lazy_init=True))
+    members = built.datasets if is_group else [built]
     names = [name for member in members for name in member.metainfo.get('classes') or ()]
     if not names:
         raise ValueError(f'{dataset["type"]} has no class names; --ann FILE will do.')
@@ -163,23 +163,17 @@ def build_bert(name: str, checkpoint: str | None = None) -> nn.Module:
             'the weights: --bert FOLDER'
         ) from error
     if checkpoint:
-        holder = nn.ModuleDict(dict(language_model=bert))
-        holder.register_load_state_dict_pre_hook(_keep_language_model)
-        load_weights(holder, checkpoint)
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+        state = content.get('state_dict', content)
+        given = {name.removeprefix('module.'): value for name, value in state.items()}
+        own = {f'language_model.{name}': value.shape for name, value in bert.state_dict().items()}
+        if lacking := [n for n in own if getattr(given.get(n), 'shape', None) != own[n]]:
+            raise ValueError(
+                f'The checkpoint has no language model like --bert: {len(lacking)} of {len(own)} '
+                f'tensors are missing or have another shape, such as {min(lacking)}.'
+            )
+        nn.ModuleDict(dict(language_model=bert)).load_state_dict({n: given[n] for n in own})
     return bert.eval()
-
-
-def _keep_language_model(holder: nn.Module, state_dict: dict, *_) -> None:
-    """Leave in ``state_dict`` what ``holder`` takes; refuse one that does not give it all."""
-    own = holder.state_dict()
-    for name in state_dict.keys() - own.keys():
-        del state_dict[name]
-    given = {name for name, value in state_dict.items() if value.shape == own[name].shape}
-    if lacking := own.keys() - given:
-        raise ValueError(
-            f'The checkpoint has no language model like --bert: {len(lacking)} of {len(own)} '
-            f'tensors are missing or have another shape, such as {min(lacking)}.'
-        )
 
 
 @torch.no_grad()

@@ -149,9 +149,21 @@ def main(args: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / 'predictions.json'
     path.write_text(json.dumps(coco, ensure_ascii=False), encoding='utf-8')
-    print(summary(coco, path, time.perf_counter() - start))
-    if hint := what_was_missed(coco, results['best_scores'], options.score_thr):
-        print(hint)
+    counts = Counter(annotation['category_id'] for annotation in coco['annotations'])
+    most = sorted(coco['categories'], key=lambda category: -counts[category['id']])
+    print(
+        f'{path}: {len(coco["annotations"])} detections in {len(coco["images"])} images, '
+        f'{time.perf_counter() - start:.1f} s'
+    )
+    print(some([f'{category["name"]} {counts[category["id"]]}' for category in most]))
+    if missed := [
+        category['name'] for category in coco['categories'] if not counts[category['id']]
+    ]:
+        best = [f'{name} {results["best_scores"][name]:.2f}' for name in missed]
+        print(
+            f'highest score, all below --score-thr {options.score_thr:g}: {some(best)}. '
+            'Scores are not calibrated: try a lower --score-thr.'
+        )
     return 1 if results['broken'] else 0
 
 
@@ -164,30 +176,6 @@ def common_folder(inputs: Sequence[str]) -> Path | None:
     paths = [Path(item).absolute() for item in inputs if '://' not in item]
     folders = [path if path.is_dir() else path.parent for path in paths]
     return Path(os.path.commonpath(folders)) if folders else None
-
-
-def summary(coco: dict, path: Path, seconds: float) -> str:
-    """What was found, in ``coco``, and written to ``path`` in so many seconds; in a few lines."""
-    counts = Counter(annotation['category_id'] for annotation in coco['annotations'])
-    most = sorted(coco['categories'], key=lambda category: -counts[category['id']])
-    shown = some([f'{category["name"]} {counts[category["id"]]}' for category in most])
-    return (
-        f'{path}: {len(coco["annotations"])} detections in {len(coco["images"])} images, '
-        f'{seconds:.1f} s\n{shown}'
-    )
-
-
-def what_was_missed(coco: dict, best_scores: dict[str, float], score_thr: float) -> str:
-    """A line on classes of ``coco`` whose best scores all lie below ``score_thr``; else empty."""
-    found = {annotation['category_id'] for annotation in coco['annotations']}
-    names = [category['name'] for category in coco['categories'] if category['id'] not in found]
-    missed = [f'{name} {best_scores[name]:.2f}' for name in names]
-    if not missed:
-        return ''
-    return (
-        f'highest score, all below --score-thr {score_thr:g}: {some(missed)}. '
-        'Scores are not calibrated: try a lower --score-thr.'
-    )
 
 
 if __name__ == '__main__':

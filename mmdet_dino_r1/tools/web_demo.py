@@ -21,11 +21,6 @@ prints an address to open in a browser on this machine; Ctrl+C ends it.
 To use it from your own computer while it runs on a server:
     ssh -L 7860:127.0.0.1:7860 SERVER
 """
-_MISSING = (
-    "the page needs flask and waitress: pip install 'mmdet_dino_r1[web]', or "
-    'pip install flask waitress'
-)
-_THREADS = 8  # of the server: pictures are received while the model works
 
 
 def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
@@ -67,19 +62,20 @@ def main(args: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in ('flask', 'werkzeug', 'waitress'):
             raise
-        raise ValueError(_MISSING) from error
+        raise ValueError(
+            "the page needs flask and waitress: pip install 'mmdet_dino_r1[web]', or "
+            'pip install flask waitress'
+        ) from error
     listener = open_port(options.host, options.port)  # before the model, which takes time
-    inferencer = DINOR1Inferencer(
-        options.config, options.checkpoint, options.device, cfg_options=options.cfg_options
-    )
-    inferencer.show_progress = False
+    model = (options.config, options.checkpoint, options.device)
+    inferencer = DINOR1Inferencer(*model, show_progress=False, cfg_options=options.cfg_options)
     detector = SharedDetector(inferencer, options.bank)
     local = is_loopback(listener)
     limits = Limits(options.max_upload_mb, options.max_side)
     server = waitress.create_server(
         create_app(detector, limits, local),
         sockets=[listener],
-        threads=_THREADS,
+        threads=8,  # pictures are received while the model works
         # It takes in a whole body before the application, whose limit answers in words, sees it.
         max_request_body_size=4 * limits.max_upload_bytes,
     )
@@ -95,28 +91,22 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """Take a port (0: a free one) of a host, its name or address; not yet listening.
+    """Take a port (0: a free one) of a host, its name or address.
 
     Raises:
         OSError: the host is unknown, or the port is taken; says what to do.
     """
     try:
-        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(place, family=family, dualstack_ipv6=both)
     except socket.gaierror as error:
         raise OSError(f'--host {host} is no address of this machine: {error.strerror}') from error
-    listener = socket.socket(family, kind)
-    if sys.platform != 'win32':  # there it would let two programs share the port
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(place)
-        listener.listen()  # without this, Linux lets two that have not begun to listen share it
     except OSError as error:
-        listener.close()
         raise OSError(
             f'cannot listen on {host}, port {port}: {error.strerror}. If the port is taken, choose '
             'another with --port (0: any free one).'
         ) from error
-    return listener
 
 
 def is_loopback(listener: socket.socket) -> bool:

@@ -198,7 +198,7 @@ def test_batches_hold_one_size_and_none_waits_for_long():
         next(same_size_batches(images, 0))
 
 
-# --- distractors and filters ---------------------------------------------------------------
+# --- distractors and filters -------------------------------------------------------------
 
 
 def test_what_a_distractor_beats_is_left_out_by_hand():
@@ -254,6 +254,17 @@ def test_distractors_of_boxes_on_the_image_and_in_chunks(inferencer):
     inferencer.model.test_cfg['chunk_size'] = 1
     with pytest.raises(ValueError, match='chunk_size'):
         inferencer(image, **prompts)
+
+
+def test_the_old_name_of_distractors_works_until_0_8(inferencer):
+    image = picture(7)
+    drawn = dict(boxes=[BOX, SECOND_BOX], classes=['shadow', 'dog'])
+    with pytest.warns(DeprecationWarning, match='is now distractors=; the old name goes in 0.8'):
+        inferencer.set_prompts(references(), negatives=['cat'])
+    assert inferencer.negatives == inferencer.distractors == ('cat',)
+    with pytest.warns(DeprecationWarning, match='is now distractors='):
+        results = inferencer(image, negatives=['shadow'], **drawn)
+    assert results == inferencer(image, distractors=['shadow'], **drawn)
 
 
 def test_distractors_take_no_places_and_duplicates_are_suppressed(inferencer, folder):
