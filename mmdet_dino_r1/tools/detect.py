@@ -149,19 +149,18 @@ def main(args: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / 'predictions.json'
     path.write_text(json.dumps(coco, ensure_ascii=False), encoding='utf-8')
-    counts = Counter(annotation['category_id'] for annotation in coco['annotations'])
-    most = sorted(coco['categories'], key=lambda category: -counts[category['id']])
     print(
         f'{path}: {len(coco["annotations"])} detections in {len(coco["images"])} images, '
         f'{time.perf_counter() - start:.1f} s'
     )
-    print(some([f'{category["name"]} {counts[category["id"]]}' for category in most]))
-    if missed := [
-        category['name'] for category in coco['categories'] if not counts[category['id']]
-    ]:
-        best = [f'{name} {results["best_scores"][name]:.2f}' for name in missed]
+    counts = Counter({name: 0 for name in results['classes']})
+    for found in filter(None, results['predictions']):
+        counts.update(found['class_names'])
+    print(some([f'{name} {count}' for name, count in counts.most_common()]))
+    best = results['best_scores']
+    if missed := [f'{name} {best[name]:.2f}' for name, count in counts.items() if not count]:
         print(
-            f'highest score, all below --score-thr {options.score_thr:g}: {some(best)}. '
+            f'highest score, all below --score-thr {options.score_thr:g}: {some(missed)}. '
             'Scores are not calibrated: try a lower --score-thr.'
         )
     return 1 if results['broken'] else 0

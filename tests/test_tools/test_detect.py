@@ -6,8 +6,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, build_tiny, tiny_model_cfg
-from mmengine.config import Config
 from pycocotools.coco import COCO
 
 from mmdet_dino_r1 import load_prompt_bank
@@ -18,18 +16,14 @@ REQUIRED = ['c.py', 'w.pth', '--input', 'in', '--out', 'out']
 
 
 @pytest.fixture
-def tiny(tmp_path):
+def tiny(tmp_path, tiny_files):
     """Command line with a tiny model and a folder of two images, without prompts."""
-    cfg = Config.fromfile(CONFIGS / 'vis_gdino_r18_shapes.py')
-    cfg.model = tiny_model_cfg()
-    cfg.dump(tmp_path / 'tiny.py')
-    torch.save(dict(state_dict=build_tiny().state_dict(), meta={}), tmp_path / 'tiny.pth')
     (tmp_path / 'in').mkdir()
     for index in (0, 1, 2):
         pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3), np.uint8)
         cv2.imwrite(str(tmp_path / ('in' if index else '.') / f'{index}.png'), pixels)
     options = f'--input {tmp_path}/in --out {tmp_path}/out --score-thr 0 --device cpu'
-    return [str(tmp_path / 'tiny.py'), str(tmp_path / 'tiny.pth'), *options.split()]
+    return [*tiny_files, *options.split()]
 
 
 def test_each_box_belongs_to_the_reference_before_it():
