@@ -240,9 +240,9 @@ class DINOR1Inferencer(BaseInferencer):
                 out_file = out_dir and Path(out_dir) / 'vis' / names[image.index]
                 picture = self.visualize(image, sample, prompts.wanted, out_file, show, wait_time)
                 pictures[image.index] = picture if return_vis else None
-            predictions[image.index] = self.postprocess(
-                image, sample, prompts.wanted, return_datasamples
-            )
+            predictions[image.index] = sample
+            if not return_datasamples:
+                predictions[image.index] = self.postprocess(image, sample, prompts.wanted)
         return dict(
             predictions=predictions,
             visualization=pictures if return_vis else [],
@@ -354,15 +354,9 @@ class DINOR1Inferencer(BaseInferencer):
         return self.visualizer.get_image()
 
     def postprocess(
-        self,
-        image: PreparedImage,
-        sample: DetDataSample,
-        class_names: Sequence[str],
-        return_datasamples: bool = False,
-    ) -> dict | DetDataSample:
-        """The detections of an image as plain values for JSON, or ``sample`` itself."""
-        if return_datasamples:
-            return sample
+        self, image: PreparedImage, sample: DetDataSample, class_names: Sequence[str]
+    ) -> dict:
+        """The detections of an image as plain values, for JSON."""
         found, (height, width) = sample.pred_instances, image.size
         labels = found.labels.tolist()
         return dict(

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from math import isfinite
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..apis.reference_prompts import exemplar_boxes
 from ..structures import PromptBank
@@ -21,8 +21,7 @@ class SessionGone(LookupError):
     """The page is not, or no longer, known to the server."""
 
 
-@dataclass(frozen=True)
-class DrawnBoxes:
+class DrawnBoxes(NamedTuple):
     """The boxes (x1, y1, x2, y2) on one picture, in pixels, and the class of each."""
 
     picture_id: str
@@ -30,8 +29,7 @@ class DrawnBoxes:
     classes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class PagePrompts:
+class PagePrompts(NamedTuple):
     """All that a page asks for; equal prompts find the same."""
 
     references: tuple[DrawnBoxes, ...]

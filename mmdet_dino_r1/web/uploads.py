@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,8 +16,7 @@ _LONGEST_NAME = 120  # characters
 Decode = Callable[[bytes], np.ndarray | None]  # to (h, w, 3) uint8 in BGR order
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture's file as it was sent; decoded for each use, since pixels take far more memory."""
 
     name: str  # without folders
