@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from colorsys import hsv_to_rgb
 from pathlib import Path
 
@@ -14,43 +13,8 @@ from mmengine.structures import InstanceData
 from ..utils.device_copy import to_cpu
 
 
-class CallResults:
-    """What a call of the inferencer gives out, filled image by image.
-
-    Args:
-        num_images: how many it was given.
-        classes: names in label order.
-
-    Attributes:
-        predictions: of each image; None where it was broken.
-        pictures: (h, w, 3) RGB array of each image, None where it was not drawn.
-        broken: message by the name of the image.
-    """
-
-    def __init__(self, num_images: int, classes: Sequence[str]) -> None:
-        self.predictions: list = [None] * num_images
-        self.pictures: list = [None] * num_images
-        self.broken: dict[str, str] = {}
-        self._classes = classes
-        self._best = torch.zeros(len(classes))
-
-    def note_scores(self, found: InstanceData) -> None:
-        """Keep the highest score of each class, of all that was found in an image."""
-        self._best.scatter_reduce_(0, found.labels, found.scores.float(), 'amax')
-
-    def as_dict(self, with_pictures: bool) -> dict:
-        """What the call returns; ``visualization`` is empty without pictures."""
-        return dict(
-            predictions=self.predictions,
-            visualization=self.pictures if with_pictures else [],
-            classes=self._classes,
-            best_scores=dict(zip(self._classes, self._best.tolist(), strict=True)),
-            broken=self.broken,
-        )
-
-
-def fetch(samples: Sequence[DetDataSample]) -> None:
-    """Move what samples of a batch hold to the CPU, all at once, in place."""
+def fetch(samples: list[DetDataSample]) -> list[DetDataSample]:
+    """The samples of a batch with all that they hold moved to the CPU, at once and in place."""
     instances = [value for s in samples for value in s.values() if isinstance(value, InstanceData)]
     places = [
         (each, key) for each in instances for key, value in each.items() if torch.is_tensor(value)
@@ -58,10 +22,11 @@ def fetch(samples: Sequence[DetDataSample]) -> None:
     moved = to_cpu(*(each[key] for each, key in places))
     for (each, key), value in zip(places, moved, strict=True):
         each[key] = value
+    return samples
 
 
 def keep_best(found: InstanceData, score_thr: float, top_k: int | None) -> InstanceData:
-    """Of what was ``found``, best first: from ``score_thr`` on, at most ``top_k`` of each class."""
+    """Of what was found, best first: from ``score_thr`` on, at most ``top_k`` of each class."""
     found = found[found.scores >= score_thr]
     if top_k is None:
         return found
@@ -75,29 +40,6 @@ def spread_colours(number: int) -> list[tuple[int, int, int]]:
     """As many colours for drawing, RGB in 0..255, their hues as far apart as they can be."""
     shares = [hsv_to_rgb(index / number, 0.9, 0.85) for index in range(number)]
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in shares]
-
-
-def to_dict(
-    name: str, image_size: tuple[int, int], found: InstanceData, class_names: Sequence[str]
-) -> dict:
-    """Detections as plain values, for JSON.
-
-    Args:
-        name: of the image.
-        image_size: height and width, in pixels.
-        found: its detections.
-        class_names: what the labels stand for.
-    """
-    labels = found.labels.tolist()
-    return dict(
-        image=name,
-        height=image_size[0],
-        width=image_size[1],
-        labels=labels,
-        class_names=[class_names[label] for label in labels],
-        scores=found.scores.tolist(),
-        bboxes=found.bboxes.tolist(),
-    )
 
 
 def to_coco(results: dict, root: str | Path | None = None) -> dict:
@@ -118,29 +60,25 @@ def to_coco(results: dict, root: str | Path | None = None) -> dict:
     Raises:
         ValueError: the results are data samples.
     """
-    images, annotations = [], []
-    for prediction in results['predictions']:
-        if prediction is None:
+    images: list[dict] = []
+    annotations: list[dict] = []
+    for found in results['predictions']:
+        if found is None:
             continue
-        if not isinstance(prediction, dict):
+        if not isinstance(found, dict):
             raise ValueError('to_coco needs plain results: call with return_datasamples=False.')
-        name = prediction['image']
-        image_id = len(images) + 1
-        images.append(
-            dict(
-                id=image_id,
-                file_name=name if root is None else _relative(name, root),
-                height=prediction['height'],
-                width=prediction['width'],
-            )
-        )
+        name = found['image']
+        if root is not None and '://' not in name:
+            name = Path(os.path.relpath(name, root)).as_posix()
+        size = dict(height=found['height'], width=found['width'])
+        images.append(dict(id=len(images) + 1, file_name=name, **size))
         for label, score, (x1, y1, x2, y2) in zip(
-            prediction['labels'], prediction['scores'], prediction['bboxes'], strict=True
+            found['labels'], found['scores'], found['bboxes'], strict=True
         ):
             annotations.append(
                 dict(
                     id=len(annotations) + 1,
-                    image_id=image_id,
+                    image_id=len(images),
                     category_id=label + 1,
                     bbox=[x1, y1, x2 - x1, y2 - y1],
                     area=(x2 - x1) * (y2 - y1),
@@ -149,10 +87,5 @@ def to_coco(results: dict, root: str | Path | None = None) -> dict:
                     score=score,
                 )
             )
-    categories = [dict(id=label + 1, name=name) for label, name in enumerate(results['classes'])]
+    categories = [dict(id=label, name=name) for label, name in enumerate(results['classes'], 1)]
     return dict(images=images, categories=categories, annotations=annotations)
-
-
-def _relative(name: str, root: str | Path) -> str:
-    """A path as seen from a folder, with '/'; a URL as it is."""
-    return name if '://' in name else Path(os.path.relpath(name, root)).as_posix()

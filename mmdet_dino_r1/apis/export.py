@@ -1,8 +1,6 @@
 """The detector with one prompt bank baked in, as an ONNX file.
 
-Shapes: batch, H, W (fixed at export), num_points, num_queries, num_prompts, n (detections).
-
-What goes into the graph, and what had to be replaced for that, is in ``export_graph.py``.
+Shapes: batch, H, W (fixed at export), n (detections). The graph itself is in ``export_graph.py``.
 """
 
 from __future__ import annotations
@@ -10,8 +8,9 @@ from __future__ import annotations
 import importlib
 import json
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -120,14 +119,8 @@ def export_onnx(
     return metadata
 
 
-@dataclass(frozen=True)
-class Differences:
-    """How far onnxruntime is from PyTorch, at worst.
-
-    Attributes:
-        boxes: pixels, over (x1, y1, x2, y2); inf where a detection has no counterpart.
-        scores: of a detection.
-    """
+class Differences(NamedTuple):
+    """At worst, in pixels over (x1, y1, x2, y2), inf where a detection has no counterpart."""
 
     boxes: float
     scores: float
@@ -169,10 +162,9 @@ def check_onnx(
         if of_file != given:
             raise ValueError(f'{path} was written for other {what}: {of_file}, got {given}.')
     expected = _predict(model, bank, images)
-    boxes = scores = 0.0
-    for *found, reference in zip(*session.run(None, dict(images=images)), expected, strict=True):
-        difference = _compare(found, reference)
-        boxes, scores = max(boxes, difference.boxes), max(scores, difference.scores)
+    outputs = session.run(None, dict(images=images))
+    each = [_compare(found, right) for *found, right in zip(*outputs, expected, strict=True)]
+    boxes, scores = np.max(each, axis=0).tolist()
     if not (scores <= tolerance and boxes <= tolerance * max(images.shape[2:])):
         raise ValueError(
             f'{path} differs from the model: boxes by {boxes:.2g} pixels, scores by {scores:.2g}. '
@@ -189,12 +181,9 @@ def load_detector(
 ) -> DINOR1:
     """A ``DINOR1`` in eval mode on the CPU, from config and checkpoint; or itself, as it is.
 
-    Args: see :func:`export_onnx`.
-
     Raises:
-        FileNotFoundError: there is no such config or checkpoint.
-        ValueError: a config without a checkpoint or of another model, a checkpoint that cannot be
-            loaded safely, or a model together with what belongs to a config.
+        ValueError: a config without a checkpoint or of another model, or a model together with
+            what belongs to a config.
     """
     if isinstance(model, nn.Module):
         if checkpoint is not None or cfg_options:
@@ -259,11 +248,10 @@ def _predict(model: DINOR1, bank: PromptBank, images: np.ndarray) -> list:
 
 
 def _compare(found: list[np.ndarray], reference) -> Differences:
-    """One image's ``boxes``, ``scores``, ``labels`` with ``InstanceData`` of the same."""
+    """One image's boxes (n, 4), scores and labels with ``InstanceData`` of the same."""
     length = min(len(found[1]), len(reference))
     boxes, scores, labels = (part[:length] for part in found)
-    # (found, reference)
-    by_box = np.abs(boxes[:, None] - reference.bboxes[None]).max(-1)
+    by_box = np.abs(boxes[:, None] - reference.bboxes[None]).max(-1)  # (found, reference)
     by_score = np.abs(scores[:, None] - reference.scores[None])
     other = labels[:, None] != reference.labels[None]
     # the nearest box among those of the same class and, but for rounding, the same score

@@ -30,13 +30,9 @@ from ..structures import PromptBank, VisualPrompts
 
 
 class PromptedDetector(nn.Module):
-    """Images to detections, for one bank and one size: what goes into the graph.
+    """Images to detections, for one bank and one image_size (H, W): what goes into the graph.
 
-    Args:
-        model: from :func:`exportable_copy`.
-        bank: the prompts.
-        image_size: (H, W).
-        num_detections: as for ``export_onnx``.
+    The model is an :func:`exportable_copy`; num_detections is as for ``export_onnx``.
     """
 
     @torch.no_grad()
@@ -67,13 +63,11 @@ class PromptedDetector(nn.Module):
         feat = torch.cat([feat.flatten(2).transpose(1, 2) for feat in feats], dim=1)
         labels = torch.arange(len(self.prompts))
         prompts = VisualPrompts.shared(self.prompts, labels, images.shape[0])
-        chunks = [
-            self.detect(feat, chunk)
-            for chunk in prompts.chunks(self.model.test_cfg.get('chunk_size', 0))
-        ]
-        if len(chunks) == 1:
-            return chunks[0]
-        boxes, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*chunks, strict=True))
+        chunks = prompts.chunks(self.model.test_cfg.get('chunk_size', 0))
+        found = [self.detect(feat, chunk) for chunk in chunks]
+        if len(found) == 1:
+            return found[0]
+        boxes, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
         scores, index = scores.topk(min(self.limit, scores.shape[1]))
         return _take(boxes, index), scores, labels.gather(1, index)
 
@@ -93,11 +87,9 @@ class PromptedDetector(nn.Module):
         return images
 
     def detect(self, feat: Tensor, prompts: VisualPrompts) -> tuple[Tensor, Tensor, Tensor]:
-        """The best (query, prompt) pairs; as ``DINOR1Head.predict``, for all images at once.
+        """The best (query, prompt) pairs of (batch, num_points, dim); as ``DINOR1Head.predict``.
 
-        Args:
-            feat: (batch, num_points, dim).
-            prompts: of all images, without padding.
+        All images have the same prompts, without padding.
         """
         model, head = self.model, self.model.bbox_head
         levels = dict(
@@ -105,22 +97,21 @@ class PromptedDetector(nn.Module):
             level_start_index=None,  # for mmcv's operator, which is replaced
             valid_ratios=self.valid_ratios,
         )
-        encoded = model.forward_encoder(
-            feat, None, self.positions, prompts.as_text_dict(), **levels
-        )
-        memory, fused, visible = (
-            encoded[name] for name in ('memory', 'memory_text', 'text_token_mask')
-        )
+        texts = prompts.as_text_dict()
+        encoded = model.forward_encoder(feat, None, self.positions, texts, **levels)
+        memory, fused = encoded['memory'], encoded['memory_text']
+        visible = encoded['text_token_mask']
+        batch = memory.shape[0]
         selection = model.query_selector(
             model.selectable(memory, encoded['invalid_mask']),
-            encoded['proposals'].expand(memory.shape[0], -1, -1),
+            encoded['proposals'].expand(batch, -1, -1),
             fused,
             visible,
             head.cls_branches[-1],
             head.reg_branches[-1],
         )
         states, references = model.decoder(
-            model.query_embedding.weight.expand(memory.shape[0], -1, -1),
+            model.query_embedding.weight.expand(batch, -1, -1),
             memory,
             None,
             None,

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from mmcv.transforms import Compose
@@ -16,13 +14,11 @@ from torch import Tensor
 
 from ..datasets.exemplar_dataset import check_only_resized
 from ..structures.prompt_instances import prompt_instances
-from .reference_prompts import POINT_SIZE, describe, exemplar_boxes
+from .reference_prompts import POINT_SIZE, BoxesOrPoints, Image, describe, exemplar_boxes
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 # Images waiting for others of their size, in batches, before one goes ahead incomplete.
 _MOST_WAITING = 4
-
-Image: TypeAlias = str | PathLike | np.ndarray
 
 
 class UnreadableImage(ValueError):
@@ -33,11 +29,8 @@ class UnreadableImage(ValueError):
 class PreparedImage:
     """An image on its way to the model.
 
-    Attributes:
-        index: place among the inputs.
-        name: path, URL, or 'array 3'.
-        pixels: (h, w, 3) in BGR order, as read.
-        data: what the test pipeline packed.
+    ``index``: place among the inputs. ``name``: path, URL, or 'array 3'. ``pixels``: (h, w, 3) in
+    BGR order, as read. ``data``: what the test pipeline packed.
     """
 
     index: int
@@ -52,21 +45,14 @@ class PreparedImage:
 
     def attach(
         self,
-        boxes: Sequence[Sequence[float]] | np.ndarray | Tensor,
+        boxes: BoxesOrPoints,
         classes: Sequence[str],
         names: Sequence[str],
         point_size: float = POINT_SIZE,
     ) -> Tensor:
-        """Give the data sample prompts of its own.
+        """Give the data sample prompts of its own, whose labels count in ``names``.
 
-        Args:
-            boxes: (n, 4) boxes (x1, y1, x2, y2) or (n, 2) points (x, y), in pixels as read.
-            classes: name of each one's class.
-            names: all classes, in label order.
-            point_size: see :func:`exemplar_boxes`, as for the errors.
-
-        Returns:
-            (n, 4) boxes (x1, y1, x2, y2) in pixels as read.
+        Returns (n, 4) boxes (x1, y1, x2, y2) in pixels as read; see :func:`exemplar_boxes`.
         """
         drawn = exemplar_boxes(boxes, self.size, self.name, point_size)
         sample = self.data['data_samples']
@@ -76,29 +62,25 @@ class PreparedImage:
 
 
 class ImageReader:
-    """Reads images and runs a test pipeline on them.
-
-    Args:
-        pipeline: of a test set; starts with ``LoadImageFromFile``, and at most resizes.
+    """Reads images and runs the ``pipeline`` of a test set on them.
 
     Raises:
-        ValueError: it starts with another step.
+        ValueError: it does not start with ``LoadImageFromFile``.
     """
 
     def __init__(self, pipeline: Sequence[dict]) -> None:
+        def kind(step: dict) -> str:
+            return step['type'].split('.')[-1]  # without scope
+
         # There is no ground truth to load.
-        steps = [step for step in pipeline if _kind(step) != 'LoadAnnotations']
-        if not steps or _kind(steps[0]) != 'LoadImageFromFile':
+        steps = [step for step in pipeline if kind(step) != 'LoadAnnotations']
+        if not steps or kind(steps[0]) != 'LoadImageFromFile':
             raise ValueError('The test pipeline does not start with LoadImageFromFile.')
         self.load = TRANSFORMS.build(dict(steps[0], type='mmdet.InferencerLoader'))
         self.transform = Compose(steps[1:])
 
     def __call__(self, image: Image, index: int) -> PreparedImage:
-        """Read one image.
-
-        Args:
-            image: path, URL or (h, w, 3) uint8 BGR array.
-            index: its place among the inputs.
+        """Read a path, URL or (h, w, 3) uint8 BGR array, which is the ``index``-th input.
 
         Raises:
             UnreadableImage: it cannot be read.
@@ -132,7 +114,6 @@ def list_images(inputs: Image | Sequence[Image]) -> list[Image]:
 
     Raises:
         FileNotFoundError: a folder has no image.
-        TypeError: an input is neither path nor array.
     """
     if isinstance(inputs, list | tuple):
         return [image for item in inputs for image in list_images(item)]
@@ -151,11 +132,7 @@ def list_images(inputs: Image | Sequence[Image]) -> list[Image]:
 def same_size_batches(
     images: Iterable[PreparedImage], batch_size: int
 ) -> Iterator[list[PreparedImage]]:
-    """Batches of images whose network inputs have one size, none held back for long.
-
-    Args:
-        images: in any order; those of a size stay in theirs.
-        batch_size: most images of a batch.
+    """Batches of images whose network inputs have one size, in order, none held back for long.
 
     Raises:
         ValueError: ``batch_size`` is not positive.
@@ -177,14 +154,8 @@ def picture_names(images: Sequence[Image]) -> list[str]:
     """A file name of its own for each image, '*.jpg', whatever folders they lie in."""
     stems: dict[str, None] = {}  # in order
     for index, image in enumerate(images):
-        array = isinstance(image, np.ndarray)
-        stem = f'{index:08d}' if array else Path(str(image).split('?')[0]).stem
+        stem = Path(describe(image, f'{index:08d}').split('?')[0]).stem
         while stem in stems:
             stem = f'{stem}_{index}'
         stems[stem] = None
     return [f'{stem}.jpg' for stem in stems]
-
-
-def _kind(step: dict) -> str:
-    """Type of a pipeline step, without scope."""
-    return step['type'].split('.')[-1]

@@ -25,9 +25,9 @@ from ..config.loading import image_pipeline, load_config
 from ..engine.bank_builder import weights_fingerprint
 from ..structures import PromptBank, load_prompt_bank
 from ..utils.progress import with_progress
-from .detection_results import CallResults, fetch, keep_best, spread_colours, to_dict
+from .detection_results import fetch, keep_best, spread_colours
+from .distractors import predict_with_distractors, split_distractors, takes_negatives
 from .image_input import (
-    Image,
     ImageReader,
     PreparedImage,
     UnreadableImage,
@@ -35,9 +35,8 @@ from .image_input import (
     picture_names,
     same_size_batches,
 )
-from .negatives import predict_with_negatives, split_negatives
 from .reference_bank import encode_references
-from .reference_prompts import POINT_SIZE, CallPrompts, Reference, describe
+from .reference_prompts import POINT_SIZE, CallPrompts, Image, Reference, describe
 from .weights import build_model, choose_device
 
 
@@ -58,10 +57,10 @@ class DINOR1Inferencer(BaseInferencer):
         cfg_options: changes to the config, dotted key to value.
 
     Attributes:
-        prompt_bank: prompts in force, negatives included; None before :meth:`set_prompts`.
+        prompt_bank: prompts in force, distractors included; None before :meth:`set_prompts`.
             ``save_prompt_bank`` writes it.
         classes: names of the classes that are detected, in label order.
-        negatives: names of the classes that only compete.
+        distractors: names of the classes that only compete.
 
     Raises:
         FileNotFoundError: there is no such config or checkpoint.
@@ -81,13 +80,11 @@ class DINOR1Inferencer(BaseInferencer):
         self.point_size = point_size
         self.prompt_bank: PromptBank | None = None
         self.classes: tuple[str, ...] = ()
-        self.negatives: tuple[str, ...] = ()
+        self.distractors: tuple[str, ...] = ()
         self._checkpoint = Path(str(weights)).name
         config = load_config(deepcopy(model), cfg_options)
         register_all_modules(init_default_scope=True)
         super().__init__(config, str(weights), choose_device(device), 'mmdet', show_progress)
-
-    # --- what the base class builds -----------------------------------------------------
 
     def _init_model(self, cfg: Config, weights: str, device: str) -> nn.Module:
         return revert_sync_batchnorm(build_model(cfg, weights)).to(device).eval()
@@ -105,17 +102,23 @@ class DINOR1Inferencer(BaseInferencer):
         cfg.visualizer.update(name='DINOR1Inferencer', vis_backends=None)
         return super()._init_visualizer(cfg)
 
+    @property
+    def negatives(self) -> tuple[str, ...]:
+        """The name of ``distractors`` in 0.6, until 0.8."""
+        return self.distractors
+
     @cached_property
     def _weights_fingerprint(self) -> str:
         return weights_fingerprint(self.model)
 
     # --- prompts ------------------------------------------------------------------------
 
+    @takes_negatives
     def set_prompts(
         self,
         references: Sequence[Reference] | None = None,
         bank: PromptBank | str | Path | None = None,
-        negatives: Sequence[str] = (),
+        distractors: Sequence[str] = (),
     ) -> PromptBank:
         """Encode or read the prompts for all following calls, in place of earlier ones.
 
@@ -124,8 +127,8 @@ class DINOR1Inferencer(BaseInferencer):
         Args:
             references: images with boxes and class names.
             bank: a prompt bank, or its file; with ``references``, these add classes to it.
-            negatives: classes, of either, that compete and are never given out: see
-                ``apis/negatives.py``.
+            distractors: classes, of either, that compete and are never given out: see
+                ``apis/distractors.py``.
 
         Returns:
             The prompts in force, also in :attr:`prompt_bank`.
@@ -133,37 +136,37 @@ class DINOR1Inferencer(BaseInferencer):
         Raises:
             FileNotFoundError: there is no such bank.
             ValueError: nothing was given, a box or image is unusable (see
-                :func:`exemplar_boxes`), a negative has no prompt, a class is in the bank and in
+                :func:`exemplar_boxes`), a distractor has no prompt, a class is in the bank and in
                 the references, or the bank was made by a model of another width, or, where it is
                 to be joined, with other weights.
         """
         if isinstance(references, Reference):
             references = [references]
-        banks = []
-        if bank is not None:
-            banks.append(bank if isinstance(bank, PromptBank) else load_prompt_bank(bank))
+        if isinstance(bank, str | Path):
+            bank = load_prompt_bank(bank)
+        banks = [] if bank is None else [bank]
         if references:
             made_with = dict(
                 model=Path(self.cfg.filename or '').stem,
                 checkpoint=self._checkpoint,
                 weights=self._weights_fingerprint,
             )
-            banks.append(
-                encode_references(self.model, self.pipeline, references, self.point_size, made_with)
-            )
+            read, point_size = self.pipeline, self.point_size
+            banks.append(encode_references(self.model, read, references, point_size, made_with))
         if not banks:
             raise ValueError('set_prompts needs references, a bank or both.')
         joined = banks[0] if len(banks) == 1 else PromptBank.merge(banks)
-        wanted, negatives = split_negatives(joined.class_names, negatives)
+        wanted, distractors = split_distractors(joined.class_names, distractors)
         if message := joined.other_weights(self._weights_fingerprint):
             print_log(message, logger='current', level=logging.WARNING)
-        # labels count the wanted classes first, so that negatives leave no gap in the output
-        self.model.set_prompt_bank(joined.aligned_to(wanted + negatives))
-        self.prompt_bank, self.classes, self.negatives = joined, wanted, negatives
+        # labels count the wanted classes first, so that distractors leave no gap in the output
+        self.model.set_prompt_bank(joined.aligned_to(wanted + distractors))
+        self.prompt_bank, self.classes, self.distractors = joined, wanted, distractors
         return joined
 
     # --- detection ----------------------------------------------------------------------
 
+    @takes_negatives
     def __call__(
         self,
         inputs: Image | Sequence[Image],
@@ -171,7 +174,7 @@ class DINOR1Inferencer(BaseInferencer):
         *,
         boxes: Sequence | None = None,
         classes: Sequence | str | None = None,
-        negatives: Sequence[str] = (),
+        distractors: Sequence[str] = (),
         score_thr: float = 0.3,
         top_k: int | None = None,
         skip_broken: bool = False,
@@ -193,7 +196,7 @@ class DINOR1Inferencer(BaseInferencer):
             boxes: prompts on the images themselves, instead of those set: (x1, y1, x2, y2) boxes
                 or (x, y) points in pixels; for a list of inputs, a list of boxes for each image.
             classes: names of ``boxes``, likewise; a single text for all of them.
-            negatives: those of ``classes`` that only compete; see :meth:`set_prompts`.
+            distractors: those of ``classes`` that only compete; see :meth:`set_prompts`.
             score_thr: lowest score of what is given out and drawn.
             top_k: most detections per class and image; None: no limit.
             skip_broken: go on where an image cannot be read, or is too small for the model.
@@ -216,42 +219,52 @@ class DINOR1Inferencer(BaseInferencer):
             RuntimeError: there are no prompts.
             UnreadableImage: and not ``skip_broken``.
             FileNotFoundError: a folder without images.
-            ValueError: a box is unusable, or lengths do not agree; ``negatives`` with
+            ValueError: a box is unusable, or lengths do not agree; ``distractors`` with
                 ``model.test_cfg.chunk_size``, which compares classes only chunk by chunk; an image
                 has fewer feature points than the model queries, and not ``skip_broken``.
         """
         images = list_images(inputs)
         single = not isinstance(inputs, list | tuple)
-        prompts = self._prompts_of_call(images, boxes, classes, negatives, single)
-        results = CallResults(len(images), prompts.wanted)
+        prompts = self._prompts_of_call(images, boxes, classes, distractors, single)
         names = picture_names(images)
-        broken = results.broken if skip_broken else None
-        for image, sample in self._detect(images, prompts, batch_size, broken):
-            results.note_scores(sample.pred_instances)
-            sample.pred_instances = keep_best(sample.pred_instances, score_thr, top_k)
+        predictions: list = [None] * len(images)
+        pictures: list = [None] * len(images)
+        broken: dict[str, str] = {}
+        best = torch.zeros(len(prompts.wanted))
+        may_fail = broken if skip_broken else None
+        for image, sample in self._detect(images, prompts, batch_size, may_fail):
+            found = sample.pred_instances
+            best.scatter_reduce_(0, found.labels, found.scores.float(), 'amax')
+            sample.pred_instances = keep_best(found, score_thr, top_k)
             if out_dir is not None or show or return_vis:
                 out_file = out_dir and Path(out_dir) / 'vis' / names[image.index]
                 picture = self.visualize(image, sample, prompts.wanted, out_file, show, wait_time)
-                results.pictures[image.index] = picture if return_vis else None
-            results.predictions[image.index] = self.postprocess(
-                image, sample, prompts.wanted, return_datasamples
-            )
-        return results.as_dict(return_vis)
+                pictures[image.index] = picture if return_vis else None
+            predictions[image.index] = sample
+            if not return_datasamples:
+                predictions[image.index] = self.postprocess(image, sample, prompts.wanted)
+        return dict(
+            predictions=predictions,
+            visualization=pictures if return_vis else [],
+            classes=prompts.wanted,
+            best_scores=dict(zip(prompts.wanted, best.tolist(), strict=True)),
+            broken=broken,
+        )
 
     def _prompts_of_call(
         self,
         images: Sequence[Image],
         boxes: Sequence | None,
         classes: Sequence | str | None,
-        negatives: Sequence[str],
+        distractors: Sequence[str],
         single: bool,
     ) -> CallPrompts:
         """Those of the call itself, else those set; see :meth:`__call__` for the errors."""
         if boxes is not None:
-            prompts = CallPrompts.drawn(images, boxes, classes, negatives, single)
-        elif classes is not None or negatives:
+            prompts = CallPrompts.drawn(images, boxes, classes, distractors, single)
+        elif classes is not None or distractors:
             raise ValueError(
-                'classes= and negatives= of a call belong to boxes=; those of reference images '
+                'classes= and distractors= of a call belong to boxes=; those of reference images '
                 'and banks are given to set_prompts.'
             )
         elif self.prompt_bank is None:
@@ -260,10 +273,11 @@ class DINOR1Inferencer(BaseInferencer):
                 'or give boxes= and classes= for these images.'
             )
         else:
-            prompts = CallPrompts(self.classes, self.negatives)
-        if prompts.negatives and 0 < self.model.test_cfg.get('chunk_size', 0) < len(prompts.names):
+            prompts = CallPrompts(self.classes, self.distractors)
+        chunk_size = self.model.test_cfg.get('chunk_size', 0)
+        if prompts.distractors and 0 < chunk_size < len(prompts.names):
             raise ValueError(
-                'Negative classes compete with all others, but model.test_cfg.chunk_size splits '
+                'Distractors compete with all others, but model.test_cfg.chunk_size splits '
                 'the classes; set it to 0.'
             )
         return prompts
@@ -291,17 +305,7 @@ class DINOR1Inferencer(BaseInferencer):
     def preprocess(
         self, images: Sequence[Image], prompts: CallPrompts, broken: dict[str, str] | None
     ) -> Iterator[PreparedImage]:
-        """Read the images and attach their own prompts.
-
-        Args:
-            images: what to read.
-            prompts: of the call.
-            broken: gets the messages of images that cannot be read; None: they end it.
-
-        Raises:
-            UnreadableImage: an image cannot be read, and ``broken`` is None.
-            ValueError: a box is unusable, or the pipeline crops, pads or flips.
-        """
+        """Read the images and attach their own prompts; ``broken``, if any, gets what fails."""
         for index, image in enumerate(with_progress(images, self.show_progress)):
             try:
                 prepared = self.pipeline(image, index)
@@ -316,21 +320,11 @@ class DINOR1Inferencer(BaseInferencer):
 
     @torch.no_grad()
     def forward(self, batch: Sequence[PreparedImage], prompts: CallPrompts) -> list[DetDataSample]:
-        """Detections of images of one size, on the CPU, negatives already removed.
-
-        Args:
-            batch: the images.
-            prompts: of the call.
-
-        Raises:
-            ValueError: an image has fewer feature points than the model queries.
-        """
+        """Detections of images of one size, on the CPU, distractors already removed."""
         data = self.collate_fn([image.data for image in batch])
-        if prompts.negatives:
-            return predict_with_negatives(self.model, data, len(prompts.wanted))
-        samples = self.model.test_step(data)
-        fetch(samples)
-        return samples
+        if prompts.distractors:
+            return predict_with_distractors(self.model, data, len(prompts.wanted))
+        return fetch(self.model.test_step(data))
 
     def visualize(
         self,
@@ -341,22 +335,9 @@ class DINOR1Inferencer(BaseInferencer):
         show: bool = False,
         wait_time: float = 0,
     ) -> np.ndarray:
-        """Draw the detections of an image.
-
-        Args:
-            image: as it was read.
-            sample: its detections, all of which are drawn.
-            class_names: what the labels stand for.
-            out_file: file to write; None writes none.
-            show: open a window.
-            wait_time: seconds it stays; 0: until a key is pressed.
-
-        Returns:
-            (h, w, 3) uint8 in RGB order.
-        """
-        self.visualizer.dataset_meta = dict(
-            classes=class_names, palette=spread_colours(len(class_names))
-        )
+        """Draw all detections of an image, (h, w, 3) uint8 RGB; see :meth:`__call__`."""
+        colours = spread_colours(len(class_names))
+        self.visualizer.dataset_meta = dict(classes=class_names, palette=colours)
         with warnings.catch_warnings():
             # said of boxes that touch the border
             warnings.filterwarnings('ignore', message='.* is out of bounds')
@@ -373,20 +354,17 @@ class DINOR1Inferencer(BaseInferencer):
         return self.visualizer.get_image()
 
     def postprocess(
-        self,
-        image: PreparedImage,
-        sample: DetDataSample,
-        class_names: Sequence[str],
-        return_datasamples: bool = False,
-    ) -> dict | DetDataSample:
-        """The detections of an image in the form that was asked for.
-
-        Args:
-            image: as it was read.
-            sample: its detections.
-            class_names: what the labels stand for.
-            return_datasamples: give ``sample`` itself instead of plain values.
-        """
-        if return_datasamples:
-            return sample
-        return to_dict(image.name, image.size, sample.pred_instances, class_names)
+        self, image: PreparedImage, sample: DetDataSample, class_names: Sequence[str]
+    ) -> dict:
+        """The detections of an image as plain values, for JSON."""
+        found, (height, width) = sample.pred_instances, image.size
+        labels = found.labels.tolist()
+        return dict(
+            image=image.name,
+            height=height,
+            width=width,
+            labels=labels,
+            class_names=[class_names[label] for label in labels],
+            scores=found.scores.tolist(),
+            bboxes=found.bboxes.tolist(),
+        )

@@ -79,13 +79,8 @@ def build_prompt_bank(
         asked |= dict(ann_file=str(ann), data_prefix=dict(img=str(img or '')))
     elif img is not None:
         raise ValueError('img= names the folder of the images of ann=; give both, or neither.')
-    given = dict(
-        shots=shots,
-        seed=seed,
-        skip_missing=skip_missing,
-        keep_exemplars=keep_exemplars,
-        batch_size=batch_size,
-    )
+    given = dict(shots=shots, seed=seed, skip_missing=skip_missing, batch_size=batch_size)
+    given['keep_exemplars'] = keep_exemplars
     asked |= {key: value for key, value in given.items() if value is not None}
     exemplars = DATASETS.build(exemplar_config(asked, cfg, classes=classes))
     exemplars.check_images()  # before the model is built

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmengine.dataset import pseudo_collate
@@ -11,31 +11,21 @@ from torch import nn
 from ..structures import BankExemplars, PromptBank
 from ..version import __version__
 from .image_input import ImageReader
-from .reference_prompts import POINT_SIZE, Reference
+from .reference_prompts import Reference
 
 
 def encode_references(
     model: nn.Module,
     read: ImageReader,
     references: Sequence[Reference],
-    point_size: float = POINT_SIZE,
-    provenance: Mapping | None = None,
+    point_size: float,
+    provenance: dict,
 ) -> PromptBank:
     """Encode each reference's boxes, and average them by class over all references.
 
-    Args:
-        model: a ``DINOR1`` in eval mode.
-        read: prepares the images.
-        references: one or more.
-        point_size: see :func:`exemplar_boxes`.
-        provenance: more to state about the bank, such as ``weights``.
-
-    Returns:
-        The bank, on the CPU, its classes in order of first appearance.
+    Classes come in order of first appearance; ``provenance`` is stated besides what is known here.
 
     Raises:
-        UnreadableImage: an image cannot be read.
-        ValueError: a box is unusable.
         TypeError: a reference is none.
     """
     for reference in references:
@@ -44,23 +34,16 @@ def encode_references(
                 f'A reference is Reference(image, boxes, classes), not {type(reference).__name__}.'
             )
     names = tuple(dict.fromkeys(name for ref in references for name in ref.classes))
-    embeddings, labels, boxes, image_ids, file_names = [], [], [], [], []
+    embeddings, rows = [], []
     for index, reference in enumerate(references):
         image = read(reference.image, index)
         drawn = image.attach(reference.boxes, reference.classes, names, point_size)
         encoded, of_image = model.encode_reference_images(pseudo_collate([image.data]))
         embeddings.append(encoded.float().cpu())
-        labels.append(of_image.cpu())
-        boxes.append(drawn)
-        image_ids += [index] * len(drawn)
-        file_names += [image.name] * len(drawn)
-    record = BankExemplars(
-        torch.cat(labels),
-        torch.cat(boxes),
-        tuple(image_ids),
-        tuple(file_names),
-        torch.cat(embeddings),
-    )
+        rows += [(*row, index, image.name) for row in zip(of_image.cpu(), drawn, strict=True)]
+    labels, boxes, image_ids, file_names = zip(*rows, strict=True)
+    every = torch.cat(embeddings)
+    record = BankExemplars(torch.stack(labels), torch.stack(boxes), image_ids, file_names, every)
     counts = torch.bincount(record.labels, minlength=len(names)).tolist()
     about = dict(
         ann_file='reference images',
@@ -73,7 +56,7 @@ def encode_references(
         num_images=len(references),
         images_in_file=len(references),
         package_version=__version__,
-        **(provenance or {}),
+        **provenance,
     )
-    bank = PromptBank.from_exemplars(names, torch.cat(embeddings), record.labels, about)
+    bank = PromptBank.from_exemplars(names, every, record.labels, about)
     return bank.with_exemplars(record)

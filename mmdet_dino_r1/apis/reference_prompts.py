@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .negatives import split_negatives
+from .distractors import split_distractors
 
 # Editors round, and detections written to a file end a fraction outside: that much is clipped.
 TOLERANCE = 1.0
 POINT_SIZE = 0.05
 BoxesOrPoints: TypeAlias = Sequence[Sequence[float]] | np.ndarray | Tensor
+Image: TypeAlias = str | PathLike | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Reference:
         ValueError: no box, or another number of names.
     """
 
-    image: str | PathLike | np.ndarray
+    image: Image
     boxes: BoxesOrPoints
     classes: Sequence[str] | str
 
@@ -46,12 +47,8 @@ class Reference:
         object.__setattr__(self, 'classes', names)
 
 
-def describe(image: str | PathLike | np.ndarray, array_name: str) -> str:
-    """What messages and results call an image: its path or URL, or ``array_name``.
-
-    Args:
-        image: path, URL or (h, w, 3) array.
-        array_name: for an array, which has no name of its own.
+def describe(image: Image, array_name: str) -> str:
+    """What messages and results call an image: its path or URL; of an (h, w, 3), ``array_name``.
 
     Raises:
         TypeError: it is none of these.
@@ -92,44 +89,33 @@ def names_per_box(
 
 @dataclass(frozen=True)
 class CallPrompts:
-    """What one call looks for.
+    """What one call looks for: classes in label order, the distractors' labels last.
 
-    Attributes:
-        wanted: classes that are given out, in label order.
-        negatives: classes that only compete; their labels follow.
-        own: boxes (x1, y1, x2, y2) or points (x, y) on each image, and the name of each; None:
-            the prompts that were set.
+    ``own``: boxes or points on each image and the name of each; None: the prompts that were set.
     """
 
     wanted: tuple[str, ...]
-    negatives: tuple[str, ...]
-    own: list[tuple[Sequence, tuple[str, ...]]] | None = None
+    distractors: tuple[str, ...]
+    own: list[tuple[BoxesOrPoints, tuple[str, ...]]] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """All classes, in label order."""
-        return self.wanted + self.negatives
+        return self.wanted + self.distractors
 
     @classmethod
     def drawn(
         cls,
-        images: Sequence,
+        images: Sequence[Image],
         boxes: Sequence,
         classes: Sequence | str | None,
-        negatives: Sequence[str],
+        distractors: Sequence[str],
         single: bool,
     ) -> CallPrompts:
-        """Boxes on the very images.
-
-        Args:
-            images: the inputs as a list.
-            boxes: (x1, y1, x2, y2) or (x, y), of the single image, or a list for each.
-            classes: likewise, or one name for all.
-            negatives: those that only compete.
-            single: the input was no list.
+        """Boxes and names on the very images: a list for each, or those of the ``single`` one.
 
         Raises:
-            ValueError: there are no names, lengths do not agree, or a negative has no box.
+            ValueError: there are no names, lengths do not agree, or a distractor has no box.
         """
         if classes is None:
             raise ValueError('boxes= needs classes=, a name for each box.')
@@ -143,10 +129,12 @@ class CallPrompts:
                 f'{len(images)} images, but boxes for {len(boxes)} and class names for '
                 f'{len(classes)}; give a list of boxes and one of names for each image.'
             )
-        own = []
-        for index, (image, shapes, names) in enumerate(zip(images, boxes, classes, strict=True)):
-            own.append((shapes, names_per_box(shapes, names, describe(image, f'array {index}'))))
-        return cls(*split_negatives([name for _, names in own for name in names], negatives), own)
+        own = [
+            (shapes, names_per_box(shapes, names, describe(image, f'array {index}')))
+            for index, (image, shapes, names) in enumerate(zip(images, boxes, classes, strict=True))
+        ]
+        every = [name for _, names in own for name in names]
+        return cls(*split_distractors(every, distractors), own)
 
 
 def exemplar_boxes(
@@ -155,19 +143,11 @@ def exemplar_boxes(
     where: str,
     point_size: float = POINT_SIZE,
 ) -> Tensor:
-    """Boxes and points as boxes inside the image.
+    """Boxes and points of an image of ``image_size`` (h, w) as (n, 4) float boxes, clipped to it.
 
-    A point becomes a square around it. Weights trained on boxes only were never taught points:
-    where the square is much larger or smaller than the object, expect little.
-
-    Args:
-        shapes: four numbers (x1, y1, x2, y2) or two (x, y) each.
-        image_size: height and width, in pixels.
-        where: the image, for messages.
-        point_size: side of a point's square, as a share of the image's shorter side.
-
-    Returns:
-        (num_shapes, 4) float (x1, y1, x2, y2), clipped to the image.
+    A point becomes a square, whose side is ``point_size`` of the shorter side of the image
+    (``where``, in messages). Weights trained on boxes only were never taught points: where the
+    square is much larger or smaller than the object, expect little.
 
     Raises:
         ValueError: a box is empty, a box or point lies outside the image by more than a pixel,
@@ -175,6 +155,7 @@ def exemplar_boxes(
     """
     height, width = image_size
     limits = torch.tensor([width, height, width, height], dtype=torch.float32)
+    half = point_size * min(height, width) / 2
     boxes = []
     for shape in shapes:
         numbers = [float(number) for number in shape]
@@ -183,18 +164,15 @@ def exemplar_boxes(
             raise ValueError(
                 f'{where}: {shown} is neither a box (x1, y1, x2, y2) nor a point (x, y).'
             )
-        corners = numbers if len(numbers) == 4 else numbers * 2
-        sides = (width, height, width, height)
-        pairs = zip(corners, sides, strict=True)
-        if any(not -TOLERANCE <= number <= side + TOLERANCE for number, side in pairs):
+        box = torch.tensor(numbers if len(numbers) == 4 else numbers * 2)
+        if ((box < -TOLERANCE) | (box > limits + TOLERANCE)).any():
             raise ValueError(
                 f'{where}: {shown} reaches outside the image, which is {width}x{height} pixels '
                 '(width x height).'
             )
         if len(numbers) == 2:
-            half = point_size * min(height, width) / 2
-            corners = [corners[0] - half, corners[1] - half, corners[0] + half, corners[1] + half]
-        box = torch.minimum(torch.tensor(corners).clamp(min=0), limits)
+            box += torch.tensor([-half, -half, half, half])
+        box = torch.minimum(box.clamp(min=0), limits)
         if not (box[2:] > box[:2]).all():
             raise ValueError(f'{where}: the box {shown} is empty; boxes are (x1, y1, x2, y2).')
         boxes.append(box)

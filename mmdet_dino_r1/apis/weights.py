@@ -13,10 +13,7 @@ from torch import nn
 
 
 def choose_device(device: str | None = None) -> str:
-    """A device that works: the one given, else CUDA where there is some, else the CPU.
-
-    Args:
-        device: 'cpu', 'cuda:0' …
+    """A device that works: the one given ('cuda:0'), else CUDA where there is some, else the CPU.
 
     Raises:
         ValueError: there is no such device.
@@ -30,40 +27,24 @@ def choose_device(device: str | None = None) -> str:
 
 
 def build_model(cfg: Config, checkpoint: str | Path) -> nn.Module:
-    """The model of a config, on the CPU, with the weights of a checkpoint.
-
-    Args:
-        cfg: the whole config.
-        checkpoint: see :func:`load_weights`, as for the errors.
-    """
+    """The model of a whole config, on the CPU; see :func:`load_weights`."""
     model = MODELS.build(deepcopy(cfg.model))  # mmdet's detectors write into their config
     load_weights(model, checkpoint)
     return model
 
 
 def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
-    """Load a checkpoint; the model prints what came of it.
-
-    Args:
-        model: takes the weights.
-        checkpoint: path or URL, read by ``safe_files``; a ``state_dict`` or a file with one.
+    """Load a checkpoint, a path or URL read by ``safe_files``; the model prints what came of it.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is no checkpoint, truncated, holds more than tensors and plain
-            values, or was made with a model of which less than half is the same.
+            values, or was made with a model of which less than half is the same. Detections of a
+            model that stayed random for the most part would mean nothing.
     """
     content = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
-    _refuse_another_model(model, content, checkpoint)
-    _load_checkpoint_to_model(model, content, strict=False, logger='current')
-
-
-def _refuse_another_model(model: nn.Module, content: dict, checkpoint: str | Path) -> None:
-    """Detections of a model that stayed random for the most part would mean nothing."""
-    given = {
-        name.removeprefix('module.'): value
-        for name, value in content.get('state_dict', content).items()
-    }
+    state = content.get('state_dict', content)
+    given = {name.removeprefix('module.'): value for name, value in state.items()}
     wanted = model.state_dict()
     fitting = sum(
         getattr(given.get(name), 'shape', None) == value.shape for name, value in wanted.items()
@@ -74,3 +55,4 @@ def _refuse_another_model(model: nn.Module, content: dict, checkpoint: str | Pat
             'size: it was made with another config. Give the one it was trained with (mmengine '
             'leaves a copy in the work directory).'
         )
+    _load_checkpoint_to_model(model, content, strict=False, logger='current')

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from mmengine.dist import get_rank, init_dist, is_main_process
+from mmengine.dist import init_dist, is_main_process
 
 from mmdet_dino_r1 import apis
 from mmdet_dino_r1.structures import PromptBank
@@ -30,9 +30,6 @@ from mmdet_dino_r1.utils.command_line import (
 from mmdet_dino_r1.utils.compat import join_processes_without_gpu
 from mmdet_dino_r1.utils.near_names import some
 
-# What the provenance says that the summary repeats.
-_ABOUT = ('num_exemplars', 'fewest', 'most', 'num_images', 'images_in_file')
-
 
 def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; see ``--help``."""
@@ -43,29 +40,24 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add_model(parser)
     add_out_file(parser, '.safetensors')
-    parser.add_argument('--ann', help='COCO- or LVIS-format file of the boxes')
-    parser.add_argument('--img', help='image folder of --ann')
-    parser.add_argument('--shots', type=int, help='most boxes per class')
-    parser.add_argument('--seed', type=int, help='another one chooses other boxes')
-    parser.add_argument(
-        '--classes', type=class_list, help='names, "cat,dog", or a file with one per line'
-    )
-    parser.add_argument('--batch-size', type=int, help='images encoded at once')
-    parser.add_argument('--workers', type=int, help='processes that read images')
-    parser.add_argument(
+    add = parser.add_argument
+    add('--ann', help='COCO- or LVIS-format file of the boxes')
+    add('--img', help='image folder of --ann')
+    add('--shots', type=int, help='most boxes per class')
+    add('--seed', type=int, help='another one chooses other boxes')
+    add('--classes', type=class_list, help='names, "cat,dog", or a file with one per line')
+    add('--batch-size', type=int, help='images encoded at once')
+    add('--workers', type=int, dest='num_workers', help='processes that read images')
+    add(
         '--means-only',
         action='store_const',
         const=False,
         dest='keep_exemplars',
         help="leave each box's own embedding out: a smaller file, no spread and outliers",
     )
-    parser.add_argument(
-        '--skip-missing',
-        action='store_const',
-        const=True,
-        help='leave out classes without a box',
-    )
-    parser.add_argument('--launcher', choices=('none', 'pytorch'), default='none')
+    skipped = 'leave out classes without a box'
+    add('--skip-missing', action='store_const', const=True, help=skipped)
+    add('--launcher', choices=('none', 'pytorch'), default='none')
     return parser.parse_args(args)
 
 
@@ -86,23 +78,8 @@ def main(args: Sequence[str] | None = None) -> int:
     refuse_existing(options)
     if options.launcher == 'pytorch':
         join_processes(options.device)
-    bank = apis.build_prompt_bank(
-        options.config,
-        options.checkpoint,
-        options.out,
-        ann=options.ann,
-        img=options.img,
-        shots=options.shots,
-        seed=options.seed,
-        classes=options.classes,
-        batch_size=options.batch_size,
-        num_workers=options.workers,
-        keep_exemplars=options.keep_exemplars,
-        skip_missing=options.skip_missing,
-        device=options.device,
-        progress=get_rank() == 0,
-        cfg_options=options.cfg_options,
-    )
+    asked = {k: v for k, v in vars(options).items() if k not in ('overwrite', 'launcher')}
+    bank = apis.build_prompt_bank(**asked, progress=is_main_process())
     if is_main_process():
         print(summary(bank, options.out, time.perf_counter() - start))
     if options.launcher == 'pytorch':
@@ -128,16 +105,15 @@ def join_processes(device: str | None) -> None:
 
 def summary(bank: PromptBank, path: Path, seconds: float) -> str:
     """What a bank that was written to ``path`` in so many seconds was made from, in a few lines."""
-    about = {key: bank.provenance.get(key, '?') for key in _ABOUT}
-    size = path.stat().st_size / 1024
-    lines = [
+    about, size = bank.provenance, path.stat().st_size / 1024
+    said = (
         f'{path}: {len(bank)} classes, {about["num_exemplars"]} exemplars (fewest '
         f'{about["fewest"]}, most {about["most"]} of a class), from {about["num_images"]} of '
         f'{about["images_in_file"]} images; {size:.0f} KiB, {seconds:.1f} s'
-    ]
-    if left_out := bank.provenance.get('classes_left_out'):
-        lines.append(f'{len(left_out)} classes without a box were left out: {some(left_out)}')
-    return '\n'.join(lines)
+    )
+    if left_out := about.get('classes_left_out'):
+        said += f'\n{len(left_out)} classes without a box were left out: {some(left_out)}'
+    return said
 
 
 if __name__ == '__main__':

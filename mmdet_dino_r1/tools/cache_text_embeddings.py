@@ -22,9 +22,9 @@ from mmdet.models.language_models import bert as mmdet_bert
 from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from mmdet_dino_r1.apis.weights import load_weights
 from mmdet_dino_r1.config.loading import load_config
 from mmdet_dino_r1.datasets.coco_json import parse_coco
 from mmdet_dino_r1.structures import TextEmbeddings, save_text_embeddings
@@ -48,23 +48,15 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         prog='cache_text_embeddings',
         description='Embed class names with BERT, once, into a file.',
     )
-    parser.add_argument(
-        'config', nargs='?', help='config file, or the bare name of a shipped one; not with --ann'
-    )
-    parser.add_argument(
-        '--bert',
-        default='bert-base-uncased',
-        help='name on the Hugging Face hub, or a local folder (default %(default)s)',
-    )
-    parser.add_argument(
-        '--checkpoint',
-        help="a Grounding DINO checkpoint: its own BERT, with --bert's vocabulary and layout",
-    )
+    add = parser.add_argument
+    add('config', nargs='?', help='config file, or the bare name of a shipped one; not with --ann')
+    where = 'name on the Hugging Face hub, or a local folder (default %(default)s)'
+    add('--bert', default='bert-base-uncased', help=where)
+    own = "a Grounding DINO checkpoint: its own BERT, with --bert's vocabulary and layout"
+    add('--checkpoint', help=own)
     add_out_file(parser, '.safetensors')
-    parser.add_argument(
-        '--split', choices=('train', 'test'), default='train', help='default %(default)s'
-    )
-    parser.add_argument('--ann', help='COCO- or LVIS-format file whose categories are taken')
+    add('--split', choices=('train', 'test'), default='train', help='default %(default)s')
+    add('--ann', help='COCO- or LVIS-format file whose categories are taken')
     add_cfg_options(parser)
     return parser.parse_args(args)
 
@@ -94,9 +86,6 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-# --- names ------------------------------------------------------------------------------
-
-
 def _names_and_source(options: argparse.Namespace) -> tuple[list[str], str]:
     if options.ann:
         coco = parse_coco(Path(options.ann).read_bytes(), options.ann)
@@ -122,10 +111,10 @@ def class_names_of(dataset: ConfigDict) -> list[str]:
         return class_names_of(dataset['dataset'])
     if isinstance(dataset.get('datasets'), list | tuple):
         return [name for member in dataset['datasets'] for name in class_names_of(member)]
-    if 'datasets' in dataset:  # DatasetGroup, which knows how to put its members together
-        members = DATASETS.build(dataset).datasets
-    else:
-        members = [DATASETS.build(dict(dataset, lazy_init=True))]
+    # a DatasetGroup knows how to put its members together
+    is_group = 'datasets' in dataset
+    built = DATASETS.build(dataset if is_group else dict(dataset, lazy_init=True))
+    members = built.datasets if is_group else [built]
     names = [name for member in members for name in member.metainfo.get('classes') or ()]
     if not names:
         raise ValueError(f'{dataset["type"]} has no class names; --ann FILE will do.')
@@ -146,15 +135,10 @@ def names_read_alike(names: Sequence[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-# --- BERT -------------------------------------------------------------------------------
-
-
 def build_bert(name: str, checkpoint: str | None = None) -> nn.Module:
     """BERT as Grounding DINO configures it (mmdet's ``BertModel``), in eval mode.
 
-    Args:
-        name: on the Hugging Face hub, or a local folder.
-        checkpoint: of a Grounding DINO, whose ``language_model`` replaces the weights.
+    The ``language_model`` of a Grounding DINO checkpoint, if any, replaces its weights.
 
     Raises:
         ValueError: transformers is missing or too new, or the checkpoint has no such BERT.
@@ -179,23 +163,17 @@ def build_bert(name: str, checkpoint: str | None = None) -> nn.Module:
             'the weights: --bert FOLDER'
         ) from error
     if checkpoint:
-        holder = nn.ModuleDict(dict(language_model=bert))
-        holder.register_load_state_dict_pre_hook(_keep_language_model)
-        load_weights(holder, checkpoint)
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+        state = content.get('state_dict', content)
+        given = {name.removeprefix('module.'): value for name, value in state.items()}
+        own = {f'language_model.{name}': value.shape for name, value in bert.state_dict().items()}
+        if lacking := [n for n in own if getattr(given.get(n), 'shape', None) != own[n]]:
+            raise ValueError(
+                f'The checkpoint has no language model like --bert: {len(lacking)} of {len(own)} '
+                f'tensors are missing or have another shape, such as {min(lacking)}.'
+            )
+        nn.ModuleDict(dict(language_model=bert)).load_state_dict({n: given[n] for n in own})
     return bert.eval()
-
-
-def _keep_language_model(holder: nn.Module, state_dict: dict, *_) -> None:
-    """Leave in ``state_dict`` what ``holder`` takes; refuse one that does not give it all."""
-    own = holder.state_dict()
-    for name in state_dict.keys() - own.keys():
-        del state_dict[name]
-    given = {name for name, value in state_dict.items() if value.shape == own[name].shape}
-    if lacking := own.keys() - given:
-        raise ValueError(
-            f'The checkpoint has no language model like --bert: {len(lacking)} of {len(own)} '
-            f'tensors are missing or have another shape, such as {min(lacking)}.'
-        )
 
 
 @torch.no_grad()
@@ -203,10 +181,6 @@ def embed_class_names(bert: nn.Module, names: Sequence[str]) -> Tensor:
     """(len(names), text_dim): of each name, the mean over its own tokens.
 
     [CLS], [SEP] and the full stop are not the name's own.
-
-    Args:
-        bert: of :func:`build_bert`.
-        names: of classes, as a dataset spells them.
 
     Raises:
         ValueError: a name has no token of its own.
@@ -220,12 +194,7 @@ def embed_class_names(bert: nn.Module, names: Sequence[str]) -> Tensor:
         masks, positions = mmdet_bert.generate_masks_with_special_tokens_and_transfer_map(
             tokens, bert.special_tokens
         )
-        inputs = dict(
-            input_ids=tokens['input_ids'],
-            attention_mask=masks,
-            position_ids=positions,
-            token_type_ids=tokens['token_type_ids'],
-        )
+        inputs = dict(tokens, attention_mask=masks, position_ids=positions)
         hidden = bert.language_backbone(inputs)['embedded']  # (names, tokens, text_dim)
         is_own = tokens['attention_mask'].bool() & ~torch.isin(tokens['input_ids'], special)
         counts = is_own.sum(dim=1, keepdim=True)

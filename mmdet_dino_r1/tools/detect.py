@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ examples:
 
   a prompt bank, and a further class; the cat only competes and is not given out:
     detect CONFIG CHECKPOINT --bank animals.safetensors --ref owl.jpg --box "30,30,70,90:owl" \\
-        --negative cat --input photos --out found
+        --distractor cat --input photos --out found
 
   a point (x,y), which becomes a small square; boxes are what the weights were trained with:
     detect CONFIG CHECKPOINT --ref a.jpg --box "45,55:cat" --input photos --out found
@@ -79,43 +80,32 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model(parser)
-    parser.add_argument(
-        '--ref',
-        action=_ReferenceAction,
-        dest='references',
-        default=[],
-        metavar='IMAGE',
-        help='reference image; may be repeated',
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    ordered = dict(action=_ReferenceAction, dest='references')
+    add('--ref', **ordered, default=[], metavar='IMAGE', help='reference image; may be repeated')
+    add(
         '--box',
-        action=_ReferenceAction,
-        dest='references',
+        **ordered,
         type=box_and_name,
         metavar='X1,Y1,X2,Y2:NAME',
         help='box in the --ref before it, in pixels, and its class; may be repeated',
     )
-    parser.add_argument('--bank', help='prompt bank; with --ref, these add classes')
-    parser.add_argument(
-        '--negative',
+    add('--bank', help='prompt bank; with --ref, these add classes')
+    add(
+        '--distractor',
+        '--negative',  # until 0.8
         action='append',
         default=[],
         metavar='NAME',
         help='class that only competes: what looks more like it is left out; may be repeated',
     )
-    parser.add_argument(
-        '--input', nargs='+', required=True, metavar='PATH', help='folders, images and URLs'
-    )
-    parser.add_argument('--out', type=Path, required=True, help='folder to write to')
-    parser.add_argument(
-        '--score-thr', type=float, default=0.3, help='lowest score (default %(default)s)'
-    )
-    parser.add_argument('--top-k', type=int, help='most detections per class and image')
-    parser.add_argument(
-        '--batch-size', type=int, default=1, help='images at once (default %(default)s)'
-    )
-    parser.add_argument('--save-bank', metavar='FILE', help='write the prompts: *.safetensors')
-    parser.add_argument('--no-pictures', action='store_true', help='write predictions.json only')
+    add('--input', nargs='+', required=True, metavar='PATH', help='folders, images and URLs')
+    add('--out', type=Path, required=True, help='folder to write to')
+    add('--score-thr', type=float, default=0.3, help='lowest score (default %(default)s)')
+    add('--top-k', type=int, help='most detections per class and image')
+    add('--batch-size', type=int, default=1, help='images at once (default %(default)s)')
+    add('--save-bank', metavar='FILE', help='write the prompts: *.safetensors')
+    add('--no-pictures', action='store_true', help='write predictions.json only')
     options = parser.parse_args(args)
     if not 0 <= options.score_thr <= 1:
         parser.error('--score-thr is a score from 0 to 1; only the drawn ones are in per cent')
@@ -134,7 +124,23 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
     start = time.perf_counter()
-    results = _detect(options)
+    inferencer = apis.DINOR1Inferencer(
+        options.config, options.checkpoint, options.device, cfg_options=options.cfg_options
+    )
+    references = [
+        apis.Reference(path, *zip(*boxes, strict=True)) for path, boxes in options.references
+    ]
+    bank = inferencer.set_prompts(references, options.bank, options.distractor)
+    if options.save_bank:
+        save_prompt_bank(bank, options.save_bank)
+    results = inferencer(
+        options.input[0] if len(options.input) == 1 else options.input,
+        options.batch_size,
+        score_thr=options.score_thr,
+        top_k=options.top_k,
+        skip_broken=True,
+        out_dir=None if options.no_pictures else options.out,
+    )
     for message in results['broken'].values():
         print(f'detect: left out: {message}', file=sys.stderr)
     if all(found is None for found in results['predictions']):
@@ -143,76 +149,32 @@ def main(args: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / 'predictions.json'
     path.write_text(json.dumps(coco, ensure_ascii=False), encoding='utf-8')
-    print(summary(coco, path, time.perf_counter() - start))
-    if hint := what_was_missed(coco, results['best_scores'], options.score_thr):
-        print(hint)
+    print(
+        f'{path}: {len(coco["annotations"])} detections in {len(coco["images"])} images, '
+        f'{time.perf_counter() - start:.1f} s'
+    )
+    counts = Counter({name: 0 for name in results['classes']})
+    for found in filter(None, results['predictions']):
+        counts.update(found['class_names'])
+    print(some([f'{name} {count}' for name, count in counts.most_common()]))
+    best = results['best_scores']
+    if missed := [f'{name} {best[name]:.2f}' for name, count in counts.items() if not count]:
+        print(
+            f'highest score, all below --score-thr {options.score_thr:g}: {some(missed)}. '
+            'Scores are not calibrated: try a lower --score-thr.'
+        )
     return 1 if results['broken'] else 0
 
 
-def _detect(options: argparse.Namespace) -> dict:
-    inferencer = apis.DINOR1Inferencer(
-        options.config, options.checkpoint, options.device, cfg_options=options.cfg_options
-    )
-    references = [
-        apis.Reference(path, *zip(*boxes, strict=True)) for path, boxes in options.references
-    ]
-    bank = inferencer.set_prompts(references, options.bank, options.negative)
-    if options.save_bank:
-        save_prompt_bank(bank, options.save_bank)
-    return inferencer(
-        options.input[0] if len(options.input) == 1 else options.input,
-        options.batch_size,
-        score_thr=options.score_thr,
-        top_k=options.top_k,
-        skip_broken=True,
-        out_dir=None if options.no_pictures else options.out,
-    )
-
-
 def common_folder(inputs: Sequence[str]) -> Path | None:
-    """The folder that all inputs lie in, which file names of the JSON are relative to.
+    """The folder that all inputs lie in; None where there are only URLs.
 
-    Importers look for file names in a folder of images, and some refuse absolute ones.
-
-    Args:
-        inputs: folders, files and URLs; a folder counts as such, a file as the one it lies in.
-
-    Returns:
-        None where there are only URLs.
+    File names of the JSON are relative to it: importers look for them in a folder of images, and
+    some refuse absolute ones.
     """
     paths = [Path(item).absolute() for item in inputs if '://' not in item]
     folders = [path if path.is_dir() else path.parent for path in paths]
     return Path(os.path.commonpath(folders)) if folders else None
-
-
-def summary(coco: dict, path: Path, seconds: float) -> str:
-    """What was found, in ``coco``, and written to ``path`` in so many seconds; in a few lines."""
-    counts = {category['name']: 0 for category in coco['categories']}
-    names = {category['id']: category['name'] for category in coco['categories']}
-    for annotation in coco['annotations']:
-        counts[names[annotation['category_id']]] += 1
-    most = sorted(counts.items(), key=lambda item: -item[1])
-    shown = some([f'{name} {count}' for name, count in most])
-    return (
-        f'{path}: {len(coco["annotations"])} detections in {len(coco["images"])} images, '
-        f'{seconds:.1f} s\n{shown}'
-    )
-
-
-def what_was_missed(coco: dict, best_scores: dict[str, float], score_thr: float) -> str:
-    """A line on classes of ``coco`` whose best scores all lie below ``score_thr``; else empty."""
-    found = {annotation['category_id'] for annotation in coco['annotations']}
-    missed = [
-        f'{category["name"]} {best_scores[category["name"]]:.2f}'
-        for category in coco['categories']
-        if category['id'] not in found
-    ]
-    if not missed:
-        return ''
-    return (
-        f'highest score, all below --score-thr {score_thr:g}: {some(missed)}. '
-        'Scores are not calibrated: try a lower --score-thr.'
-    )
 
 
 if __name__ == '__main__':

@@ -34,8 +34,9 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add_model(parser, device=False)
     add_out_file(parser, '.onnx')
-    parser.add_argument('--bank', type=Path, required=True, help='prompt bank of these weights')
-    parser.add_argument(
+    add = parser.add_argument
+    add('--bank', type=Path, required=True, help='prompt bank of these weights')
+    add(
         '--size',
         nargs=2,
         type=int,
@@ -43,18 +44,12 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         metavar=('H', 'W'),
         help='height and width of the images, in pixels; fixed in the file',
     )
-    parser.add_argument(
-        '--num-detections', type=int, metavar='N', help="per image (default: the config's)"
-    )
-    parser.add_argument(
+    add('--num-detections', type=int, metavar='N', help="per image (default: the config's)")
+    add(
         '--opset', type=int, default=OPSET, help="version of ONNX's operators (default %(default)s)"
     )
-    parser.add_argument(
-        '--check',
-        type=Path,
-        metavar='IMAGE',
-        help='compare onnxruntime with PyTorch on this image, scaled to --size',
-    )
+    compared = 'compare onnxruntime with PyTorch on this image, scaled to --size'
+    add('--check', type=Path, metavar='IMAGE', help=compared)
     return parser.parse_args(args)
 
 

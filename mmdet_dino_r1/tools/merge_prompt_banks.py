@@ -32,9 +32,8 @@ def main(args: Sequence[str] | None = None) -> int:
     refuse_existing(options)
     bank = PromptBank.merge([load_prompt_bank(path) for path in options.banks])
     save_prompt_bank(bank, options.out)
-    if bank.exemplars is None:
-        record = 'without a record of exemplars, which not all of the banks have'
-    else:
+    record = 'without a record of exemplars, which not all of the banks have'
+    if bank.exemplars is not None:
         record = f'{len(bank.exemplars)} exemplars'
     print(f'{options.out}: {len(bank)} classes of {len(options.banks)} banks, {record}')
     return 0

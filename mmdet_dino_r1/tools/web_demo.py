@@ -21,11 +21,6 @@ prints an address to open in a browser on this machine; Ctrl+C ends it.
 To use it from your own computer while it runs on a server:
     ssh -L 7860:127.0.0.1:7860 SERVER
 """
-_MISSING = (
-    "the page needs flask and waitress: pip install 'mmdet_dino_r1[web]', or "
-    'pip install flask waitress'
-)
-_THREADS = 8  # of the server: pictures are received while the model works
 
 
 def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,27 +32,15 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model(parser)
-    parser.add_argument('--bank', help='prompt bank, whose classes every page starts with')
-    parser.add_argument(
-        '--host',
-        default='127.0.0.1',
-        help='address to listen on (default %(default)s: this machine alone); there is no password',
-    )
-    parser.add_argument('--port', type=int, default=7860, help='(default %(default)s; 0: any)')
-    parser.add_argument(
-        '--max-upload-mb',
-        type=float,
-        default=20,
-        metavar='MB',
-        help='largest file of a picture (default %(default)s)',
-    )
-    parser.add_argument(
-        '--max-side',
-        type=int,
-        default=8000,
-        metavar='PIXELS',
-        help='longest side of a picture (default %(default)s)',
-    )
+    add = parser.add_argument
+    add('--bank', help='prompt bank, whose classes every page starts with')
+    host = 'address to listen on (default %(default)s: this machine alone); there is no password'
+    add('--host', default='127.0.0.1', help=host)
+    add('--port', type=int, default=7860, help='(default %(default)s; 0: any)')
+    largest = 'largest file of a picture in MB (default %(default)s)'
+    add('--max-upload-mb', type=float, default=20, metavar='MB', help=largest)
+    longest = 'longest side of a picture (default %(default)s)'
+    add('--max-side', type=int, default=8000, metavar='PIXELS', help=longest)
     options = parser.parse_args(args)
     if not 0 <= options.port <= 65535:
         parser.error(f'--port {options.port}: ports go from 0 to 65535')
@@ -79,22 +62,20 @@ def main(args: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in ('flask', 'werkzeug', 'waitress'):
             raise
-        raise ValueError(_MISSING) from error
+        raise ValueError(
+            "the page needs flask and waitress: pip install 'mmdet_dino_r1[web]', or "
+            'pip install flask waitress'
+        ) from error
     listener = open_port(options.host, options.port)  # before the model, which takes time
-    inferencer = DINOR1Inferencer(
-        options.config,
-        options.checkpoint,
-        options.device,
-        show_progress=False,
-        cfg_options=options.cfg_options,
-    )
+    model = (options.config, options.checkpoint, options.device)
+    inferencer = DINOR1Inferencer(*model, show_progress=False, cfg_options=options.cfg_options)
     detector = SharedDetector(inferencer, options.bank)
     local = is_loopback(listener)
     limits = Limits(options.max_upload_mb, options.max_side)
     server = waitress.create_server(
         create_app(detector, limits, local),
         sockets=[listener],
-        threads=_THREADS,
+        threads=8,  # pictures are received while the model works
         # It takes in a whole body before the application, whose limit answers in words, sees it.
         max_request_body_size=4 * limits.max_upload_bytes,
     )
@@ -110,28 +91,22 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """Take a port (0: a free one) of a host, its name or address; not yet listening.
+    """Take a port (0: a free one) of a host, its name or address.
 
     Raises:
         OSError: the host is unknown, or the port is taken; says what to do.
     """
     try:
-        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(place, family=family, dualstack_ipv6=both)
     except socket.gaierror as error:
         raise OSError(f'--host {host} is no address of this machine: {error.strerror}') from error
-    listener = socket.socket(family, kind)
-    if sys.platform != 'win32':  # there it would let two programs share the port
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(place)
-        listener.listen()  # without this, Linux lets two that have not begun to listen share it
     except OSError as error:
-        listener.close()
         raise OSError(
             f'cannot listen on {host}, port {port}: {error.strerror}. If the port is taken, choose '
             'another with --port (0: any free one).'
         ) from error
-    return listener
 
 
 def is_loopback(listener: socket.socket) -> bool:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from math import isfinite
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..apis.reference_prompts import exemplar_boxes
 from ..structures import PromptBank
@@ -21,51 +21,31 @@ class SessionGone(LookupError):
     """The page is not, or no longer, known to the server."""
 
 
-@dataclass(frozen=True)
-class DrawnBoxes:
-    """The boxes on one picture.
-
-    Attributes:
-        picture_id: of the picture.
-        boxes: (x1, y1, x2, y2) each, in pixels.
-        classes: name of each one's class.
-    """
+class DrawnBoxes(NamedTuple):
+    """The boxes (x1, y1, x2, y2) on one picture, in pixels, and the class of each."""
 
     picture_id: str
     boxes: tuple[tuple[float, ...], ...]
     classes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class PagePrompts:
-    """All that a page asks for; equal prompts find the same.
-
-    Attributes:
-        references: the pictures that have boxes.
-        negatives: classes that only compete.
-    """
+class PagePrompts(NamedTuple):
+    """All that a page asks for; equal prompts find the same."""
 
     references: tuple[DrawnBoxes, ...]
-    negatives: tuple[str, ...]
+    distractors: tuple[str, ...]  # classes that only compete
 
 
 @dataclass
 class PageSession:
-    """State of one open page.
-
-    Attributes:
-        token: secret of the page, which it shows with every request.
-        max_pictures: most pictures at a time.
-        pictures: by id.
-        encoded: boxes that were encoded last, and the prompts made of them.
-        results: by picture id, what was found last, and with which prompts.
-        last_used: on the clock ``time.monotonic``.
-    """
+    """State of one open page, which shows its token, a secret, with every request."""
 
     token: str
     max_pictures: int
-    pictures: dict[str, Picture] = field(default_factory=dict)
+    pictures: dict[str, Picture] = field(default_factory=dict)  # by id
+    # boxes that were encoded last, and the prompts made of them
     encoded: tuple[tuple[DrawnBoxes, ...], PromptBank] | None = None
+    # by picture id, what was found last, and with which prompts
     results: dict[str, tuple[PagePrompts, dict]] = field(default_factory=dict)
     last_used: float = field(default_factory=time.monotonic)
 
@@ -99,11 +79,7 @@ class PageSession:
         return self.pictures[picture_id]
 
     def read_prompts(self, request: Any) -> PagePrompts:
-        """Check what a page sent.
-
-        Args:
-            request: ``{references: [{picture, boxes, classes}], negatives: [name]}`` where it is
-                right; anything at all where it is not.
+        """What a page sent: ``{references: [{picture, boxes, classes}], distractors: [name]}``.
 
         Raises:
             ValueError: it is something else, or a box does not lie in its picture.
@@ -117,7 +93,7 @@ class PageSession:
                 )
                 for reference in request['references']
             )
-            negatives = tuple(map(_class_name, request['negatives']))
+            distractors = tuple(map(_class_name, request['distractors']))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError('The request is not what this page sends; reload the page.') from error
         if sum(len(reference.boxes) for reference in references) > MOST_BOXES:
@@ -129,16 +105,11 @@ class PageSession:
             if any(len(box) != 4 or not all(map(isfinite, box)) for box in reference.boxes):
                 raise ValueError(f'{picture.name}: a box is four numbers, (x1, y1, x2, y2).')
             exemplar_boxes(reference.boxes, picture.size, picture.name)  # says which lies outside
-        return PagePrompts(references, negatives)
+        return PagePrompts(references, distractors)
 
 
 class PageSessions:
-    """The open pages; where there are too many, one is forgotten.
-
-    Args:
-        max_sessions: most pages at a time.
-        max_pictures: most pictures of a page.
-    """
+    """The open pages, at most max_sessions with at most max_pictures each."""
 
     def __init__(self, max_sessions: int, max_pictures: int) -> None:
         self.max_sessions = max_sessions
@@ -150,7 +121,7 @@ class PageSessions:
         return len(self._sessions)
 
     def open(self) -> PageSession:
-        """Begin a session.
+        """Begin a session, and forget another where there are too many.
 
         Pages without pictures go first, then those unused for longest: opening the address again
         and again, which another site can make a browser do, takes nobody's work away.

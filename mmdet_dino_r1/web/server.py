@@ -38,19 +38,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server accepts.
+    """What the server accepts."""
 
-    Attributes:
-        max_upload_mb: most MB (10^6 bytes) of a picture's file.
-        max_side: most pixels of a picture's longer side.
-        max_pictures: most pictures of a page, references and targets together.
-        max_sessions: most open pages.
-    """
-
-    max_upload_mb: float = 20
-    max_side: int = 8000
-    max_pictures: int = 24
-    max_sessions: int = 8
+    max_upload_mb: float = 20  # (10^6 bytes) of a picture's file
+    max_side: int = 8000  # pixels
+    max_pictures: int = 24  # of a page, references and targets together
+    max_sessions: int = 8  # open pages
 
     @property
     def max_upload_bytes(self) -> int:
@@ -59,13 +52,7 @@ class Limits:
 
 
 def create_app(detector: SharedDetector, limits: Limits | None = None, local: bool = True) -> Flask:
-    """Build the application.
-
-    Args:
-        detector: finds things.
-        limits: of what is accepted.
-        local: the server listens on loopback only, and answers to local names only.
-    """
+    """Build the application; ``local``: it listens on loopback, and answers to local names only."""
     limits = limits or Limits()
     # Windows may know .js as plain text, which browsers refuse to run with `nosniff`.
     mimetypes.add_type('text/javascript', '.js')
@@ -126,11 +113,7 @@ def create_app(detector: SharedDetector, limits: Limits | None = None, local: bo
 
 
 def _sent_object() -> dict:
-    """The JSON object in the request's body.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The JSON object in the request's body."""
     sent = request.get_json(silent=True)
     if not isinstance(sent, dict):
         raise ValueError('The request is not what this page sends; reload the page.')
@@ -157,30 +140,23 @@ def _guard(app: Flask, local: bool) -> None:
 def _answer_errors_as_json(app: Flask, limits: Limits) -> None:
     """Every error becomes ``{error: message}``, for the page to show."""
 
-    @app.errorhandler(RequestEntityTooLarge)
-    def too_large(_: Exception) -> tuple[Response, int]:
-        message = (
-            f'The file is larger than {limits.max_upload_mb:g} MB (the server was started with '
-            'this --max-upload-mb).'
-        )
-        return jsonify(error=message), 413
-
-    @app.errorhandler(SessionGone)
-    def gone(error: SessionGone) -> tuple[Response, int]:
-        return jsonify(error=str(error)), 403
-
-    @app.errorhandler(ValueError)
-    def refused(error: ValueError) -> tuple[Response, int]:
-        return jsonify(error=str(error)), 400
-
-    @app.errorhandler(HTTPException)
-    def http(error: HTTPException) -> tuple[Response, int]:
-        return jsonify(error=error.description), error.code
-
     @app.errorhandler(Exception)
-    def failed(error: Exception) -> tuple[Response, int]:
-        _log.exception('A request failed.')
-        return jsonify(error=f'The server failed: {type(error).__name__}: {error}'), 500
+    def answer(error: Exception) -> tuple[Response, int]:
+        message, status = str(error), 400
+        if isinstance(error, RequestEntityTooLarge):
+            status = 413
+            message = (
+                f'The file is larger than {limits.max_upload_mb:g} MB (the server was started '
+                'with this --max-upload-mb).'
+            )
+        elif isinstance(error, SessionGone):
+            status = 403
+        elif isinstance(error, HTTPException):
+            message, status = error.description, error.code
+        elif not isinstance(error, ValueError):
+            _log.exception('A request failed.')
+            message, status = f'The server failed: {type(error).__name__}: {error}', 500
+        return jsonify(error=message), status
 
 
 def _host_name(host: str) -> str | None:

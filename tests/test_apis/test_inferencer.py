@@ -26,6 +26,7 @@ from pycocotools.coco import COCO
 from mmdet_dino_r1 import build_prompt_bank, load_prompt_bank, save_prompt_bank
 from mmdet_dino_r1.apis import DINOR1Inferencer, Reference, to_coco
 from mmdet_dino_r1.apis.detection_results import keep_best, spread_colours
+from mmdet_dino_r1.apis.distractors import drop_distracted, split_distractors
 from mmdet_dino_r1.apis.image_input import (
     ImageReader,
     PreparedImage,
@@ -33,7 +34,6 @@ from mmdet_dino_r1.apis.image_input import (
     list_images,
     same_size_batches,
 )
-from mmdet_dino_r1.apis.negatives import drop_beaten_by_negatives, split_negatives
 from mmdet_dino_r1.apis.reference_prompts import exemplar_boxes
 from mmdet_dino_r1.config.loading import image_pipeline
 from mmdet_dino_r1.tools.detect import main
@@ -198,31 +198,31 @@ def test_batches_hold_one_size_and_none_waits_for_long():
         next(same_size_batches(images, 0))
 
 
-# --- negatives and filters ---------------------------------------------------------------
+# --- distractors and filters -------------------------------------------------------------
 
 
-def test_what_a_negative_beats_is_left_out_by_hand():
+def test_what_a_distractor_beats_is_left_out_by_hand():
     boxes = torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2]])
     found = InstanceData(
         bboxes=boxes[[0, 1, 0, 1, 1, 0]],
         scores=torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]),
         labels=torch.tensor([2, 0, 0, 2, 1, 1]),
     )
-    kept = drop_beaten_by_negatives(found, 2)
-    # the first query scores best for the negative; of the second what lies below it goes
+    kept = drop_distracted(found, 2)
+    # the first query scores best for the distractor; of the second what lies below it goes
     assert kept.labels.tolist() == [0] and kept.scores.tolist() == [pytest.approx(0.8)]
-    assert len(drop_beaten_by_negatives(found[:0], 2)) == 0
+    assert len(drop_distracted(found[:0], 2)) == 0
 
 
-def test_negatives_remove_and_change_nothing_else(inferencer, folder):
+def test_distractors_remove_and_change_nothing_else(inferencer, folder):
     inferencer.model.bbox_head.test_cfg.max_per_img = 1000  # every pair
     further = [Reference(picture(seed), [SECOND_BOX], f'class {seed}') for seed in range(4)]
     everything = inferencer.set_prompts(references() + further)
     (plain,) = inferencer(folder / '0.png', score_thr=0)['predictions']
-    negatives = ('class 0', 'class 1')
-    inferencer.set_prompts(bank=everything, negatives=negatives)
+    distractors = ('class 0', 'class 1')
+    inferencer.set_prompts(bank=everything, distractors=distractors)
     wanted = ('cat', 'dog', 'class 2', 'class 3')
-    assert inferencer.classes == wanted and inferencer.negatives == negatives
+    assert inferencer.classes == wanted and inferencer.distractors == distractors
     results = inferencer(folder / '0.png', score_thr=0)
     (found,) = results['predictions']
     assert results['classes'] == wanted
@@ -230,12 +230,12 @@ def test_negatives_remove_and_change_nothing_else(inferencer, folder):
 
     pairs = list(zip(plain['class_names'], plain['scores'], plain['bboxes'], strict=True))
     assert len(pairs) == 10 * 6
-    rival = {}
+    best = {}
     for name, score, box in pairs:  # best first
-        if name in negatives:
-            rival.setdefault(tuple(box), score)
-    expected = [pair for pair in pairs if pair[0] in wanted and pair[1] > rival[tuple(pair[2])]]
-    assert 0 < len(expected) < 10 * 4, 'some pairs of a box and a wanted class lose to a negative'
+        if name in distractors:
+            best.setdefault(tuple(box), score)
+    expected = [pair for pair in pairs if pair[0] in wanted and pair[1] > best[tuple(pair[2])]]
+    assert 0 < len(expected) < 10 * 4, 'some pairs of a box and a wanted class lose to a distractor'
     names, scores, boxes = zip(*expected, strict=True)
     assert found['class_names'] == list(names)
     assert [wanted[label] for label in found['labels']] == list(names)
@@ -245,9 +245,9 @@ def test_negatives_remove_and_change_nothing_else(inferencer, folder):
         )
 
 
-def test_negatives_of_boxes_on_the_image_and_in_chunks(inferencer):
+def test_distractors_of_boxes_on_the_image_and_in_chunks(inferencer):
     image = picture(7)
-    prompts = dict(boxes=[BOX, SECOND_BOX], classes=['shadow', 'dog'], negatives=['shadow'])
+    prompts = dict(boxes=[BOX, SECOND_BOX], classes=['shadow', 'dog'], distractors=['shadow'])
     results = inferencer(image, score_thr=0, **prompts)
     assert results['classes'] == ('dog',)
     assert set(results['predictions'][0]['class_names']) <= {'dog'}
@@ -256,8 +256,19 @@ def test_negatives_of_boxes_on_the_image_and_in_chunks(inferencer):
         inferencer(image, **prompts)
 
 
-def test_negatives_take_no_places_and_duplicates_are_suppressed(inferencer, folder):
-    inferencer.set_prompts(references(), negatives=['cat'])
+def test_the_old_name_of_distractors_works_until_0_8(inferencer):
+    image = picture(7)
+    drawn = dict(boxes=[BOX, SECOND_BOX], classes=['shadow', 'dog'])
+    with pytest.warns(DeprecationWarning, match='is now distractors=; the old name goes in 0.8'):
+        inferencer.set_prompts(references(), negatives=['cat'])
+    assert inferencer.negatives == inferencer.distractors == ('cat',)
+    with pytest.warns(DeprecationWarning, match='is now distractors='):
+        results = inferencer(image, negatives=['shadow'], **drawn)
+    assert results == inferencer(image, distractors=['shadow'], **drawn)
+
+
+def test_distractors_take_no_places_and_duplicates_are_suppressed(inferencer, folder):
+    inferencer.set_prompts(references(), distractors=['cat'])
     (every,) = inferencer(folder / '0.png', score_thr=0)['predictions']
     inferencer.model.bbox_head.test_cfg.max_per_img = 2
     (two,) = inferencer(folder / '0.png', score_thr=0)['predictions']
@@ -361,13 +372,13 @@ def test_mistakes_in_words(inferencer, tmp_path):
     with pytest.raises(ValueError, match='2 images, but boxes for 1'):
         inferencer([image, image], boxes=[[BOX]], classes=[['cat']])
     with pytest.raises(ValueError, match='belong to boxes='):
-        inferencer(image, negatives=['cat'])
-    with pytest.raises(ValueError, match=r"no prompt of the negative class 'caat' \(near: cat\)"):
-        inferencer.set_prompts(references(), negatives=['caat'])
-    with pytest.raises(ValueError, match='All classes are negatives'):
-        split_negatives(['a', 'a'], ['a'])
+        inferencer(image, distractors=['cat'])
+    with pytest.raises(ValueError, match=r"no prompt of the distractor 'caat' \(near: cat\)"):
+        inferencer.set_prompts(references(), distractors=['caat'])
+    with pytest.raises(ValueError, match='All classes are distractors'):
+        split_distractors(['a', 'a'], ['a'])
     with pytest.raises(ValueError, match="got the text 'cat'"):
-        split_negatives(['cat', 'dog'], 'cat')
+        split_distractors(['cat', 'dog'], 'cat')
     with pytest.raises(FileNotFoundError, match='has no image'):
         inferencer.set_prompts(references())
         inferencer(tmp_path)
@@ -564,7 +575,7 @@ def test_snippets_of_the_page_run_as_printed(as_documented):
         if 'inferencer(' in snippet:
             assert len(names['results']['predictions']) in (1, 2)
     assert sorted(p.name for p in Path('found/vis').iterdir()) == ['a.jpg', 'b.jpg']
-    assert names['inferencer'].negatives == ('can',)
+    assert names['inferencer'].distractors == ('can',)
     assert len(COCO('predictions.json').imgs) == 2
 
 

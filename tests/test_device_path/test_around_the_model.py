@@ -82,7 +82,7 @@ def test_the_inferencer_detects(device, assert_equal, config, tmp_path):
         Reference(images[0], [box, other], ['cat', 'dog']),
         Reference(images[1], [box], 'cat'),
     ]
-    own = dict(boxes=[[box], [box, other]], classes=[['a'], ['b', 'a']], negatives=['b'])
+    own = dict(boxes=[[box], [box, other]], classes=[['a'], ['b', 'a']], distractors=['b'])
     found = []
     for inferencer in (here, there):
         inferencer.set_prompts(references)

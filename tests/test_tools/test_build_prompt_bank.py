@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONFIGS, build_tiny, find_free_port, tiny_model_cfg
+from conftest import find_free_port
 from mmengine.config import Config
 
 import mmdet_dino_r1.apis
@@ -127,17 +127,15 @@ def test_the_launcher_needs_torchrun(tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
-def tiny(tmp_path, tiny_shapes):
+def tiny(tiny_files, tiny_shapes):
     """Command line of a build with a tiny model on the tiny set."""
-    cfg = Config.fromfile(CONFIGS / 'vis_gdino_r18_shapes.py')
-    cfg.model = tiny_model_cfg()
+    cfg = Config.fromfile(tiny_files[0])
     for step in cfg.test_dataloader.dataset.pipeline:
         if step['type'] == 'Resize':
             step['scale'] = (64, 64)
     cfg.train_dataloader.dataset.data_root = f'{tiny_shapes}/'
-    cfg.dump(tmp_path / 'tiny.py')
-    torch.save(dict(state_dict=build_tiny().state_dict(), meta={}), tmp_path / 'tiny.pth')
-    return [str(tmp_path / 'tiny.py'), str(tmp_path / 'tiny.pth'), '--shots', '2']
+    cfg.dump(tiny_files[0])
+    return [*tiny_files, '--shots', '2']
 
 
 def test_a_real_bank_of_the_training_set(tmp_path, tiny, capsys):

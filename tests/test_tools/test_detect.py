@@ -6,8 +6,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, build_tiny, tiny_model_cfg
-from mmengine.config import Config
 from pycocotools.coco import COCO
 
 from mmdet_dino_r1 import load_prompt_bank
@@ -18,30 +16,26 @@ REQUIRED = ['c.py', 'w.pth', '--input', 'in', '--out', 'out']
 
 
 @pytest.fixture
-def tiny(tmp_path):
+def tiny(tmp_path, tiny_files):
     """Command line with a tiny model and a folder of two images, without prompts."""
-    cfg = Config.fromfile(CONFIGS / 'vis_gdino_r18_shapes.py')
-    cfg.model = tiny_model_cfg()
-    cfg.dump(tmp_path / 'tiny.py')
-    torch.save(dict(state_dict=build_tiny().state_dict(), meta={}), tmp_path / 'tiny.pth')
     (tmp_path / 'in').mkdir()
     for index in (0, 1, 2):
         pixels = np.random.default_rng(index).integers(0, 256, (64, 64, 3), np.uint8)
         cv2.imwrite(str(tmp_path / ('in' if index else '.') / f'{index}.png'), pixels)
     options = f'--input {tmp_path}/in --out {tmp_path}/out --score-thr 0 --device cpu'
-    return [str(tmp_path / 'tiny.py'), str(tmp_path / 'tiny.pth'), *options.split()]
+    return [*tiny_files, *options.split()]
 
 
 def test_each_box_belongs_to_the_reference_before_it():
     options = parse_args(
         [*REQUIRED, '--ref', 'a', '--box', '1,2,3,4:cat', '--box', '5,6,7,8:hot dog: big']
-        + ['--ref', 'b', '--box', '1.5,2:owl', '--negative', 'owl', '--negative', 'cat']
+        + ['--ref', 'b', '--box', '1.5,2:owl', '--distractor', 'owl', '--negative', 'cat']
     )
     assert options.references == [
         ('a', [([1, 2, 3, 4], 'cat'), ([5, 6, 7, 8], 'hot dog: big')]),
         ('b', [([1.5, 2], 'owl')]),
     ]
-    assert options.negative == ['owl', 'cat']
+    assert options.distractor == ['owl', 'cat']
     assert parse_args([*REQUIRED, '--bank', 'b']).references == []  # not shared between calls
 
 
@@ -67,7 +61,7 @@ def test_help_shows_examples(capsys):
     with pytest.raises(SystemExit):
         parse_args(['--help'])
     said = capsys.readouterr().out
-    assert 'examples:' in said and '--negative cat' in said
+    assert 'examples:' in said and '--distractor cat' in said
 
 
 def test_a_run_equals_the_inferencer(tmp_path, tiny, capsys):
@@ -129,7 +123,7 @@ def test_a_threshold_above_all_scores_is_pointed_out(tmp_path, tiny, capsys):
     assert 'below --score-thr 1:' in said
 
 
-def test_a_bank_a_negative_and_a_broken_image(tmp_path, tiny, capsys):
+def test_a_bank_a_distractor_and_a_broken_image(tmp_path, tiny, capsys):
     bank = tmp_path / 'bank.safetensors'
     reference = ['--ref', str(tmp_path / '0.png')]
     first = [*reference, '--box', '4,4,30,30:cat', '--save-bank', str(bank), '--no-pictures']
@@ -151,8 +145,8 @@ def test_mistakes_end_in_one_line(tmp_path, tiny, capsys):
     for more, message in (
         ([*reference, '--box', '4,4,90,30:cat'], 'reaches outside the image'),
         (
-            [*reference, '--box', '4,4,30,30:cat', '--negative', 'owl'],
-            "no prompt of the negative class 'owl'",
+            [*reference, '--box', '4,4,30,30:cat', '--distractor', 'owl'],
+            "no prompt of the distractor 'owl'",
         ),
         (['--ref', 'gone.png', '--box', '4,4,30,30:cat'], 'There is no image gone.png'),
         (['--bank', 'gone.safetensors'], 'gone.safetensors'),

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, build_tiny, tiny_model_cfg
-from mmengine.config import Config
 from PIL import Image
 
 from mmdet_dino_r1.structures import PromptBank, save_prompt_bank
@@ -19,19 +17,14 @@ PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'export.md'
 
 
 @pytest.fixture
-def tiny(tmp_path):
+def tiny(tmp_path, tiny_files):
     """Command line for a tiny model; the bank says that it is of other weights."""
-    cfg = Config.fromfile(CONFIGS / 'vis_gdino_r18_shapes.py')
-    cfg.model = tiny_model_cfg()
-    cfg.dump(tmp_path / 'tiny.py')
-    torch.save(dict(state_dict=build_tiny().state_dict(), meta={}), tmp_path / 'tiny.pth')
     bank = PromptBank(('cat', 'dog', 'owl'), torch.randn(3, 256), dict(weights='of another'))
     save_prompt_bank(bank, tmp_path / 'bank.safetensors')
     pixels = np.random.default_rng(0).integers(0, 256, (100, 140, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / 'image.png')
-    files = [str(tmp_path / name) for name in ('tiny.py', 'tiny.pth')]
     out = ['--bank', str(tmp_path / 'bank.safetensors'), '--out', str(tmp_path / 'model.onnx')]
-    return [*files, *out, '--size', '64', '96']
+    return [*tiny_files, *out, '--size', '64', '96']
 
 
 @pytest.mark.slow

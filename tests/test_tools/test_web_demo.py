@@ -10,20 +10,13 @@ import urllib.request
 from functools import partial
 
 import pytest
-import torch
-from conftest import CONFIGS, build_tiny, tiny_model_cfg
-from mmengine.config import Config
 
 from mmdet_dino_r1.tools.web_demo import address, is_loopback, main, open_port, parse_args
 
 
 @pytest.fixture
-def tiny(tmp_path):
-    cfg = Config.fromfile(CONFIGS / 'vis_gdino_r18_shapes.py')
-    cfg.model = tiny_model_cfg()
-    cfg.dump(tmp_path / 'tiny.py')
-    torch.save(dict(state_dict=build_tiny().state_dict(), meta={}), tmp_path / 'tiny.pth')
-    return [str(tmp_path / 'tiny.py'), str(tmp_path / 'tiny.pth'), '--device', 'cpu']
+def tiny(tiny_files):
+    return [*tiny_files, '--device', 'cpu']
 
 
 @pytest.mark.parametrize(

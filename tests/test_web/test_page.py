@@ -267,7 +267,7 @@ def test_deleting_and_not_this(page, photos, inferencer):
     assert len(page.all('#target-pictures .stale')) == 1
     page.press('detect')
     inferencer.set_prompts(
-        [Reference(photos / '0.png', [CAT, DOG], ['cat', 'dog'])], negatives=['dog']
+        [Reference(photos / '0.png', [CAT, DOG], ['cat', 'dog'])], distractors=['dog']
     )
     (found,) = inferencer(str(photos / '1.png'), score_thr=LOWEST_SCORE)['predictions']
     assert page.table() == [('cat', f'{score:.3f}', '1.png') for score in found['scores']]

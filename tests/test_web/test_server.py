@@ -46,10 +46,10 @@ class Page:
         return answer.json['id']
 
 
-def prompts(*references, negatives=()):
+def prompts(*references, distractors=()):
     keys = ('picture', 'boxes', 'classes')
     listed = [dict(zip(keys, reference, strict=True)) for reference in references]
-    return dict(references=listed, negatives=list(negatives))
+    return dict(references=listed, distractors=list(distractors))
 
 
 @pytest.fixture
@@ -222,7 +222,7 @@ def test_boxes_are_encoded_again_only_where_they_changed(page, photos, inference
     reference, target = (page.add((photos / f'{i}.png').read_bytes()) for i in range(2))
     both = (reference, [BOX, SECOND_BOX], ['cat', 'dog'])
     asked = prompts(both)
-    for request in (asked, asked, prompts(both, negatives=['dog']), asked):
+    for request in (asked, asked, prompts(both, distractors=['dog']), asked):
         answer = page.post('/api/detect', json=request | dict(picture=target))
         assert answer.status_code == 200
     assert page.post('/api/bank', json=asked).status_code == 200
@@ -237,18 +237,18 @@ def test_boxes_are_encoded_again_only_where_they_changed(page, photos, inference
     assert len(encodes) == 3
 
 
-def test_a_negative_only_competes(page, photos, inferencer):
+def test_a_distractor_only_competes(page, photos, inferencer):
     reference, target = (page.add((photos / f'{i}.png').read_bytes()) for i in range(2))
     boxes = (reference, [BOX, SECOND_BOX], ['cat', 'dog'])
     found = page.post(
-        '/api/detect', json=prompts(boxes, negatives=['dog']) | dict(picture=target)
+        '/api/detect', json=prompts(boxes, distractors=['dog']) | dict(picture=target)
     ).json
     inferencer.set_prompts(
-        [Reference(photos / '0.png', [BOX, SECOND_BOX], ['cat', 'dog'])], negatives=['dog']
+        [Reference(photos / '0.png', [BOX, SECOND_BOX], ['cat', 'dog'])], distractors=['dog']
     )
     (expected,) = inferencer(photos / '1.png', score_thr=LOWEST_SCORE)['predictions']
     assert found['scores'] == expected['scores'] and found['classes'] == ['cat']
-    all_of_them = prompts(boxes, negatives=['cat', 'dog']) | dict(picture=target)
+    all_of_them = prompts(boxes, distractors=['cat', 'dog']) | dict(picture=target)
     answer = page.post('/api/detect', json=all_of_them)
     assert answer.status_code == 400 and 'nothing is left' in answer.json['error']
 
@@ -304,7 +304,7 @@ def test_results_as_coco(page, photos, inferencer):
     [
         (dict(references=None), 'reload the page'),
         (dict(references=[1]), 'reload the page'),
-        (dict(negatives=[1]), 'needs a name'),
+        (dict(distractors=[1]), 'needs a name'),
         (dict(references=[]), 'draw a box'),
         (dict(picture='gone'), 'add it again'),
         (dict(picture=[1]), 'add it again'),

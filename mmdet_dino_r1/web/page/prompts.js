@@ -21,7 +21,7 @@ export class Prompts {
   constructor({ list, empty, nameInput, nameList, pictures, onChange }) {
     Object.assign(this, { list, empty, nameInput, nameList, pictures, onChange });
     this.references = []; // pictures with `drawn`: [{box, name, element}]
-    this.negatives = new Set();
+    this.distractors = new Set();
     this.revision = 0;
     nameInput.maxLength = settings.longest_class_name;
     this.show();
@@ -43,7 +43,7 @@ export class Prompts {
         classes: drawn.map(({ name }) => name),
       }));
     const known = new Set(this.classes);
-    return { references, negatives: [...this.negatives].filter((name) => known.has(name)) };
+    return { references, distractors: [...this.distractors].filter((name) => known.has(name)) };
   }
 
   /** @returns {Map<string, {picture, box}[]>} class name -> boxes, as they are now */
@@ -100,7 +100,7 @@ export class Prompts {
     this.list.replaceChildren(...classes.map((name) => this.classItem(name)));
     for (const picture of this.references) {
       for (const { name, box, element } of picture.drawn) {
-        element.classList.toggle('negative', this.negatives.has(name));
+        element.classList.toggle('distractor', this.distractors.has(name));
         element.setAttribute(
           'aria-label', `${name}, ${box.join(', ')}; arrow keys move it, with Shift its corner`,
         );
@@ -119,11 +119,11 @@ export class Prompts {
     not.title = 'Only competes: what looks more like it is left out';
     const box = Object.assign(make('input'), {
       type: 'checkbox',
-      checked: this.negatives.has(name),
+      checked: this.distractors.has(name),
     });
     box.setAttribute('aria-label', `Not this: ${name}`);
     box.addEventListener('change', () => {
-      this.negatives[box.checked ? 'add' : 'delete'](name);
+      this.distractors[box.checked ? 'add' : 'delete'](name);
       this.changed();
       // the list was made anew
       this.list.querySelectorAll('.not input')[this.classes.indexOf(name)]?.focus();
