@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 
 def chance_ap50(ann_file: str, every_class: bool, draws: int = 10, seed: int = 0) -> float:
-    """AP50 at chance, measured by COCO's own evaluation.
+    """AP50 in [0, 1] at chance, measured by COCO's own evaluation: a mean over some draws.
 
     The detections are the boxes of the ground truth, without crowds.
 
@@ -21,9 +21,6 @@ def chance_ap50(ann_file: str, every_class: bool, draws: int = 10, seed: int = 0
             that keeps many detections per image would) or as one class at random.
         draws: repetitions to average over.
         seed: of the random classes and scores.
-
-    Returns:
-        Mean over the draws, in [0, 1].
 
     Raises:
         ValueError: the file has no box.

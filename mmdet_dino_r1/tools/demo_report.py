@@ -16,8 +16,9 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='demo_report', description='Table, curves and figure of a demo run.'
     )
-    parser.add_argument('root', nargs='?', default='work_dirs/demo', type=Path)
-    parser.add_argument(
+    add = parser.add_argument
+    add('root', nargs='?', default='work_dirs/demo', type=Path)
+    add(
         '--results',
         nargs='+',
         type=_split_and_file,
@@ -25,8 +26,8 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='SPLIT=FILE',
         help='detections of a split, instead of ROOT/SPLIT/results.bbox.json',
     )
-    parser.add_argument('--score-thr', type=float, default=0.25, help='of detections drawn')
-    parser.add_argument('--rows', type=int, default=3, help='images drawn per split')
+    add('--score-thr', type=float, default=0.25, help='of detections drawn')
+    add('--rows', type=int, default=3, help='images drawn per split')
     return parser.parse_args(args)
 
 
