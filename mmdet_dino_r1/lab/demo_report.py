@@ -47,14 +47,11 @@ class SplitRun:
     detections: Mapping[int, list[dict]]  # as CocoMetric wrote them, by image id
 
 
-def write_report(
-    root: Path, results: Mapping[str, Path], score_thr: float, num_rows: int
-) -> tuple[str, list[Path]]:
+def write_report(root: Path, score_thr: float, num_rows: int) -> tuple[str, list[Path]]:
     """Write ``table.md``, ``curves.png`` and ``detections.png`` into a demo's folder.
 
     Args:
         root: folder of the demo.
-        results: file of the detections of a split, instead of ``<root>/<split>/results.bbox.json``.
         score_thr: detections below it are not drawn.
         num_rows: images drawn per split.
 
@@ -67,7 +64,7 @@ def write_report(
         OSError: a file cannot be written.
     """
     curves = draw_runs({'demo': read_run(root)})
-    runs = [read_split(root, name, results.get(name)) for name in SPLITS]
+    runs = [read_split(root, name) for name in SPLITS]
     rows = [row for run in runs for row in make_rows(run, num_rows)]
     table = format_table(runs)
     (root / 'table.md').write_text(table)
@@ -76,8 +73,8 @@ def write_report(
     return table, [root / 'table.md', *files]
 
 
-def read_split(root: Path, name: str, results: Path | None = None) -> SplitRun:
-    """Read a test of the demo in ``root``, and its results where they lie elsewhere.
+def read_split(root: Path, name: str) -> SplitRun:
+    """Read a test of the demo in ``root``.
 
     Raises:
         FileNotFoundError: the split was not tested, or its data are gone.
@@ -91,7 +88,7 @@ def read_split(root: Path, name: str, results: Path | None = None) -> SplitRun:
     config = metrics.parent / 'vis_data' / 'config.py'
     _need(metrics, command)
     _need(config, command)
-    results = results or root / name / 'results.bbox.json'
+    results = root / name / 'results.bbox.json'
     outfile = f'--cfg-options test_evaluator.outfile_prefix={root}/{name}/results'
     _need(results, f'{command} {outfile}')
     cfg = Config.fromfile(config)

@@ -189,10 +189,8 @@ def _distractor_classes(config: ShapesConfig) -> tuple[ShapeClass, ...]:
     """Classes that are drawn and never annotated; none where there are no distractors."""
     if config.difficulty.distractors[1] == 0:
         return ()
-    rng, distance = (
-        np.random.default_rng([_STREAM_DISTRACTORS, config.seed]),
-        config.difficulty.class_distance,
-    )
+    distance = config.difficulty.class_distance
+    rng = np.random.default_rng([_STREAM_DISTRACTORS, config.seed])
     return tuple(draw_classes(12, distance, rng, apart_from=_all_classes(config)))
 
 

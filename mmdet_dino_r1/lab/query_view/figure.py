@@ -132,18 +132,17 @@ def _draw_stage(axes, image: np.ndarray, view: QueryView, stage: int, shown: Seq
 def _draw_histograms(row, what: str, values: Sequence[np.ndarray]) -> None:
     """One panel per stage, the same bins and scale in all; (num_stages, n) values of each model."""
     low, high = min(map(np.min, values)), max(map(np.max, values))
-    bins, top = np.linspace(low - 1e-6, high + 1e-6, 31), 0
+    bins = np.linspace(low - 1e-6, high + 1e-6, 31)
     for stage, axes in enumerate(row):
         for place, of_model in enumerate(values):
-            colour = run_colour(place)
-            count, *_ = axes.hist(of_model[stage], bins, histtype='stepfilled', color=colour + '33')
-            axes.hist(of_model[stage], bins, histtype='step', color=colour, linewidth=1.1)
-            axes.axvline(of_model[stage].mean(), color=colour, linewidth=1, linestyle='--')
-            top = max(top, count.max())
+            look = dict(facecolor=run_colour(place) + '33', edgecolor=run_colour(place))
+            axes.hist(of_model[stage], bins, histtype='stepfilled', linewidth=1.1, **look)
+            axes.axvline(of_model[stage].mean(), color=run_colour(place), linewidth=1, ls='--')
         means = ' | '.join(f'{of_model[stage].mean():.2f}' for of_model in values)
         axes.set_title(f'{what}, mean {means}', **_SMALL)
+    top = max(axes.get_ylim()[1] for axes in row)
     for axes in row:
-        axes.set_ylim(0, 1.05 * top)
+        axes.set_ylim(0, top)
         _tidy(axes)
 
 
