@@ -50,13 +50,8 @@ class SplitRun:
 def write_report(root: Path, score_thr: float, num_rows: int) -> tuple[str, list[Path]]:
     """Write ``table.md``, ``curves.png`` and ``detections.png`` into a demo's folder.
 
-    Args:
-        root: folder of the demo.
-        score_thr: detections below it are not drawn.
-        num_rows: images drawn per split.
-
-    Returns:
-        The table, and the files.
+    Detections below the score are not drawn, nor more images of a split than rows. Returns the
+    table, and the files.
 
     Raises:
         FileNotFoundError: nothing was trained or tested here, or the data are gone.

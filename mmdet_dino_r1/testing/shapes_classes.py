@@ -51,17 +51,12 @@ def draw_classes(
     min_distance: float,
     rng: np.random.Generator,
     near_duplicates: float = 0.0,
-    apart_from: Sequence[ShapeClass] = (),
+    apart_from: Sequence[ShapeClass] = (),  # others to keep the distance from
 ) -> list[ShapeClass]:
     """Draw class definitions, numbered from 1, that keep a distance from each other.
 
-    Args:
-        num_classes: classes to draw. The first ones do not depend on how many follow.
-        min_distance: smallest ``class_distance`` of two of them, near duplicates left aside.
-        rng: source of all randomness.
-        near_duplicates: share of the classes, in [0, 0.5], that equal the class before them in all
-            but one attribute: texture, outline or colours.
-        apart_from: other classes to keep that distance from.
+    The first ones do not depend on how many follow. A share of them, in [0, 0.5], are near
+    duplicates: they equal the class before them in all but texture, outline or colours.
 
     Raises:
         ValueError: no room is left for another class.

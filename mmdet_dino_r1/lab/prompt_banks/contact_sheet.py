@@ -34,15 +34,8 @@ def contact_sheet(
 ) -> np.ndarray:
     """The exemplars of some classes, one row per class, with some of their surroundings.
 
-    Outliers come first in their row, framed in red with the id of their image. A file that is
-    missing or no image leaves a cell that says so.
-
-    Args:
-        bank: with a record of its exemplars.
-        paths: (num_exemplars,) image file of each exemplar.
-        statistics: of this bank.
-        rows: classes to show, in this order.
-        columns: most exemplars shown of a class.
+    Outliers come first in their row, framed in red with the id of their image. There are as many
+    paths as exemplars; a file that is missing or no image leaves a cell that says so.
 
     Raises:
         ValueError: the bank has no record of its exemplars.

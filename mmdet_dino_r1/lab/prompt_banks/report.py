@@ -105,11 +105,7 @@ def write_contact_sheet(
 ) -> tuple[list[Path], list[str]]:
     """Write the contact sheet; the files written, and one line on all that could not be drawn.
 
-    Args:
-        bank: what to draw.
-        statistics: of it.
-        images: folder of the images; the one the bank names where None.
-        out: file to write.
+    The images lie in the folder given, else in the one that the bank names.
 
     Raises:
         FileNotFoundError: ``images`` is no folder.

@@ -27,9 +27,7 @@ from ...structures.prompt_bank import BankExemplars, PromptBank
 FAR_DEVIATIONS = 3.0
 # … by at least this much, which spares the classes whose exemplars are nearly equal, …
 FAR_AT_LEAST = 0.05
-# … in a class of at least this many: a median of fewer says nothing.
-FAR_MIN_EXEMPLARS = 4
-
+FAR_MIN_EXEMPLARS = 4  # … in a class of as many: a median of fewer says nothing.
 _MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
 
@@ -108,18 +106,10 @@ def distances_to_others(embeddings: Tensor, labels: Tensor, counts: Tensor) -> T
 
 
 def far_exemplars(distances: Tensor, labels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Which exemplars are far from their class, and the usual distance there.
+    """Which (num_exemplars,) distances are far for their class, and each one's class median.
 
     Far is more than ``FAR_DEVIATIONS`` robust standard deviations, and more than
     ``FAR_AT_LEAST``, beyond the median of a class of ``FAR_MIN_EXEMPLARS`` or more.
-
-    Args:
-        distances: (num_exemplars,) to the others of the class.
-        labels: (num_exemplars,) long.
-        counts: (num_classes,) how often each label occurs.
-
-    Returns:
-        (num_exemplars,) bool, and (num_exemplars,) median distance of the exemplar's class.
     """
     far, usual = torch.zeros_like(labels, dtype=torch.bool), torch.full_like(distances, torch.nan)
     for label in labels.unique():

@@ -56,13 +56,8 @@ def view_checkpoints(
 ) -> dict[str, Viewed]:
     """Views of images of the config's test set under each checkpoint, by label.
 
-    Args:
-        cfg: of one architecture for all checkpoints.
-        checkpoints: files by label.
-        banks: prompt bank of each checkpoint; None encodes one for each, as a test does.
-        num_images: this many, evenly spread over the test set.
-        image_ids: these instead.
-        device: 'cpu', 'cuda:0' …; None takes a GPU where there is one.
+    The images are evenly spread, or those named. Each checkpoint has its bank; without banks one
+    is encoded for each, as a test does. All checkpoints are of the config's architecture.
 
     Raises:
         FileNotFoundError: checkpoint, bank, annotations or images are missing.
