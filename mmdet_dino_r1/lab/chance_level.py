@@ -11,19 +11,11 @@ from pycocotools.cocoeval import COCOeval
 
 
 def chance_ap50(ann_file: str, every_class: bool, draws: int = 10, seed: int = 0) -> float:
-    """AP50 at chance, measured by COCO's own evaluation.
+    """AP50 in [0, 1] at chance, by COCO's own evaluation: a mean over random draws.
 
-    The detections are the boxes of the ground truth, without crowds.
-
-    Args:
-        ann_file: COCO annotation file.
-        every_class: whether each box is detected as every class with a random score (as a detector
-            that keeps many detections per image would) or as one class at random.
-        draws: repetitions to average over.
-        seed: of the random classes and scores.
-
-    Returns:
-        Mean over the draws, in [0, 1].
+    The detections are the boxes of the ground truth, without crowds, each as every class with a
+    random score (as a detector that keeps many detections per image would) or as one class at
+    random.
 
     Raises:
         ValueError: the file has no box.

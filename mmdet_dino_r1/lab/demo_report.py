@@ -6,8 +6,6 @@ Reads what training and the two tests left below a folder,
     <root>/{base,novel}/<timestamp>/<timestamp>.json  COCO metrics
     <root>/{base,novel}/<timestamp>/vis_data/config.py  data and prompts
     <root>/{base,novel}/results.bbox.json           detections
-
-Images are RGB, uint8 ``(height, width, 3)``; boxes are ``(x1, y1, x2, y2)`` in pixels.
 """
 
 from __future__ import annotations
@@ -38,44 +36,22 @@ CROPS = 4  # exemplars shown per class
 
 @dataclass
 class SplitRun:
-    """A finished test.
+    """A finished test."""
 
-    Args:
-        name: ``base`` or ``novel``.
-        metrics: as mmengine logged them, for example ``coco/bbox_mAP``.
-        cfg: the config that was tested.
-        ann_file: the split's annotation file.
-        coco: its content.
-        detections: as ``CocoMetric`` wrote them, by image id.
-    """
-
-    name: str
-    metrics: dict
+    name: str  # base or novel
+    metrics: dict  # as mmengine logged them, for example coco/bbox_mAP
     cfg: Config
     ann_file: Path
-    coco: dict
-    detections: Mapping[int, list[dict]]
-
-    def exemplars(self, classes: list[str] | None = None) -> Dataset:
-        """The exemplars that prompted some classes, or all."""
-        classes = classes or [category['name'] for category in self.coco['categories']]
-        entry = exemplar_config(hook_bank(self.cfg), self.cfg, classes=classes)
-        return DATASETS.build(dict(entry, pipeline=[]))
+    coco: dict  # its content
+    exemplars: Dataset  # that prompted its classes
+    detections: Mapping[int, list[dict]]  # as CocoMetric wrote them, by image id
 
 
-def write_report(
-    root: Path, results: Mapping[str, Path], score_thr: float, num_rows: int
-) -> tuple[str, list[Path]]:
-    """Write ``table.md``, ``curves.png`` and ``detections.png`` into the demo's folder.
+def write_report(root: Path, score_thr: float, num_rows: int) -> tuple[str, list[Path]]:
+    """Write ``table.md``, ``curves.png`` and ``detections.png`` into a demo's folder.
 
-    Args:
-        root: folder of the demo.
-        results: file of the detections of a split, instead of ``<root>/<split>/results.bbox.json``.
-        score_thr: detections below it are not drawn.
-        num_rows: images drawn per split.
-
-    Returns:
-        The table, and the files.
+    Detections below the score are not drawn, nor more images of a split than rows. Returns the
+    table, and the files.
 
     Raises:
         FileNotFoundError: nothing was trained or tested here, or the data are gone.
@@ -83,18 +59,17 @@ def write_report(
         OSError: a file cannot be written.
     """
     curves = draw_runs({'demo': read_run(root)})
-    runs = [read_split(root, name, results.get(name)) for name in SPLITS]
+    runs = [read_split(root, name) for name in SPLITS]
     rows = [row for run in runs for row in make_rows(run, num_rows)]
     table = format_table(runs)
     (root / 'table.md').write_text(table)
-    detections = draw_prompts_and_detections(rows, score_thr)
-    pictures = dict(curves=curves, detections=detections)
+    pictures = dict(curves=curves, detections=draw_prompts_and_detections(rows, score_thr))
     files = [write_image(root / f'{name}.png', image) for name, image in pictures.items()]
     return table, [root / 'table.md', *files]
 
 
-def read_split(root: Path, name: str, results: Path | None = None) -> SplitRun:
-    """Read a test of the demo in ``root``; the arguments are those of :func:`write_report`.
+def read_split(root: Path, name: str) -> SplitRun:
+    """Read a test of the demo in ``root``.
 
     Raises:
         FileNotFoundError: the split was not tested, or its data are gone.
@@ -108,19 +83,23 @@ def read_split(root: Path, name: str, results: Path | None = None) -> SplitRun:
     config = metrics.parent / 'vis_data' / 'config.py'
     _need(metrics, command)
     _need(config, command)
-    results = results or root / name / 'results.bbox.json'
+    results = root / name / 'results.bbox.json'
     outfile = f'--cfg-options test_evaluator.outfile_prefix={root}/{name}/results'
     _need(results, f'{command} {outfile}')
     cfg = Config.fromfile(config)
     dataset = innermost_dataset(cfg.test_dataloader.dataset)
-    ann_file = Path(dataset.get('data_root', ''), dataset.ann_file)
-    made_by = f'make it: mim run mmdet_dino_r1 generate_shapes {dataset.get("data_root", "")}'
-    _need(ann_file, made_by)
+    folder = dataset.get('data_root', '')
+    ann_file = Path(folder, dataset.ann_file)
+    _need(ann_file, f'make it: mim run mmdet_dino_r1 generate_shapes {folder}')
+    coco = json.loads(ann_file.read_text())
+    classes = [category['name'] for category in coco['categories']]
+    entry = exemplar_config(hook_bank(cfg), cfg, classes=classes)
+    exemplars = DATASETS.build(dict(entry, pipeline=[]))
     detections = defaultdict(list)
     for detection in json.loads(results.read_text()):
         detections[detection['image_id']].append(detection)
-    coco = json.loads(ann_file.read_text())
-    return SplitRun(name, json.loads(metrics.read_text()), cfg, ann_file, coco, detections)
+    metrics = json.loads(metrics.read_text())
+    return SplitRun(name, metrics, cfg, ann_file, coco, exemplars, detections)
 
 
 def _need(path: Path, remedy: str) -> None:
@@ -147,7 +126,7 @@ def format_table(runs: Sequence[SplitRun]) -> str:
         '',
     ]
     for run in runs:
-        summary = run.exemplars().summary
+        summary = run.exemplars.summary
         most = run.cfg.model.get('test_cfg', {}).get('max_per_img') or 'all'
         text.append(
             f'- {run.name}: Visual-G, N = {summary["shots"]} exemplars per class (fewest '
@@ -162,10 +141,6 @@ def make_rows(run: SplitRun, num_rows: int) -> list[DetectionRow]:
 
     They are taken in the order of the file, not by how well they turned out.
 
-    Args:
-        run: the split's test.
-        num_rows: most rows.
-
     Raises:
         FileNotFoundError: an image is missing or cannot be read.
     """
@@ -175,13 +150,11 @@ def make_rows(run: SplitRun, num_rows: int) -> list[DetectionRow]:
         truth[box['image_id']].append(box)
     classes = {of: sorted({box['category_id'] for box in boxes}) for of, boxes in truth.items()}
     shown = [image for image in run.coco['images'] if 2 <= len(classes.get(image['id'], ())) <= 4]
-    shown = shown[:num_rows]
-    wanted = sorted({names[category] for image in shown for category in classes[image['id']]})
-    crops = _crops(run.exemplars(wanted)) if wanted else {}
+    crops = _crops(run.exemplars)
     dataset = innermost_dataset(run.cfg.test_dataloader.dataset)
     folder = Path(dataset.get('data_root', ''), dataset.get('data_prefix', {}).get('img', ''))
     rows = []
-    for image in shown:
+    for image in shown[:num_rows]:
         boxes, found = truth[image['id']], run.detections.get(image['id'], [])
         label_of = {category: label for label, category in enumerate(classes[image['id']])}
         class_names = [names[category] for category in label_of]

@@ -13,13 +13,9 @@ import cv2
 import numpy as np
 
 # Told apart also by the colour-blind (Okabe and Ito), after that they repeat.
-COLOURS = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (213, 94, 0),
-    (204, 121, 167),
-    (0, 114, 178),
+COLOURS = tuple(
+    tuple(bytes.fromhex(code))
+    for code in ('e69f00', '56b4e9', '009e73', 'd55e00', 'cc79a7', '0072b2')
 )
 OTHER = (110, 110, 110)  # classes that the row does not prompt
 _INK, _WHITE = (30, 30, 30), (255, 255, 255)
@@ -30,43 +26,25 @@ _CROP = 72  # side of the exemplars
 
 @dataclass
 class DetectionRow:
-    """One row of the figure: prompts, truth and detections of an image.
-
-    Args:
-        title: stands above the row.
-        class_names: classes whose prompts are shown, ``num_classes``.
-        prompts: crops of the exemplars of each class, ``num_classes`` lists.
-        image: the image tested.
-        gt_boxes: ``(num_gts, 4)``.
-        gt_labels: indices into ``class_names``, ``(num_gts, )``.
-        boxes: detections, ``(num_dets, 4)``.
-        labels: indices into ``class_names``, or -1 for another class, ``(num_dets, )``.
-        scores: in [0, 1], ``(num_dets, )``.
-    """
+    """One row of the figure: prompts, truth and detections of an image."""
 
     title: str
-    class_names: Sequence[str]
-    prompts: Sequence[Sequence[np.ndarray]]
+    class_names: Sequence[str]  # whose prompts are shown
+    prompts: Sequence[Sequence[np.ndarray]]  # crops of the exemplars of each class
     image: np.ndarray
-    gt_boxes: np.ndarray
-    gt_labels: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
+    gt_boxes: np.ndarray  # (num_gts, 4)
+    gt_labels: np.ndarray  # (num_gts,), indices into class_names
+    boxes: np.ndarray  # (num_dets, 4), detections
+    labels: np.ndarray  # (num_dets,), -1 for a class without a name here
+    scores: np.ndarray  # (num_dets,) in [0, 1]
 
 
 def draw_prompts_and_detections(
     rows: Sequence[DetectionRow], score_thr: float = 0.25, size: int = 320
 ) -> np.ndarray:
-    """Draw exemplars, ground truth and detections side by side, row by row.
+    """Draw exemplars, ground truth and detections side by side, row by row, on white.
 
-    Args:
-        rows: what to draw.
-        score_thr: detections below it are left out.
-        size: longer side of the images in the figure.
-
-    Returns:
-        RGB figure on white.
+    Detections below the threshold are left out. Images get their longer side of this size.
     """
     shots = max((len(crops) for row in rows for crops in row.prompts), default=0)
     widths = (max(shots * (_CROP + 4) + 170, 260), size, size)
@@ -98,8 +76,7 @@ def _draw_prompts(row: DetectionRow, width: int) -> np.ndarray:
             shown = _fit(exemplar, _CROP)
             height, length = shown.shape[:2]
             cv2.rectangle(shown, (0, 0), (length - 1, height - 1), colour_of(label), 2)
-            left = place * (_CROP + 4)
-            line[:height, left : left + length] = shown
+            line[:height, place * (_CROP + 4) :][:, :length] = shown
         left = len(crops) * (_CROP + 4) + 6
         cv2.putText(line, name, (left, _CROP // 2 + 4), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
         lines.append(line)

@@ -1,8 +1,7 @@
 """What every picture of the laboratory needs: colours, an empty figure, its pixels, a file.
 
-Shapes: an image is RGB, uint8 ``(height, width, 3)``.
-
-matplotlib is imported inside functions only, because the package is imported for every training.
+An image is RGB, uint8 ``(height, width, 3)``. matplotlib is imported inside functions only,
+because the package is imported for every training.
 """
 
 from __future__ import annotations

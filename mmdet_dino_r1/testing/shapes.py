@@ -14,10 +14,10 @@ only the categories of its split.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -32,35 +32,16 @@ SHAPES_VERSION = '1.0'
 SPLITS = ('train', 'val', 'val_novel', 'prompts_novel')
 # First entries of the seeds of numpy's generators: one stream each.
 _STREAM_CLASSES, _STREAM_DECK, _STREAM_IMAGE, _STREAM_DISTRACTORS = range(4)
-_NUM_DISTRACTOR_CLASSES = 12
-# Options of ShapesDifficulty that came later. At these values they change nothing and are not
-# written down, so that sets made before count as made.
-_NEUTRAL = dict(near_duplicates=0.0, distractors=(0, 0))
 
 
 @dataclass(frozen=True)
 class ShapesConfig:
-    """What the set is made of.
+    """What the set is made of; ValueError where a number is too small."""
 
-    Args:
-        seed: not negative. Another seed gives other classes and images.
-        image_size: height and width in pixels, at least 32.
-        num_base_classes: classes of ``train`` and ``val``.
-        num_novel_classes: classes of ``val_novel`` and ``prompts_novel``.
-        train_images: images to train on, base classes.
-        val_images: images to test on, base classes.
-        val_novel_images: images to test on, novel classes.
-        prompts_novel_images: reference images of the novel classes.
-        difficulty: all rendering parameters.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
-
-    seed: int = 0
-    image_size: int = 128
-    num_base_classes: int = 30
-    num_novel_classes: int = 10
+    seed: int = 0  # another one gives other classes and images
+    image_size: int = 128  # height and width in pixels
+    num_base_classes: int = 30  # in train and val
+    num_novel_classes: int = 10  # in val_novel and prompts_novel
     train_images: int = 1600
     val_images: int = 200
     val_novel_images: int = 200
@@ -68,14 +49,10 @@ class ShapesConfig:
     difficulty: ShapesDifficulty = field(default_factory=ShapesDifficulty)
 
     def __post_init__(self) -> None:
-        smallest = dict(seed=0, image_size=32, num_base_classes=1, num_novel_classes=1)
-        for split in SPLITS:
-            smallest[f'{split}_images'] = 1
-        for name, least in smallest.items():
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f'ShapesConfig.{name} must be at least {least}, got {getattr(self, name)}.'
-                )
+        for name in [item.name for item in fields(self)[:-1]]:
+            least = dict(seed=0, image_size=32).get(name, 1)
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f'ShapesConfig.{name} must be at least {least}, got {value}.')
 
 
 def generate_shapes(
@@ -85,17 +62,14 @@ def generate_shapes(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Make the shapes set, unless it is there already.
+    """Make the shapes set in a folder, unless it is there already; returns the folder.
 
     Args:
-        root: folder of the set; created if absent.
+        root: folder of the set; made where it is missing.
         config: defaults to ``ShapesConfig()``.
         workers: processes that draw; 1 draws in this process. The result does not depend on it.
         overwrite: replace a set made with another config.
         progress: called with the number of images drawn and of images in all.
-
-    Returns:
-        ``root``.
 
     Raises:
         FileExistsError: ``root`` holds a set of another config and ``overwrite`` is false, or
@@ -110,41 +84,38 @@ def generate_shapes(
     if any(info != infos[split] for split, info in made.items()):
         if not overwrite:
             raise FileExistsError(
-                f'{root} holds a shapes set made with another config or '
-                'version; pass --overwrite (overwrite=True) to replace it, '
-                'or choose another folder.'
+                f'{root} holds a shapes set made with another config or version; pass --overwrite '
+                '(overwrite=True) to replace it, or choose another folder.'
             )
         _remove(root, made)
 
-    total = sum(_num_images(config, split) for split in SPLITS)
-    done = 0
-    with _mapper(workers) as map_in_order:
-        for split in SPLITS:
+    numbers = {split: getattr(config, f'{split}_images') for split in SPLITS}
+    done, total = 0, sum(numbers.values())
+    # cv2's own threads would only fight over the same cores
+    start = partial(ProcessPoolExecutor, workers, initializer=cv2.setNumThreads, initargs=(0,))
+    with start() if workers > 1 else nullcontext() as pool:
+        map_in_order = partial(pool.map, chunksize=16) if pool else map
+        for split, number in numbers.items():
             (root / 'images' / split).mkdir(parents=True, exist_ok=True)
             (root / 'annotations').mkdir(exist_ok=True)
             boxes_of_images = []
-            draw = partial(_draw_and_save, str(root), config, split)
-            for boxes in map_in_order(draw, range(_num_images(config, split))):
+            draw = partial(_draw_and_save, root, config, split)
+            for boxes in map_in_order(draw, range(number)):
                 boxes_of_images.append(boxes)
                 done += 1
                 if progress is not None:
                     progress(done, total)
             # Written last: a split without its file is not a made one.
-            _annotation_file(root, split).write_text(
-                json.dumps(_to_coco(config, split, boxes_of_images))
-            )
+            coco = _to_coco(config, split, boxes_of_images)
+            _annotation_file(root, split).write_text(json.dumps(coco))
     return root
 
 
 def shapes_checksums(root: str | os.PathLike) -> dict[str, str]:
-    """What a set is, in two words: to tell whether two machines drew the same.
+    """What a finished set is, in two words: to tell whether two machines drew the same.
 
-    Args:
-        root: folder of a finished set.
-
-    Returns:
-        SHA-256 in hexadecimal digits, the first 16: of all annotation files (``annotations``) and
-        of all decoded pixels in their order (``pixels``).
+    The first 16 hexadecimal digits of the SHA-256 of all annotation files (``annotations``) and of
+    all decoded pixels in their order (``pixels``).
 
     Raises:
         FileNotFoundError: a split or an image is missing or an image is broken.
@@ -158,27 +129,24 @@ def shapes_checksums(root: str | os.PathLike) -> dict[str, str]:
             drawn = cv2.imread(str(root / image['file_name']))
             if drawn is None:
                 raise FileNotFoundError(
-                    f'{root / image["file_name"]} is missing or broken; '
-                    'make the set again in an empty folder.'
+                    f'{root / image["file_name"]} is missing or broken; make the set again in an '
+                    'empty folder.'
                 )
             pixels.update(drawn.tobytes())
     return dict(annotations=annotations.hexdigest()[:16], pixels=pixels.hexdigest()[:16])
 
 
 # ------------------------------------------------------------- one image
-def _draw_and_save(root: str, config: ShapesConfig, split: str, index: int) -> list[dict]:
-    """Draw and save an image; return its ``category_id``, ``bbox``, ``area``.
-
-    Boxes are ``[x, y, width, height]`` in pixels. Seeded by split and index.
-    """
+def _draw_and_save(root: Path, config: ShapesConfig, split: str, index: int) -> list[dict]:
+    """Draw and save an image; return its objects as COCO writes them, without ids."""
     rng = np.random.default_rng([_STREAM_IMAGE, config.seed, SPLITS.index(split), index])
     labels = _labels_of_image(config, split, index, rng)
     classes, first_id = _classes_of_split(config, split)
     image, objects = draw_image(
         classes, labels, config.image_size, config.difficulty, rng, _distractor_classes(config)
     )
-    path = str(Path(root) / _file_name(split, index))
-    if not cv2.imwrite(path, image):
+    path = root / _file_name(split, index)
+    if not cv2.imwrite(str(path), image):
         raise OSError(f'Could not write the image {path}.')
     annotations = []
     for drawn in objects:
@@ -201,10 +169,8 @@ def _labels_of_image(
     cards = []
     for position in range(index * hand, (index + 1) * hand):
         shuffle, card = divmod(position, num_classes)
-        order = np.random.default_rng(
-            [_STREAM_DECK, config.seed, SPLITS.index(split), shuffle]
-        ).permutation(num_classes)
-        cards.append(int(order[card]))
+        seed = [_STREAM_DECK, config.seed, SPLITS.index(split), shuffle]
+        cards.append(int(np.random.default_rng(seed).permutation(num_classes)[card]))
     num_objects = int(rng.integers(*config.difficulty.objects_per_image, endpoint=True))
     extra = rng.choice(cards, size=max(0, num_objects - hand)).tolist()
     return (cards + extra)[:num_objects]
@@ -213,15 +179,9 @@ def _labels_of_image(
 @lru_cache(maxsize=4)
 def _all_classes(config: ShapesConfig) -> tuple[ShapeClass, ...]:
     """Base classes, then novel ones."""
+    number, look = config.num_base_classes + config.num_novel_classes, config.difficulty
     rng = np.random.default_rng([_STREAM_CLASSES, config.seed])
-    return tuple(
-        draw_classes(
-            config.num_base_classes + config.num_novel_classes,
-            config.difficulty.class_distance,
-            rng,
-            config.difficulty.near_duplicates,
-        )
-    )
+    return tuple(draw_classes(number, look.class_distance, rng, look.near_duplicates))
 
 
 @lru_cache(maxsize=4)
@@ -229,14 +189,9 @@ def _distractor_classes(config: ShapesConfig) -> tuple[ShapeClass, ...]:
     """Classes that are drawn and never annotated; none where there are no distractors."""
     if config.difficulty.distractors[1] == 0:
         return ()
-    return tuple(
-        draw_classes(
-            _NUM_DISTRACTOR_CLASSES,
-            config.difficulty.class_distance,
-            np.random.default_rng([_STREAM_DISTRACTORS, config.seed]),
-            apart_from=_all_classes(config),
-        )
-    )
+    distance = config.difficulty.class_distance
+    rng = np.random.default_rng([_STREAM_DISTRACTORS, config.seed])
+    return tuple(draw_classes(12, distance, rng, apart_from=_all_classes(config)))
 
 
 def _classes_of_split(config: ShapesConfig, split: str) -> tuple[tuple[ShapeClass, ...], int]:
@@ -248,10 +203,6 @@ def _classes_of_split(config: ShapesConfig, split: str) -> tuple[tuple[ShapeClas
 
 
 # ------------------------------------------------------- files and folders
-def _num_images(config: ShapesConfig, split: str) -> int:
-    return getattr(config, f'{split}_images')
-
-
 def _file_name(split: str, index: int) -> str:
     return f'images/{split}/{index:06d}.png'
 
@@ -263,12 +214,12 @@ def _annotation_file(root: Path, split: str) -> Path:
 def _info(split: str, config: ShapesConfig) -> dict:
     """What a split's file says about its making, as JSON reads it back."""
     made_of = asdict(config)
-    for name, neutral in _NEUTRAL.items():
-        if made_of['difficulty'][name] == neutral:
+    # options that came later: unused they are not written down, so sets made before count as made
+    for name, unused in dict(near_duplicates=0.0, distractors=(0, 0)).items():
+        if made_of['difficulty'][name] == unused:
             del made_of['difficulty'][name]
-    return json.loads(
-        json.dumps(dict(description='shapes', version=SHAPES_VERSION, split=split, config=made_of))
-    )
+    info = dict(description='shapes', version=SHAPES_VERSION, split=split, config=made_of)
+    return json.loads(json.dumps(info))
 
 
 def _to_coco(config: ShapesConfig, split: str, boxes_of_images: list[list[dict]]) -> dict:
@@ -281,9 +232,8 @@ def _to_coco(config: ShapesConfig, split: str, boxes_of_images: list[list[dict]]
         for box in boxes:
             annotations.append(dict(id=len(annotations) + 1, image_id=index + 1, iscrowd=0, **box))
     categories = [dict(id=first_id + label, name=shape.name) for label, shape in enumerate(classes)]
-    return dict(
-        info=_info(split, config), images=images, annotations=annotations, categories=categories
-    )
+    about = _info(split, config)
+    return dict(info=about, images=images, annotations=annotations, categories=categories)
 
 
 def _made_splits(root: Path) -> dict[str, dict]:
@@ -300,8 +250,8 @@ def _made_splits(root: Path) -> dict[str, dict]:
             ours = False
         if not ours:
             raise FileExistsError(
-                f'{path} is there but was not made by generate_shapes; '
-                'move it away or choose another folder.'
+                f'{path} is there but was not made by generate_shapes; move it away or choose '
+                'another folder.'
             )
         made[split] = info
     return made
@@ -315,14 +265,3 @@ def _remove(root: Path, made: dict[str, dict]) -> None:
         path.unlink()
         for image in images:
             (root / image['file_name']).unlink(missing_ok=True)
-
-
-@contextmanager
-def _mapper(workers: int) -> Iterator[Callable]:
-    """A ``map`` that keeps the order, over processes if there are several."""
-    if workers <= 1:
-        yield map
-        return
-    # cv2's own threads would only fight over the same cores
-    with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
-        yield partial(pool.map, chunksize=16)

@@ -20,36 +20,29 @@ TEXTURES = (
     *('plain', 'striped', 'checked', 'dotted', 'ringed'),
     *('graded', 'halved', 'wavy', 'sectored', 'latticed'),
 )
+PROFILE_ANGLES = np.arange(PROFILE_BINS) * 2 * np.pi / PROFILE_BINS
 # Row i of a profile indexed with it: the profile turned by i bins.
 _ROTATIONS = np.add.outer(np.arange(PROFILE_BINS), np.arange(PROFILE_BINS)) % PROFILE_BINS
-# Lab distance at which two colours count as wholly different, and the
-# distance of outlines (root mean square of radii, mean radius 1).
+# Lab distance at which two colours count as wholly different, and the distance of outlines (root
+# mean square of radii, mean radius 1).
 _COLOUR_UNIT = 60.0
 _OUTLINE_UNIT = 0.2
 # Lab distance of the two colours of a class, so that its texture shows.
 _CONTRAST = 45.0
-# Smallest `class_distance` of a class and its near duplicate: the one
-# attribute in which they differ must show under all jitter.
+# Smallest `class_distance` of a class and its near duplicate: the one attribute in which they
+# differ must show under all jitter.
 _SIBLING_DISTANCE = 0.6
 
 
 @dataclass(frozen=True)
 class ShapeClass:
-    """The appearance of one class.
+    """The appearance of one class."""
 
-    Args:
-        name: unique name, for example ``'striped star 07'``.
-        profile: outline, ``(PROFILE_BINS, )``, mean 1.
-        texture: one of ``TEXTURES``.
-        frequency: repeats of the texture over the object's side.
-        colours: two BGR colours in [0, 255], ``(2, 3)``; equal for the plain texture.
-    """
-
-    name: str
-    profile: np.ndarray
-    texture: str
-    frequency: float
-    colours: np.ndarray
+    name: str  # unique, for example 'striped star 07'
+    profile: np.ndarray  # (PROFILE_BINS,)
+    texture: str  # one of TEXTURES
+    frequency: float  # repeats of the texture over the object's side
+    colours: np.ndarray  # (2, 3), equal for the plain texture
 
 
 # -------------------------------------------------------------- the classes
@@ -58,20 +51,12 @@ def draw_classes(
     min_distance: float,
     rng: np.random.Generator,
     near_duplicates: float = 0.0,
-    apart_from: Sequence[ShapeClass] = (),
+    apart_from: Sequence[ShapeClass] = (),  # others to keep the distance from
 ) -> list[ShapeClass]:
-    """Draw class definitions that keep a distance from each other.
+    """Draw class definitions, numbered from 1, that keep a distance from each other.
 
-    Args:
-        num_classes: classes to draw. The first ones do not depend on how many follow.
-        min_distance: smallest ``class_distance`` of two of them, near duplicates left aside.
-        rng: source of all randomness.
-        near_duplicates: share of the classes, in [0, 0.5], that equal the class before them in all
-            but one attribute: texture, outline or colours.
-        apart_from: other classes to keep that distance from.
-
-    Returns:
-        In the order drawn; numbered in their names from 1.
+    The first ones do not depend on how many follow. A share of them, in [0, 0.5], are near
+    duplicates: they equal the class before them in all but texture, outline or colours.
 
     Raises:
         ValueError: no room is left for another class.
@@ -92,9 +77,8 @@ def draw_classes(
                 break
         else:
             raise ValueError(
-                f'Only {len(classes)} of {num_classes} shape classes fit with '
-                f'class_distance={min_distance}; lower it or ask for fewer '
-                'classes.'
+                f'Only {len(classes)} of {num_classes} shape classes fit with class_distance='
+                f'{min_distance}; lower it or ask for fewer classes.'
             )
     return classes
 
@@ -104,18 +88,11 @@ def class_distance(one: ShapeClass, other: ShapeClass) -> float:
 
     Outlines are compared at their best relative rotation and mirroring; colours in Lab at the
     better of the two pairings, because stripes of a on b look like stripes of b on a.
-
-    Args:
-        one: a class.
-        other: another; which is which does not matter.
     """
     texture = float(one.texture != other.texture)
-
-    turned = np.concatenate(
-        [other.profile[_ROTATIONS], other.profile[::-1][_ROTATIONS]]
-    )  # (2 * PROFILE_BINS, PROFILE_BINS)
+    # (2 * PROFILE_BINS, PROFILE_BINS)
+    turned = np.concatenate([other.profile[_ROTATIONS], other.profile[::-1][_ROTATIONS]])
     outline = np.sqrt(((turned - one.profile) ** 2).mean(axis=1)).min()
-
     lab_one, lab_other = to_lab(one.colours), to_lab(other.colours)
     colour = min(
         np.linalg.norm(lab_one - lab_other[order], axis=1).mean() for order in ([0, 1], [1, 0])
@@ -126,97 +103,67 @@ def class_distance(one: ShapeClass, other: ShapeClass) -> float:
 def _draw_class(number: int, rng: np.random.Generator) -> ShapeClass:
     outline = str(rng.choice(OUTLINES))
     texture = str(rng.choice(TEXTURES))
-    first = random_colour(rng)
-    second = first
-    while (
-        texture != 'plain'
-        and np.linalg.norm(to_lab(first[None]) - to_lab(second[None])) < _CONTRAST
-    ):
-        second = random_colour(rng)
-    return ShapeClass(
-        name=f'{texture} {outline} {number:02d}',
-        profile=_draw_profile(outline, rng),
-        texture=texture,
-        frequency=float(rng.uniform(2.6, 3.6)),
-        colours=np.stack([first, second]),
-    )
+    colours = np.stack([random_colour(rng)] * 2)
+    while texture != 'plain' and np.linalg.norm(np.subtract(*to_lab(colours))) < _CONTRAST:
+        colours[1] = random_colour(rng)
+    profile, frequency = _draw_profile(outline, rng), float(rng.uniform(2.6, 3.6))
+    return ShapeClass(f'{texture} {outline} {number:02d}', profile, texture, frequency, colours)
 
 
 def _sibling(parent: ShapeClass, fresh: ShapeClass, rng: np.random.Generator) -> ShapeClass:
     """``parent`` with one attribute taken from ``fresh``, and its number."""
-    parent_texture, parent_outline, _ = parent.name.split()
-    texture, outline, number = fresh.name.split()
+    texture, outline, _ = parent.name.split()
+    fresh_texture, fresh_outline, number = fresh.name.split()
     # plain classes have one colour only: their texture cannot change alone
-    textured = 'plain' not in (texture, parent_texture)
+    textured = 'plain' not in (texture, fresh_texture)
     changed = rng.choice(['outline', 'colours', 'texture'] if textured else ['outline'])
     if changed == 'outline':
-        return replace(parent, name=f'{parent_texture} {outline} {number}', profile=fresh.profile)
-    if changed == 'colours':
-        name = f'{parent_texture} {parent_outline} {number}'
-        return replace(parent, name=name, colours=fresh.colours)
-    return replace(parent, name=f'{texture} {parent_outline} {number}', texture=fresh.texture)
+        outline, change = fresh_outline, dict(profile=fresh.profile)
+    elif changed == 'texture':
+        texture, change = fresh_texture, dict(texture=fresh.texture)
+    else:
+        change = dict(colours=fresh.colours)
+    return replace(parent, name=f'{texture} {outline} {number}', **change)
 
 
 def _draw_profile(outline: str, rng: np.random.Generator) -> np.ndarray:
     """Draw an outline of a kind as a profile, ``(PROFILE_BINS, )``."""
-    angles = np.arange(PROFILE_BINS) * 2 * np.pi / PROFILE_BINS
     if outline == 'star':
-        points = int(rng.integers(4, 8))
-        radii = np.ones(2 * points)
+        radii = np.ones(2 * rng.integers(4, 8))
         radii[1::2] = rng.uniform(0.38, 0.58)
-        profile = _radii_of_polygon(radii, None, angles)
+        profile = _polygon(radii)
     elif outline == 'polygon':
-        sides = int(rng.integers(3, 6))
-        profile = _radii_of_polygon(np.ones(sides), None, angles)
+        profile = _polygon(np.ones(rng.integers(3, 6)))
     elif outline == 'shard':
-        corners = int(rng.integers(5, 8))
-        steps = rng.uniform(0.7, 1.3, corners)
-        corner_angles = np.cumsum(steps) / steps.sum() * 2 * np.pi
-        radii = rng.uniform(0.4, 1.1, corners)
-        profile = _radii_of_polygon(radii, corner_angles, angles)
+        steps = rng.uniform(0.7, 1.3, rng.integers(5, 8))
+        radii = rng.uniform(0.4, 1.1, len(steps))
+        profile = _polygon(radii, np.cumsum(steps) / steps.sum() * 2 * np.pi)
     elif outline == 'flower':
-        petals = int(rng.integers(3, 7))
-        profile = 1 + rng.uniform(0.2, 0.32) * np.cos(petals * angles)
+        petals = rng.integers(3, 7)
+        profile = 1 + rng.uniform(0.2, 0.32) * np.cos(petals * PROFILE_ANGLES)
     elif outline == 'cross':
         width = rng.uniform(0.26, 0.4)  # half the width of an arm
-        profile = np.minimum(
-            1 / np.maximum(np.abs(np.cos(angles)), np.abs(np.sin(angles))),
-            width / np.maximum(np.minimum(np.abs(np.cos(angles)), np.abs(np.sin(angles))), 1e-6),
-        )
+        ends = np.abs([np.cos(PROFILE_ANGLES), np.sin(PROFILE_ANGLES)])
+        profile = np.minimum(1 / ends.max(axis=0), width / np.maximum(ends.min(axis=0), 1e-6))
     else:  # pebble: a smooth outline with two low harmonics
         phases = rng.uniform(0, 2 * np.pi, 2)
-        profile = (
-            1
-            + rng.uniform(0.15, 0.3) * np.cos(2 * angles + phases[0])
-            + rng.uniform(0.08, 0.18) * np.cos(3 * angles + phases[1])
-        )
+        profile = 1 + rng.uniform(0.15, 0.3) * np.cos(2 * PROFILE_ANGLES + phases[0])
+        profile += rng.uniform(0.08, 0.18) * np.cos(3 * PROFILE_ANGLES + phases[1])
     return profile / profile.mean()
 
 
-def _radii_of_polygon(
-    radii: np.ndarray, corner_angles: np.ndarray | None, angles: np.ndarray
-) -> np.ndarray:
-    """Radius, at each of ``angles``, of a polygon given in polar corners.
-
-    Args:
-        radii: radii of the corners, ``(corners, )``.
-        corner_angles: their angles, increasing; ``None`` spaces them equally.
-        angles: where to read the outline.
-    """
+def _polygon(radii: np.ndarray, corner_angles: np.ndarray | None = None) -> np.ndarray:
+    """Profile of a polygon given in polar corners, ``(corners, )``, by default equally spaced."""
     num = len(radii)
     if corner_angles is None:
         corner_angles = np.arange(num) * 2 * np.pi / num
-    start = np.searchsorted(corner_angles, angles, side='right') - 1
+    start = np.searchsorted(corner_angles, PROFILE_ANGLES, side='right') - 1
     end = (start + 1) % num
     span = (corner_angles[end] - corner_angles[start]) % (2 * np.pi)
-    past = (angles - corner_angles[start]) % (2 * np.pi)
+    past = (PROFILE_ANGLES - corner_angles[start]) % (2 * np.pi)
     # the straight edge between two corners, in polar form
-    return (
-        radii[start]
-        * radii[end]
-        * np.sin(span)
-        / (radii[start] * np.sin(past) + radii[end] * np.sin(span - past))
-    )
+    edge = radii[start] * np.sin(past) + radii[end] * np.sin(span - past)
+    return radii[start] * radii[end] * np.sin(span) / edge
 
 
 def random_colour(rng: np.random.Generator) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .shapes_classes import PROFILE_BINS, ShapeClass, hsv_to_bgr, random_colour
+from .shapes_classes import PROFILE_ANGLES, ShapeClass, hsv_to_bgr, random_colour
 
 # Bits of sub-pixel precision that cv2's drawing takes.
 _SHIFT = 4
@@ -20,50 +20,33 @@ _SHIFT = 4
 
 @dataclass(frozen=True)
 class ShapesDifficulty:
-    """All that makes the set harder or easier; see ``ShapesConfig``.
+    """All that makes the set harder or easier; ValueError for the last two out of range.
 
     Pairs are the ends of a uniform range. Sizes are shares of the image side, so a set keeps its
     look when the image size changes.
-
-    Args:
-        class_distance: smallest distance between two classes, in [0, 3]: one point each for
-            texture, outline and colours. Near duplicates and their originals are closer.
-        object_side: longer side of an object.
-        objects_per_image: objects tried per image.
-        classes_per_image: classes an image draws its objects from.
-        max_overlap: largest share of the smaller of two boxes that their intersection may cover.
-        min_visible: smallest visible share of an object. Whatever would hide more is not drawn, so
-            no object goes unannotated.
-        stretch: largest relative change of width against height.
-        hue_jitter: degrees of hue, either way.
-        light_jitter: relative change of brightness and of contrast.
-        clutter: blobs, lines and rings behind the objects.
-        occluders: thin lines in front of the objects.
-        blur: sigma of the final blur for an image of 128 pixels; scales with the image size.
-        noise: standard deviation of the final noise, of 255.
-        near_duplicates: share of the classes, in [0, 0.5], that equal another one in all but
-            texture, outline or colours.
-        distractors: objects of classes that are never annotated, behind the annotated ones.
-
-    Raises:
-        ValueError: one of the last two is out of range.
     """
 
+    # smallest distance of two classes, in [0, 3]: a point each for texture, outline and colours;
+    # near duplicates and their originals are closer
     class_distance: float = 1.5
-    object_side: tuple[float, float] = (0.14, 0.375)
-    objects_per_image: tuple[int, int] = (2, 8)
-    classes_per_image: int = 5
-    max_overlap: float = 0.3
+    object_side: tuple[float, float] = (0.14, 0.375)  # the longer one
+    objects_per_image: tuple[int, int] = (2, 8)  # tried
+    classes_per_image: int = 5  # that its objects are drawn from
+    max_overlap: float = 0.3  # of two boxes, as a share of the smaller one
+    # smallest visible share of an object; what would hide more is not drawn, so that no object
+    # goes unannotated
     min_visible: float = 0.6
-    stretch: float = 0.15
-    hue_jitter: float = 7.0
-    light_jitter: float = 0.15
-    clutter: tuple[int, int] = (8, 18)
-    occluders: tuple[int, int] = (0, 2)
-    blur: tuple[float, float] = (0.0, 0.6)
-    noise: float = 5.0
+    stretch: float = 0.15  # largest relative change of width against height
+    hue_jitter: float = 7.0  # degrees of hue, either way
+    light_jitter: float = 0.15  # relative change of brightness and of contrast
+    clutter: tuple[int, int] = (8, 18)  # blobs, lines and rings behind the objects
+    occluders: tuple[int, int] = (0, 2)  # thin lines in front of the objects
+    blur: tuple[float, float] = (0.0, 0.6)  # sigma at 128 pixels; scales with the image size
+    noise: float = 5.0  # standard deviation, of 255
+    # share of the classes, in [0, 0.5], that equal another one in all but texture, outline or
+    # colours
     near_duplicates: float = 0.0
-    distractors: tuple[int, int] = (0, 0)
+    distractors: tuple[int, int] = (0, 0)  # of classes never annotated, behind the annotated ones
 
     def __post_init__(self) -> None:
         if not 0 <= self.near_duplicates <= 0.5:
@@ -99,23 +82,14 @@ DIFFICULTIES = dict(
 # -------------------------------------------------------------- one object
 @dataclass
 class DrawnObject:
-    """An object in the making.
-
-    Args:
-        label: index of its class.
-        window: rows and columns of the image that the object lies in, of height h and width w.
-        alpha: cover of each pixel in [0, 255], ``(h, w)``.
-        colour: its pixels, BGR, ``(h, w, 3)``.
-        full_area: pixels covered were the image larger and nothing in front.
-        visible: pixels that show it, bool ``(size, size)``.
-    """
+    """An object in the making; its window is h rows and w columns of the image."""
 
     label: int
-    window: tuple[slice, slice]
-    alpha: np.ndarray
-    colour: np.ndarray
-    full_area: float
-    visible: np.ndarray
+    window: tuple[slice, slice]  # rows and columns that it lies in
+    alpha: np.ndarray  # cover of each pixel in [0, 255], (h, w)
+    colour: np.ndarray  # BGR, (h, w, 3)
+    full_area: float  # pixels covered were the image larger and nothing in front
+    visible: np.ndarray  # pixels that show it, bool (size, size)
 
     def box(self) -> tuple[float, float, float, float]:
         """Tight ``(x1, y1, x2, y2)`` around the visible pixels."""
@@ -127,41 +101,24 @@ class DrawnObject:
 def draw_object(
     shape: ShapeClass, label: int, size: int, difficulty: ShapesDifficulty, rng: np.random.Generator
 ) -> DrawnObject | None:
-    """Draw one object of a class at a random place.
-
-    Args:
-        shape: its class.
-        label: index of the class.
-        size: height and width of the image in pixels.
-        difficulty: rendering parameters.
-        rng: source of all randomness.
-
-    Returns:
-        ``None`` if too much of it lies outside.
-    """
+    """Draw one object of a class at a random place; None if too much of it lies outside."""
     side = size * rng.uniform(*difficulty.object_side)
     angle = rng.uniform(0, 2 * np.pi)
     stretch = np.exp(rng.uniform(-1, 1) * np.log1p(difficulty.stretch))
     centre = rng.uniform(0.3 * side, size - 0.3 * side, 2)
 
-    turn = np.arange(PROFILE_BINS) * 2 * np.pi / PROFILE_BINS
-    corners = shape.profile[:, None] * np.stack(
-        [np.cos(turn) * stretch, np.sin(turn) / stretch], axis=1
-    )
+    ways = [np.cos(PROFILE_ANGLES) * stretch, np.sin(PROFILE_ANGLES) / stretch]
+    corners = shape.profile[:, None] * np.stack(ways, axis=1)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     corners = corners @ rotation.T
-    # pixels per unit of radius, so that the longer side of the box is `side`
-    unit = side / np.ptp(corners, axis=0).max()
-    corners = corners * unit
+    corners *= side / np.ptp(corners, axis=0).max()  # the longer side of the box is `side`
 
     alpha = np.zeros((size, size), np.uint8)
     points = np.round((corners + centre) * 2**_SHIFT).astype(np.int32)
     cv2.fillPoly(alpha, [points], 255, cv2.LINE_AA, _SHIFT)
     visible = alpha > 127
-    full_area = 0.5 * abs(
-        np.dot(corners[:, 0], np.roll(corners[:, 1], 1))
-        - np.dot(corners[:, 1], np.roll(corners[:, 0], 1))
-    )
+    x, y = corners.T
+    full_area = 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))
     if visible.sum() < max(1.0, difficulty.min_visible * full_area):
         return None
 
@@ -179,13 +136,7 @@ def draw_object(
 
 
 def _texture(kind: str, frequency: float, local: np.ndarray) -> np.ndarray:
-    """Share of the second colour in [0, 1] at object coordinates.
-
-    Args:
-        kind: one of ``TEXTURES``.
-        frequency: repeats over the object's side.
-        local: coordinates, ``(..., 2)``, the object within about [-0.5, 0.5].
-    """
+    """Share of the second colour in [0, 1] at ``(..., 2)`` object coordinates."""
     u, v = local[..., 0], local[..., 1]
     radius = np.sqrt(u * u + v * v)
     angle = np.arctan2(v, u)
@@ -217,19 +168,10 @@ def draw_image(
     rng: np.random.Generator,
     distractor_classes: Sequence[ShapeClass] = (),
 ) -> tuple[np.ndarray, list[DrawnObject]]:
-    """Draw an image with objects of the given classes on clutter.
+    """Draw an image, uint8 BGR ``(size, size, 3)``, with objects on clutter.
 
-    Args:
-        classes: definitions that labels point into.
-        labels: class of each object to draw. An object for which no free place is found is left
-            out; the first always fits.
-        size: height and width of the image.
-        difficulty: rendering parameters.
-        rng: source of all randomness.
-        distractor_classes: definitions of what may lie around without being an object to find.
-
-    Returns:
-        The image, uint8 BGR ``(size, size, 3)``, and the objects.
+    Labels point into the classes. An object for which no free place is found is left out; the
+    first always fits. Distractors may lie around without being an object to find.
     """
     image = _draw_background(size, difficulty, rng)
     if distractor_classes:
@@ -251,15 +193,14 @@ def draw_image(
     for _ in range(rng.integers(*difficulty.occluders, endpoint=True)):
         cover = _draw_line(size, rng)
         colour = random_colour(rng)
-        still_visible = [other.visible & (cover <= 127) for other in objects]
-        if not all(
-            visible.sum() >= difficulty.min_visible * other.full_area
-            for visible, other in zip(still_visible, objects, strict=True)
+        shown = [drawn.visible & (cover <= 127) for drawn in objects]
+        if all(
+            visible.sum() >= difficulty.min_visible * drawn.full_area
+            for visible, drawn in zip(shown, objects, strict=True)
         ):
-            continue
-        for other, visible in zip(objects, still_visible, strict=True):
-            other.visible = visible
-        _blend(image, cover, colour)
+            for visible, drawn in zip(shown, objects, strict=True):
+                drawn.visible = visible
+            _blend(image, cover, colour)
 
     sigma = rng.uniform(*difficulty.blur) * size / 128
     if sigma > 0.1:
@@ -278,12 +219,9 @@ def _place(
 ) -> DrawnObject | None:
     """Draw an object where it hides too little of the others to matter."""
     # With nothing else in the image a place is always found in the end.
-    tries = 12 if objects else 1000
-    for _ in range(tries):
+    for _ in range(12 if objects else 1000):
         new = draw_object(shape, label, size, difficulty, rng)
-        if new is None:
-            continue
-        if all(
+        if new is not None and all(
             _cover(new.box(), other.box()) <= difficulty.max_overlap
             and (other.visible & ~new.visible).sum() >= difficulty.min_visible * other.full_area
             for other in objects
@@ -310,27 +248,16 @@ def _draw_background(
     for _ in range(rng.integers(*difficulty.clutter, endpoint=True)):
         kind = rng.integers(4)
         colour = random_colour(rng)
-        if kind == 0:
-            cover = _draw_line(size, rng)
-        elif kind == 3:  # speckle inside a soft blob
-            cover = _draw_ellipse(size, True, rng)
+        cover = _draw_line(size, rng) if kind == 0 else _draw_ellipse(size, kind != 2, rng)
+        if kind == 3:  # speckle inside a soft blob
             grain = rng.random((size // 3 + 1, size // 3 + 1), np.float32)
             cover[cv2.resize(grain, (size, size)) < 0.5] = 0
-        else:
-            cover = _draw_ellipse(size, kind == 1, rng)
         _blend(image, cover, colour, strength=rng.uniform(0.25, 0.8))
     return image
 
 
 def _blend(image: np.ndarray, cover: np.ndarray, colour: np.ndarray, strength: float = 1.0) -> None:
-    """Paint over an image, in place.
-
-    Args:
-        image: float32 ``(h, w, 3)``.
-        cover: uint8 ``(h, w)``, 255 where nothing of the image is left at full strength.
-        colour: one colour ``(3, )`` or one per pixel ``(h, w, 3)``.
-        strength: factor on the cover.
-    """
+    """Paint over a float32 ``(h, w, 3)`` image, in place, with one colour or one per pixel."""
     window = _window(cover)
     if colour.ndim == 3:
         colour = colour[window]

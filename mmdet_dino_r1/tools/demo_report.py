@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmdet_dino_r1.lab.demo_report import SPLITS, write_report
+from mmdet_dino_r1.lab.demo_report import write_report
 from mmdet_dino_r1.utils.command_line import one_line_errors
 
 
@@ -16,34 +16,18 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='demo_report', description='Table, curves and figure of a demo run.'
     )
-    parser.add_argument('root', nargs='?', default='work_dirs/demo', type=Path)
-    parser.add_argument(
-        '--results',
-        nargs='+',
-        type=_split_and_file,
-        default=[],
-        metavar='SPLIT=FILE',
-        help='detections of a split, instead of ROOT/SPLIT/results.bbox.json',
-    )
-    parser.add_argument('--score-thr', type=float, default=0.25, help='of detections drawn')
-    parser.add_argument('--rows', type=int, default=3, help='images drawn per split')
+    add = parser.add_argument
+    add('root', nargs='?', default='work_dirs/demo', type=Path)
+    add('--score-thr', type=float, default=0.25, help='of detections drawn')
+    add('--rows', type=int, default=3, help='images drawn per split')
     return parser.parse_args(args)
-
-
-def _split_and_file(text: str) -> tuple[str, Path]:
-    name, _, path = text.partition('=')
-    if name not in SPLITS or not path:
-        raise argparse.ArgumentTypeError(f'takes base=FILE or novel=FILE, got {text!r}')
-    return name, Path(path)
 
 
 @one_line_errors
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
-    table, files = write_report(
-        options.root, dict(options.results), options.score_thr, options.rows
-    )
+    table, files = write_report(options.root, options.score_thr, options.rows)
     print(table)
     for path in files:
         print(f'wrote {path}')

@@ -33,35 +33,28 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; see ``--help``."""
     parser = argparse.ArgumentParser(
         prog='generate_shapes',
-        description='Make the shapes set, a small detection benchmark in '
-        'COCO format with base and novel classes.',
+        description='Make the shapes set, a small detection benchmark in COCO format with base and '
+        'novel classes.',
     )
-    parser.add_argument('root', nargs='?', default='data/shapes', help='folder of the set')
-    defaults = ShapesConfig()
+    add = parser.add_argument
+    add('root', nargs='?', default='data/shapes', help='folder of the set')
     for name, meaning in _NUMBERS.items():
-        default = getattr(defaults, name)
-        parser.add_argument(
-            '--' + name.replace('_', '-'),
-            type=int,
-            default=default,
-            help=f'{meaning} (default {default})',
-        )
-    parser.add_argument(
+        option, meaning = '--' + name.replace('_', '-'), f'{meaning} (default %(default)s)'
+        add(option, type=int, default=getattr(ShapesConfig, name), help=meaning)
+    add(
         '--difficulty',
         choices=sorted(DIFFICULTIES),
         default='standard',
         help="how hard it is drawn; 'hard': twins that one attribute tells apart, distractors, "
         'crowds, more changes of pose and light',
     )
-    parser.add_argument(
+    add(
         '--workers',
         type=int,
         default=min(8, os.cpu_count() or 1),
         help='processes that draw; the result does not depend on it',
     )
-    parser.add_argument(
-        '--overwrite', action='store_true', help='replace a set made with other settings'
-    )
+    add('--overwrite', action='store_true', help='replace a set made with other settings')
     return parser.parse_args(args)
 
 
@@ -70,26 +63,19 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
     start = time.perf_counter()
-    drawn = 0
+    told = 'already there, nothing to do.'
 
     def show_progress(done: int, total: int) -> None:
-        nonlocal drawn
-        drawn = done
+        nonlocal told
+        told = f'made in {time.perf_counter() - start:.1f} s.'
         if done % 100 == 0 or done == total:
-            print(f'\r{done}/{total} images', end='', file=sys.stderr)
+            print(f'\r{done}/{total} images', end='\n' * (done == total), file=sys.stderr)
 
-    config = ShapesConfig(
-        **{name: getattr(options, name) for name in _NUMBERS},
-        difficulty=DIFFICULTIES[options.difficulty],
-    )
+    numbers = {name: getattr(options, name) for name in _NUMBERS}
+    config = ShapesConfig(**numbers, difficulty=DIFFICULTIES[options.difficulty])
     root = generate_shapes(options.root, config, options.workers, options.overwrite, show_progress)
-    if drawn:
-        print(file=sys.stderr)  # ends the line of the progress
     _print_summary(root)
-    seconds = time.perf_counter() - start
-    print(
-        f'{root}: made in {seconds:.1f} s.' if drawn else f'{root}: already there, nothing to do.'
-    )
+    print(f'{root}: {told}')
     return 0
 
 

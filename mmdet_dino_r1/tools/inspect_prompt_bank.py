@@ -1,8 +1,7 @@
 """Look at a prompt bank: ``mim run mmdet_dino_r1 inspect_prompt_bank bank.safetensors``.
 
 Prints where the bank came from, which classes will be confused and which exemplars stand apart,
-and writes a picture of the exemplars. What the numbers mean is said in
-``mmdet_dino_r1/lab/prompt_banks/statistics.py``.
+and writes a picture of the exemplars. docs/prompt_banks.md says what the numbers mean.
 """
 
 from __future__ import annotations
@@ -28,24 +27,12 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add('bank', type=Path, help='file that build_prompt_bank wrote')
-    add(
-        '--images',
-        type=Path,
-        help='folder of the images the exemplars lie in (default: the one the bank names)',
-    )
-    add(
-        '--out',
-        type=Path,
-        help='folder of contact_sheet.png (default: BANK_inspection beside the bank)',
-    )
-    add(
-        '--top',
-        type=int,
-        default=50,
-        metavar='N',
-        help='the N most confusable classes, and N outliers, are printed; 0 prints all (default '
-        '%(default)s)',
-    )
+    images = 'folder of the images the exemplars lie in (default: the one the bank names)'
+    add('--images', type=Path, help=images)
+    out = 'folder of contact_sheet.png (default: BANK_inspection beside the bank)'
+    add('--out', type=Path, help=out)
+    top = 'print the N most confusable classes and N outliers; 0 prints all (default %(default)s)'
+    add('--top', type=int, default=50, metavar='N', help=top)
     add('--json', action='store_true', help='print one JSON object with all classes instead')
     return parser.parse_args(args)
 

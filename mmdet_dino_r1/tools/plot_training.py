@@ -22,11 +22,10 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='plot_training', description='Losses, rewards, KL and AP of one or several trainings.'
     )
-    parser.add_argument(
-        'runs', nargs='+', type=Path, metavar='WORK_DIR', help='or one of its logs, scalars.json'
-    )
-    parser.add_argument('--labels', help='names of the runs: SFT,GRQO (default: of the folders)')
-    parser.add_argument('--out', type=Path, required=True, help='picture to write: *.png')
+    add = parser.add_argument
+    add('runs', nargs='+', type=Path, metavar='WORK_DIR', help='or one of its logs, scalars.json')
+    add('--labels', help='names of the runs: SFT,GRQO (default: of the folders)')
+    add('--out', type=Path, required=True, help='picture to write: *.png')
     options = parser.parse_args(args)
     names = [str(path) for path in options.runs]
     if len({path.name for path in options.runs}) == len(names):

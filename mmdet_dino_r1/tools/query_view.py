@@ -1,15 +1,4 @@
-"""Look at the queries of one or several checkpoints, side by side.
-
-``mim run mmdet_dino_r1 query_view CONFIG CHECKPOINT [CHECKPOINT2 ...] --out DIR`` writes
-
-    DIR/<image id>.png           where the queries are, what they prefer, their rewards
-    DIR/rewards.png              rewards and advantages over all images
-    DIR/<label>/<image id>.npz   all numbers (lab/query_view/view.py)
-    DIR/summary.json             means per image and layer
-
-for images of the config's test set, under the protocol Visual-G: each checkpoint encodes its own
-prompts, from the same exemplars.
-"""
+"""Look at the queries of one or several checkpoints, side by side; see docs/query_view.md."""
 
 from __future__ import annotations
 
@@ -18,11 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from mmdet_dino_r1.config.loading import load_config
 from mmdet_dino_r1.lab.query_view.compare import format_table, view_checkpoints, write_views
-from mmdet_dino_r1.utils.command_line import one_line_errors
+from mmdet_dino_r1.utils.command_line import add_cfg_options, one_line_errors
 
 
 def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,14 +25,10 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     add('--out', type=Path, required=True, help='folder to write into')
     add('--images', type=int, default=4, help='so many, evenly spread (default %(default)s)')
     add('--image-ids', help='these instead: 1,2')
-    add(
-        '--bank',
-        nargs='+',
-        metavar='FILE',
-        help='prompt bank of each checkpoint (default: encoded, as in a test)',
-    )
+    banks = 'prompt bank of each checkpoint (default: encoded, as in a test)'
+    add('--bank', nargs='+', metavar='FILE', help=banks)
     add('--device', help='cpu, cuda, cuda:1 (default: a GPU where there is one)')
-    add('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim test')
+    add_cfg_options(parser)
     options = parser.parse_args(args)
     files = options.checkpoints
     options.labels = options.labels.split(',') if options.labels else _names(files)

@@ -89,6 +89,15 @@ def test_boxes_lie_in_the_image_and_belong_to_the_split(made):
             assert 0 < ann['area'] <= width * height
 
 
+@pytest.mark.parametrize(
+    ('difficulty', 'annotations'), [('standard', '27624a741351fd12'), ('hard', 'ed763528ede2a743')]
+)
+def test_the_set_stays_what_it_was(tmp_path, difficulty, annotations):
+    """Another box than those of version 1.0 needs another ``SHAPES_VERSION``."""
+    config = replace(TINY, difficulty=DIFFICULTIES[difficulty])
+    assert shapes_checksums(generate_shapes(tmp_path, config))['annotations'] == annotations
+
+
 def test_result_does_not_depend_on_workers(made, tmp_path):
     assert contents(generate_shapes(tmp_path, TINY, workers=2)) == contents(made)
     assert shapes_checksums(tmp_path) == shapes_checksums(made)

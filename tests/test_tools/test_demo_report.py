@@ -156,11 +156,3 @@ def test_missing_input_names_file_and_command(demo, capsys, missing, message):
     assert main([str(demo)]) == 2
     assert message.format(root=demo) in capsys.readouterr().err
     assert not (demo / 'table.md').exists()
-
-
-def test_results_can_lie_elsewhere(demo, tmp_path, capsys):
-    (demo / 'base' / 'results.bbox.json').rename(tmp_path / 'other.json')
-    assert main([str(demo), '--rows', '1', '--results', f'base={tmp_path}/other.json']) == 0
-    with pytest.raises(SystemExit):
-        main([str(demo), '--results', 'train=x.json'])
-    assert 'base=FILE or novel=FILE' in capsys.readouterr().err

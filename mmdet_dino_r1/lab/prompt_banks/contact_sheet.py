@@ -29,23 +29,13 @@ def contact_sheet(
     bank: PromptBank,
     paths: Sequence[str | Path],
     statistics: BankStatistics,
-    rows: Sequence[int] | None = None,
+    rows: Sequence[int],
     columns: int = 16,
 ) -> np.ndarray:
-    """The exemplars of each class, one row per class, with some of their surroundings.
+    """The exemplars of some classes, one row per class, with some of their surroundings.
 
-    Outliers come first in their row, framed in red with the id of their image. A file that is
-    missing or no image leaves a cell that says so.
-
-    Args:
-        bank: with a record of its exemplars.
-        paths: (num_exemplars,) image file of each exemplar.
-        statistics: of this bank.
-        rows: classes to show, in this order; all where None.
-        columns: most exemplars shown of a class.
-
-    Returns:
-        RGB image.
+    Outliers come first in their row, framed in red with the id of their image. There are as many
+    paths as exemplars; a file that is missing or no image leaves a cell that says so.
 
     Raises:
         ValueError: the bank has no record of its exemplars.
@@ -56,10 +46,7 @@ def contact_sheet(
     of_class = defaultdict(list)
     for exemplar, label in enumerate(bank.exemplars.labels.tolist()):
         of_class[label].append(exemplar)
-    rows = range(len(bank)) if rows is None else rows
     shown = {row: sorted(of_class[row], key=lambda e: e not in outliers)[:columns] for row in rows}
-    cells = _cut_cells(bank, paths, [e for chosen in shown.values() for e in chosen])
-
     height, widest = _CELL + _LINE + _GAP, max(map(len, shown.values()), default=0)
     size = (height * len(shown) + _GAP, _LABEL + widest * (_CELL + _GAP), 3)
     sheet = np.full(size, 255, np.uint8)
@@ -69,7 +56,7 @@ def contact_sheet(
         texts += _class_label(bank, statistics, row, len(of_class[row]), len(chosen), top)
         for place, exemplar in enumerate(chosen):
             left = _LABEL + place * (_CELL + _GAP)
-            picture = cells[exemplar]
+            picture = _cell(Path(paths[exemplar]), bank.exemplars.boxes[exemplar].tolist())
             if isinstance(picture, str):  # why there is none
                 texts.append((left + 5, top + _CELL // 2 - 8, picture, 11, _GREY))
                 picture = _PALE
@@ -90,35 +77,19 @@ def shortened(text: str, length: int) -> str:
     return f'{text[: length - 1 - half]}…{text[-half:]}'
 
 
-def _cut_cells(
-    bank: PromptBank, paths: Sequence[str | Path], exemplars: Sequence[int]
-) -> dict[int, np.ndarray | str]:
-    """Pictures of exemplars, or why there is none; every file is read once."""
-    by_path = defaultdict(list)
-    for exemplar in exemplars:
-        by_path[str(paths[exemplar])].append(exemplar)
-    cells: dict[int, np.ndarray | str] = {}
-    for path, found in by_path.items():
-        image = cv2.imread(path) if Path(path).is_file() else None
-        if image is None:
-            why = 'not an image' if Path(path).is_file() else 'no such file'
-            cells |= dict.fromkeys(found, f'{why}\n{shortened(Path(path).name, _CELL // 7)}')
-            continue
-        for exemplar in found:
-            box = bank.exemplars.boxes[exemplar].tolist()
-            cells[exemplar] = _cut(image[..., ::-1], box)
-    return cells
-
-
-def _cut(image: np.ndarray, box: Sequence[float]) -> np.ndarray:
-    """A square around a box, the box outlined; what lies outside the image is pale."""
+def _cell(path: Path, box: Sequence[float]) -> np.ndarray | str:
+    """A square around a box, the box outlined, pale outside the image; or why there is none."""
+    image = cv2.imread(str(path)) if path.is_file() else None
+    if image is None:
+        why = 'not an image' if path.is_file() else 'no such file'
+        return f'{why}\n{shortened(path.name, _CELL // 7)}'
     height, width = image.shape[:2]
     x1, x2 = np.clip(box[0::2], 0, width)
     y1, y2 = np.clip(box[1::2], 0, height)
     side = int(np.ceil(max(x2 - x1, y2 - y1, 1.0) * (1 + 2 * _CONTEXT)))
     left, top = round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2)
     square = np.full((side, side, 3), _PALE, np.uint8)
-    inner = image[max(top, 0) : top + side, max(left, 0) : left + side]
+    inner = image[max(top, 0) : top + side, max(left, 0) : left + side, ::-1]
     down, right = max(-top, 0), max(-left, 0)
     square[down : down + inner.shape[0], right : right + inner.shape[1]] = inner
     method = cv2.INTER_AREA if side > _CELL else cv2.INTER_CUBIC
@@ -132,19 +103,14 @@ def _class_label(
     bank: PromptBank, statistics: BankStatistics, row: int, count: int, shown: int, top: int
 ) -> list[tuple]:
     """What stands left of a class's exemplars: name, count, spread, most similar class."""
-    lines = [f'{count} exemplar' + 's' * (count != 1)]
-    if shown < count:
-        lines[0] += f', {shown} shown'
+    lines = [f'{count} exemplar' + 's' * (count != 1) + f', {shown} shown' * (shown < count)]
     if statistics.spread is not None and not statistics.spread[row].isnan():
         lines.append(f'spread {statistics.spread[row]:.2f}')
-    nearest = int(statistics.nearest[row])
-    if nearest >= 0:
-        similarity = float(statistics.nearest_similarity[row])
-        lines += [f'most like ({similarity:.2f}):', shortened(bank.class_names[nearest], 24)]
-    texts = [(_GAP, top, shortened(bank.class_names[row], 24), 13, _INK)]
-    for number, line in enumerate(lines):
-        texts.append((_GAP, top + 20 + number * _LINE, line, 10, _GREY))
-    return texts
+    if (nearest := statistics.nearest[row]) >= 0:
+        lines.append(f'most like ({statistics.nearest_similarity[row]:.2f}):')
+        lines.append(shortened(bank.class_names[nearest], 24))
+    below = [(_GAP, top + 20 + n * _LINE, line, 10, _GREY) for n, line in enumerate(lines)]
+    return [(_GAP, top, shortened(bank.class_names[row], 24), 13, _INK), *below]
 
 
 def _write(image: np.ndarray, texts: Sequence[tuple]) -> np.ndarray:

@@ -1,7 +1,4 @@
-"""A prompt bank in plain values, in text and in its contact sheet.
-
-Names: bank, its statistics.
-"""
+"""A prompt bank in plain values, in text and in its contact sheet."""
 
 from __future__ import annotations
 
@@ -24,34 +21,29 @@ _MEANS_ONLY = (
 
 def describe(bank: PromptBank, statistics: BankStatistics) -> dict:
     """A bank and its statistics in plain JSON values; what is unknown is None."""
-    outliers = statistics.outliers
+    outliers, names, classes = statistics.outliers, bank.class_names, []
+    for row in statistics.by_confusability:
+        nearest = int(statistics.nearest[row])
+        classes.append(
+            dict(
+                name=names[row],
+                id=bank.class_ids[row] if bank.class_ids else None,
+                exemplars=None if statistics.counts is None else int(statistics.counts[row]),
+                spread=None if statistics.spread is None else _number(statistics.spread[row]),
+                nearest_class=names[nearest] if nearest >= 0 else None,
+                similarity=_number(statistics.nearest_similarity[row]),
+            )
+        )
     return dict(
         provenance=bank.provenance,
         dim=bank.dim,
-        classes=[_describe_class(bank, statistics, row) for row in statistics.by_confusability],
+        classes=classes,
         outliers=None if outliers is None else [asdict(outlier) for outlier in outliers],
     )
 
 
-def _describe_class(bank: PromptBank, statistics: BankStatistics, row: int) -> dict:
-    nearest = int(statistics.nearest[row])
-    return dict(
-        name=bank.class_names[row],
-        id=bank.class_ids[row] if bank.class_ids else None,
-        exemplars=None if statistics.counts is None else int(statistics.counts[row]),
-        spread=None if statistics.spread is None else _number(statistics.spread[row]),
-        nearest_class=bank.class_names[nearest] if nearest >= 0 else None,
-        similarity=_number(statistics.nearest_similarity[row]),
-    )
-
-
 def format_description(described: dict, top: int = 50) -> str:
-    """Provenance, classes (the most confusable first) and outliers (the worst first) as text.
-
-    Args:
-        described: of :func:`describe`.
-        top: at most so many classes and outliers; 0 for all.
-    """
+    """What :func:`describe` gives as text, at most so many classes and outliers; 0 for all."""
     provenance, classes = described['provenance'], described['classes']
     lines = [f'{len(classes)} classes, width {described["dim"]}']
     for key, value in provenance.items():
@@ -82,10 +74,8 @@ def _outliers(described: dict, top: int) -> list[str]:
         return [_MEANS_ONLY if outliers is None else 'No outliers.']
     far = sum(outlier['far'] for outlier in outliers)
     nearer = sum(outlier['nearer_class'] is not None for outlier in outliers)
-    lines = [
-        f'{len(outliers)} outliers: {far} far from the rest of their class, {nearer} nearer to '
-        'another class'
-    ]
+    told = f'{far} far from the rest of their class, {nearer} nearer to another class'
+    lines = [f'{len(outliers)} outliers: {told}']
     shown = outliers[:top] if top else outliers
     for outlier in shown:
         box = ' '.join(f'{value:.0f}' for value in outlier['box'])
@@ -110,20 +100,12 @@ def _text(value: object) -> str:
     return f'{value:.2f}' if isinstance(value, float) else str(value)
 
 
-# ---------------------------------------------------------------- contact sheet
 def write_contact_sheet(
     bank: PromptBank, statistics: BankStatistics, images: Path | None, out: Path
 ) -> tuple[list[Path], list[str]]:
-    """Write the contact sheet, where the bank's images are there.
+    """Write the contact sheet; the files written, and one line on all that could not be drawn.
 
-    Args:
-        bank: what to draw.
-        statistics: of it.
-        images: folder of the images; the one the bank names where None.
-        out: file to write.
-
-    Returns:
-        The files written, and one line on all that could not be drawn.
+    The images lie in the folder given, else in the one that the bank names.
 
     Raises:
         FileNotFoundError: ``images`` is no folder.
@@ -141,9 +123,8 @@ def write_contact_sheet(
     paths = [Path(folders[k] or '', name) for k, name in zip(labels, file_names, strict=True)]
     rows = rows_to_show(bank, statistics)
     written = [write_image(out, contact_sheet(bank, paths, statistics, rows))]
-    left = len(bank) - len(rows)
-    no_room = f'{left} classes of the contact sheet, without room on a sheet.'
-    return written, [no_room] if left else []
+    no_room = f'{len(bank) - len(rows)} classes of the contact sheet, without room on a sheet.'
+    return written, [no_room] * (len(rows) < len(bank))
 
 
 def image_folders(bank: PromptBank) -> list[str | None]:
@@ -161,6 +142,6 @@ def rows_to_show(bank: PromptBank, statistics: BankStatistics) -> list[int]:
     """All classes in order; of too many those with outliers first, then the confusable ones."""
     if len(bank) <= SHEET_AT_MOST:
         return list(range(len(bank)))
-    row_of = {name: row for row, name in enumerate(bank.class_names)}
-    suspects = [row_of[outlier.class_name] for outlier in statistics.outliers or () if outlier.far]
+    far = [outlier.class_name for outlier in statistics.outliers or () if outlier.far]
+    suspects = map(bank.class_names.index, far)
     return list(dict.fromkeys([*suspects, *statistics.by_confusability]))[:SHEET_AT_MOST]

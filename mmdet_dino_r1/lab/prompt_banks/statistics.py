@@ -27,61 +27,37 @@ from ...structures.prompt_bank import BankExemplars, PromptBank
 FAR_DEVIATIONS = 3.0
 # … by at least this much, which spares the classes whose exemplars are nearly equal, …
 FAR_AT_LEAST = 0.05
-# … in a class of at least this many: a median of fewer says nothing.
-FAR_MIN_EXEMPLARS = 4
-
+FAR_MIN_EXEMPLARS = 4  # … in a class of as many: a median of fewer says nothing.
 _MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
 
 @dataclass(frozen=True)
 class Outlier:
-    """An exemplar that does not look like the rest of its class.
+    """An exemplar that does not look like the rest of its class."""
 
-    Attributes:
-        exemplar: its row in ``bank.exemplars``.
-        class_name: its class.
-        image_id: of its image.
-        file_name: of its image.
-        box: (x1, y1, x2, y2) in pixels of the image file.
-        distance: to the mean of the class's other exemplars.
-        usual: median of this distance over the class.
-        far: it is far beyond that median (see :func:`far_exemplars`).
-        nearer_class: another class whose mean is nearer than that of its own, or None.
-    """
-
-    exemplar: int
+    exemplar: int  # its row in bank.exemplars
     class_name: str
     image_id: int | str
     file_name: str
-    box: tuple[float, ...]
-    distance: float
-    usual: float
-    far: bool
-    nearer_class: str | None
+    box: tuple[float, ...]  # (x1, y1, x2, y2) in pixels of the image file
+    distance: float  # to the mean of the class's other exemplars
+    usual: float  # median of this distance over the class
+    far: bool  # it is far beyond that median, see far_exemplars
+    nearer_class: str | None  # one whose mean is nearer than that of its own
 
 
 @dataclass(frozen=True)
 class BankStatistics:
-    """Statistics of a bank, class by class in the bank's order.
+    """Statistics of a bank, class by class in the bank's order; None where it does not tell."""
 
-    Attributes:
-        counts: (num_classes,) exemplars, or None where none are recorded.
-        spread: (num_classes,) mean distance of an exemplar to the mean of the others of its
-            class, NaN for a class of one; None where their embeddings were not kept.
-        similarity: (num_classes, num_classes) cosine between the classes' embeddings.
-        nearest: (num_classes,) row of the most similar other class, which is what a class will
-            be confused with; -1 in a bank of one class.
-        nearest_similarity: (num_classes,) its cosine, NaN in a bank of one class.
-        outliers: far ones first, the most distant of them first; None where the embeddings of
-            exemplars were not kept.
-    """
-
-    counts: Tensor | None
-    spread: Tensor | None
-    similarity: Tensor
+    counts: Tensor | None  # (num_classes,) exemplars
+    spread: Tensor | None  # (num_classes,) mean distance to the others of the class, NaN for one
+    similarity: Tensor  # (num_classes, num_classes) cosine between the classes' embeddings
+    # (num_classes,) the most similar other class, which is what a class will be confused with, and
+    # its cosine; -1 and NaN in a bank of one class
     nearest: Tensor
     nearest_similarity: Tensor
-    outliers: tuple[Outlier, ...] | None
+    outliers: tuple[Outlier, ...] | None  # far ones first, the most distant of them first
 
     @property
     def by_confusability(self) -> list[int]:
@@ -109,27 +85,18 @@ def bank_statistics(bank: PromptBank) -> BankStatistics:
 
 
 def nearest_other(similarity: Tensor) -> tuple[Tensor, Tensor]:
-    """The most similar other row of each row, and how similar it is; -1 and NaN without others.
-
-    Args:
-        similarity: (n, n).
-    """
-    if len(similarity) < 2:
-        return torch.full((len(similarity),), -1), similarity.new_full(
-            (len(similarity),), torch.nan
-        )
+    """Most similar other row of each row of (n, n), and how similar; -1 and NaN without others."""
     others = similarity.clone().fill_diagonal_(-torch.inf)
     values, rows = others.max(dim=1)
+    if len(similarity) < 2:
+        rows, values = torch.full_like(rows, -1), torch.full_like(values, torch.nan)
     return rows, values
 
 
 def distances_to_others(embeddings: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     """(num_exemplars,) distance to the mean of the others of the same class; NaN without others.
 
-    Args:
-        embeddings: (num_exemplars, dim), centred.
-        labels: (num_exemplars,) long.
-        counts: (num_classes,) how often each label occurs.
+    Of (num_exemplars, dim) centred embeddings, and how often each label occurs.
     """
     sums = embeddings.new_zeros(len(counts), embeddings.shape[1])
     sums.index_add_(0, labels, embeddings)
@@ -139,18 +106,10 @@ def distances_to_others(embeddings: Tensor, labels: Tensor, counts: Tensor) -> T
 
 
 def far_exemplars(distances: Tensor, labels: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Which exemplars are far from their class, and the usual distance there.
+    """Which (num_exemplars,) distances are far for their class, and each one's class median.
 
     Far is more than ``FAR_DEVIATIONS`` robust standard deviations, and more than
     ``FAR_AT_LEAST``, beyond the median of a class of ``FAR_MIN_EXEMPLARS`` or more.
-
-    Args:
-        distances: (num_exemplars,) to the others of the class.
-        labels: (num_exemplars,) long.
-        counts: (num_classes,) how often each label occurs.
-
-    Returns:
-        (num_exemplars,) bool, and (num_exemplars,) median distance of the exemplar's class.
     """
     far, usual = torch.zeros_like(labels, dtype=torch.bool), torch.full_like(distances, torch.nan)
     for label in labels.unique():

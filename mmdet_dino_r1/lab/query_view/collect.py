@@ -1,9 +1,8 @@
 """Look at the queries of a model, layer by layer: where they are, what they prefer, their rewards.
 
 Everything comes from the model's own stages, its assigner, its reward and the GRQO loss's
-functions; nothing is computed a second way.
-
-Shapes: num_stages (the encoder's selection, then the decoder layers), bs, num_queries, num_prompts.
+functions; nothing is computed a second way. Stages are the encoder's selection, then the decoder
+layers.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from mmdet.structures import DetDataSample, SampleList
 from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
+from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -32,22 +32,19 @@ def view_queries(
     batch_data_samples: SampleList,
     class_names: Sequence[str],
 ) -> list[QueryView]:
-    """Run a model once on a batch and keep what its queries did at every stage.
+    """Run a model once on a batch, in eval mode, and keep what its queries did: a view per image.
 
     All prompts go in at once, as in training: ``test_cfg.chunk_size`` has no effect. Settings of
     the advantage are those of ``bbox_head.loss_grqo``, the published ones where it is None.
 
     Args:
-        model: a ``DINOR1``; it runs in eval mode and is left in the mode it had.
+        model: a ``DINOR1``.
         batch_inputs: (bs, 3, H, W) normalised images.
         batch_data_samples: as the data preprocessor leaves them; prompts are the samples' own
             ``prompt_instances`` or the model's bank. ``gt_instances``, where given, have
             ``bboxes`` (x1, y1, x2, y2) in pixels of the network input and ``labels``; boxes of
             classes without a prompt are left out, as in training.
         class_names: of all labels of the prompts, in label order.
-
-    Returns:
-        One view per image.
 
     Raises:
         RuntimeError: the model has no prompts.
@@ -82,8 +79,8 @@ def view_queries(
                 image_id=sample.get('img_id', image),
                 image_path=str(sample.get('img_path', '')),
                 class_names=tuple(class_names[label] for label in labels.tolist()),
-                boxes=_numpy(places),
-                scores=_numpy(mine.sigmoid()),
+                boxes=places.numpy(),
+                scores=mine.sigmoid().numpy(),
                 truth=_rewards(model.bbox_head, mine, places, labels, sample),
             )
         )
@@ -108,14 +105,27 @@ def view_dataset(
         ValueError: the dataset is a group, or lacks an image wanted.
         RuntimeError: the model has no prompts.
     """
+    refuse_group(dataset)
     views = []
     for index in _chosen(dataset, num_images, image_ids):
         data = model.data_preprocessor(pseudo_collate([dataset[index]]), False)
         (sample,) = data['data_samples']
         sample.gt_instances = _annotated_boxes(dataset.get_data_info(index), sample)  # on the CPU
-        names = dataset.metainfo['classes']
-        views += view_queries(model, data['inputs'], [sample], names)
+        views += view_queries(model, data['inputs'], [sample], dataset.metainfo['classes'])
     return views
+
+
+def refuse_group(dataset: Dataset | ConfigDict) -> None:
+    """Refuse a group of datasets, built or configured.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if hasattr(dataset, 'datasets'):
+        raise ValueError(
+            'Queries are looked at on one dataset at a time: let the test set (for QueryViewHook '
+            'the validation set) be a single dataset, for example a member of the group.'
+        )
 
 
 def _rewards(
@@ -148,10 +158,10 @@ def _rewards(
     advantage = mute_last(group_advantage(reward, grqo.eps), grqo.mute_share)
     (scale,) = box_scales([sample.img_shape], gts.bboxes.device)
     return QueryRewards(
-        gt_boxes=_numpy(bbox_xyxy_to_cxcywh(gts.bboxes) / scale),
-        gt_prompts=_numpy(gts.positive_maps.argmax(dim=1)),
-        rewards=_numpy(reward),
-        advantages=_numpy(advantage),
+        gt_boxes=(bbox_xyxy_to_cxcywh(gts.bboxes) / scale).numpy(),
+        gt_prompts=gts.positive_maps.argmax(dim=1).numpy(),
+        rewards=reward.numpy(),
+        advantages=advantage.numpy(),
         matches=matches,
         num_kept=int(kept.sum()),
     )
@@ -159,16 +169,9 @@ def _rewards(
 
 def _chosen(dataset: Dataset, num_images: int, image_ids: Sequence[int | str] | None) -> list[int]:
     """Positions in the dataset."""
-    if hasattr(dataset, 'datasets'):
-        raise ValueError(
-            f'Queries are looked at on one dataset at a time, not on a {type(dataset).__name__}; '
-            'name one of its members as the dataset.'
-        )
     if image_ids is None:
         last = len(dataset) - 1
-        return np.unique(
-            np.linspace(0, last, min(num_images, last + 1)).round().astype(int)
-        ).tolist()
+        return np.linspace(0, last, min(num_images, last + 1)).round().astype(int).tolist()
     place = {str(dataset.get_data_info(index)['img_id']): index for index in range(len(dataset))}
     if missing := [str(image) for image in image_ids if str(image) not in place]:
         raise ValueError(f'The dataset has no image {", ".join(missing)}.')
@@ -178,8 +181,7 @@ def _chosen(dataset: Dataset, num_images: int, image_ids: Sequence[int | str] | 
 def _annotated_boxes(info: dict, sample: DetDataSample) -> InstanceData:
     """Ground truth in pixels of the network input.
 
-    Test pipelines leave ``gt_instances`` in pixels of the image file; the entry is the same there
-    for all of them.
+    Of the entry: what test pipelines do to ``gt_instances`` differs.
     """
     instances = [item for item in info['instances'] if not item.get('ignore_flag')]
     height, width = sample.img_shape[:2]
@@ -187,7 +189,3 @@ def _annotated_boxes(info: dict, sample: DetDataSample) -> InstanceData:
     boxes = torch.tensor([item['bbox'] for item in instances], dtype=torch.float32)
     labels = torch.tensor([item['bbox_label'] for item in instances], dtype=torch.long)
     return InstanceData(bboxes=boxes.reshape(-1, 4) * scale, labels=labels)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().numpy()

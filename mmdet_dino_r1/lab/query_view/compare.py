@@ -6,8 +6,8 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import mmcv
 import numpy as np
@@ -22,7 +22,7 @@ from ...config.exemplars import exemplar_config, hook_bank
 from ...engine.bank_builder import encode_prompt_bank, weights_fingerprint
 from ...structures import PromptBank, load_prompt_bank, protocol_summary
 from ..figure import write_image
-from .collect import view_dataset
+from .collect import refuse_group, view_dataset
 from .figure import draw_queries, draw_rewards
 from .view import QueryView
 
@@ -38,15 +38,8 @@ _COLUMNS = dict(
 )
 
 
-@dataclass
-class Viewed:
-    """A checkpoint and what was seen of it.
-
-    Args:
-        checkpoint: its file.
-        bank: the prompts it was given.
-        views: one per image.
-    """
+class Viewed(NamedTuple):
+    """A checkpoint file, the prompts it was given, and a view of each image."""
 
     checkpoint: str
     bank: PromptBank
@@ -63,26 +56,16 @@ def view_checkpoints(
 ) -> dict[str, Viewed]:
     """Views of images of the config's test set under each checkpoint, by label.
 
-    Args:
-        cfg: of one architecture for all checkpoints.
-        checkpoints: files by label.
-        banks: prompt bank of each checkpoint; None encodes one for each, as a test does.
-        num_images: this many, evenly spread over the test set.
-        image_ids: these instead.
-        device: 'cpu', 'cuda:0' …; None takes a GPU where there is one.
+    The images are evenly spread, or those named. Each checkpoint has its bank; without banks one
+    is encoded for each, as a test does. All checkpoints are of the config's architecture.
 
     Raises:
         FileNotFoundError: checkpoint, bank, annotations or images are missing.
-        ValueError: the test set is a group of datasets, there is no such device, or a file is not
-            what it should be.
+        ValueError: the test set is a group, there is no such device, or a file is broken.
     """
     register_all_modules(init_default_scope=True)
     entry = cfg.test_dataloader.dataset
-    if 'datasets' in entry:
-        raise ValueError(
-            f'The test set is a {entry.type}; queries are looked at on one dataset at a time. Use '
-            'a config, or --cfg-options, whose test_dataloader.dataset is one of its members.'
-        )
+    refuse_group(entry)
     for path in [*checkpoints.values(), *(banks or ())]:
         if '://' not in path and not Path(path).is_file():
             raise FileNotFoundError(f'There is no file {path}.')
@@ -124,15 +107,7 @@ def _prompts(
 
 
 def write_views(found: Mapping[str, Viewed], out: Path) -> list[Path]:
-    """Write pictures and numbers into a folder; returns the files.
-
-    Args:
-        found: of :func:`view_checkpoints`.
-        out: folder, made where it is missing.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
+    """Write pictures and numbers into a folder; returns the files."""
     written = []
     for views in zip(*(viewed.views for viewed in found.values()), strict=True):
         by_label = dict(zip(found, views, strict=True))
@@ -151,9 +126,9 @@ def write_views(found: Mapping[str, Viewed], out: Path) -> list[Path]:
         )
         for label, viewed in found.items()
     }
-    path = out / 'summary.json'
-    path.write_text(json.dumps(summary, indent=1, default=str) + '\n', encoding='utf-8')
-    return [*written, path]
+    written.append(out / 'summary.json')
+    written[-1].write_text(json.dumps(summary, indent=1, default=str) + '\n', encoding='utf-8')
+    return written
 
 
 def format_table(found: Mapping[str, Viewed]) -> str:

@@ -1,7 +1,6 @@
 """Where the queries are and what they prefer, layer by layer, and the rewards they earn.
 
-Images are RGB, uint8 ``(height, width, 3)``; the views' boxes are normalised ``(cx, cy, w, h)``.
-Stages are the encoder's selection, then the decoder layers.
+Images are RGB, uint8 ``(height, width, 3)``.
 """
 
 from __future__ import annotations
@@ -20,22 +19,16 @@ _FADED = 0.45  # share of white in the image under the dots
 _PANEL = 2.1  # inches
 _DPI = 130
 _SMALL = dict(fontsize=8)
+_LEGEND = dict(loc='outside lower center', frameon=False, **_SMALL)
 
 
 def draw_queries(image: np.ndarray, views: Mapping[str, QueryView]) -> np.ndarray:
-    """Draw the queries of one image: a row for each model, a column for each stage.
+    """Draw the queries of one image: a row for each model, by title, a column for each stage.
 
     A dot is the centre of a query's box, coloured by the prompt that the query prefers, larger and
     stronger with its score. Classes in the image have colours (at most six, the most frequent),
     all others are grey. With ground truth its boxes are outlined, muted queries are hollow, and
     a last row shows how the rewards are distributed, in the colours of the models' titles.
-
-    Args:
-        image: (height, width, 3), what the views are of, in any size.
-        views: by title of the model; all of this image, with as many stages.
-
-    Returns:
-        RGB image.
 
     Raises:
         ValueError: there is no view, or their stages differ.
@@ -53,33 +46,25 @@ def draw_queries(image: np.ndarray, views: Mapping[str, QueryView]) -> np.ndarra
     # inches beside the panels: for the titles of the columns, the last row's texts, the legend
     beside = 0.25 + 0.06 * len(heights) + 0.4 * with_rewards + 0.19 * -(-len(handles) // columns)
     figure = new_figure(width, sum(heights) + beside, _DPI)
-    ratios = dict(height_ratios=heights)
-    grid = figure.subplots(len(heights), len(stages), squeeze=False, gridspec_kw=ratios)
-    for axes, stage in zip(grid[0], stages, strict=True):
-        axes.set_title(stage, fontsize=9)
+    grid = figure.subplots(len(heights), len(stages), squeeze=False, height_ratios=heights)
     for row, (title, view) in enumerate(views.items()):
         for stage, axes in enumerate(grid[row]):
             _draw_stage(axes, image, view, stage, shown)
+            axes.set_title(stages[stage] if row == 0 else '', fontsize=9)
         grid[row][0].set_ylabel(title, fontsize=9, color=run_colour(row))
     if with_rewards:
         _draw_histograms(grid[-1], 'reward', [_rewards([view]) for view in views.values()])
         grid[-1][0].set_ylabel('queries', **_SMALL)
-    place = dict(loc='outside lower center', ncols=columns, frameon=False, **_SMALL)
-    figure.legend(handles=handles, **place)
+    figure.legend(handles=handles, ncols=columns, **_LEGEND)
     return rendered(figure)
 
 
 def draw_rewards(views: Mapping[str, Sequence[QueryView]]) -> np.ndarray:
-    """Draw what the queries of several images earn, a column for each stage.
+    """Draw what the queries of several images earn, by title of the model, a column for each stage.
 
     Rows: how rewards are distributed; their mean at each place in selection order, the muted
-    places shaded; how the advantages of the kept queries are distributed. Each model has a colour.
-
-    Args:
-        views: of each model, by title, with ground truth. An image without any counts nowhere.
-
-    Returns:
-        RGB image.
+    places shaded; how the advantages of the kept queries are distributed. An image without ground
+    truth boxes counts nowhere.
 
     Raises:
         ValueError: no view has ground truth boxes, or stages or numbers of queries differ.
@@ -107,8 +92,7 @@ def draw_rewards(views: Mapping[str, Sequence[QueryView]]) -> np.ndarray:
         axes.set_title(f'{stage}\n{axes.get_title()}', **_SMALL)
     for axes, label in zip(grid[:, 0], ('queries', 'mean reward', 'queries'), strict=True):
         axes.set_ylabel(label, **_SMALL)
-    place = dict(loc='outside lower center', ncols=5, frameon=False, **_SMALL)
-    figure.legend(*grid[1][0].get_legend_handles_labels(), **place)
+    figure.legend(*grid[1][0].get_legend_handles_labels(), ncols=5, **_LEGEND)
     return rendered(figure)
 
 
@@ -120,19 +104,15 @@ def _draw_stage(axes, image: np.ndarray, view: QueryView, stage: int, shown: Seq
     height, width = image.shape[:2]
     grey = image @ (0.299, 0.587, 0.114) * (1 - _FADED) + 255 * _FADED  # (height, width)
     axes.imshow(grey, cmap='gray', vmin=0, vmax=255, extent=(0, width, height, 0))
-    truth = view.truth
+    truth, of_prompt = view.truth, np.array([_colour(name, shown) for name in view.class_names])
     if truth is not None:
         for box, prompt in zip(truth.gt_boxes, truth.gt_prompts, strict=True):
             cx, cy, w, h = box * (width, height, width, height)
-            frame = _colour(view.class_names[prompt], shown)
-            for colour, line in (('white', 2), (frame, 1)):
+            for colour, line in (('white', 2), (of_prompt[prompt], 1)):
                 look = dict(fill=False, edgecolor=colour, linewidth=line)
                 axes.add_patch(Rectangle((cx - w / 2, cy - h / 2), w, h, **look))
-    scores = view.best_scores[stage]
+    scores, colours = view.best_scores[stage], of_prompt[view.preferred[stage]]
     order = np.argsort(scores)  # the best are drawn last, on top
-    colours = np.array(
-        [_colour(view.class_names[prompt], shown) for prompt in view.preferred[stage]]
-    )
     strength = 0.4 + 0.6 * scores
     hollow = np.arange(len(scores)) >= (len(scores) if truth is None else truth.num_kept)
     centres = view.boxes[stage, :, :2] * (width, height)
@@ -151,21 +131,18 @@ def _draw_stage(axes, image: np.ndarray, view: QueryView, stage: int, shown: Seq
 
 def _draw_histograms(row, what: str, values: Sequence[np.ndarray]) -> None:
     """One panel per stage, the same bins and scale in all; (num_stages, n) values of each model."""
-    low = min(of_model.min() for of_model in values)
-    high = max(of_model.max() for of_model in values)
+    low, high = min(map(np.min, values)), max(map(np.max, values))
     bins = np.linspace(low - 1e-6, high + 1e-6, 31)
-    top = 0
     for stage, axes in enumerate(row):
         for place, of_model in enumerate(values):
-            colour = run_colour(place)
-            count, *_ = axes.hist(of_model[stage], bins, histtype='stepfilled', color=colour + '33')
-            axes.hist(of_model[stage], bins, histtype='step', color=colour, linewidth=1.1)
-            axes.axvline(of_model[stage].mean(), color=colour, linewidth=1, linestyle='--')
-            top = max(top, count.max())
+            look = dict(facecolor=run_colour(place) + '33', edgecolor=run_colour(place))
+            axes.hist(of_model[stage], bins, histtype='stepfilled', linewidth=1.1, **look)
+            axes.axvline(of_model[stage].mean(), color=run_colour(place), linewidth=1, ls='--')
         means = ' | '.join(f'{of_model[stage].mean():.2f}' for of_model in values)
         axes.set_title(f'{what}, mean {means}', **_SMALL)
+    top = max(axes.get_ylim()[1] for axes in row)
     for axes in row:
-        axes.set_ylim(0, 1.05 * top)
+        axes.set_ylim(0, top)
         _tidy(axes)
 
 

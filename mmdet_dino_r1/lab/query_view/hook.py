@@ -49,17 +49,11 @@ class QueryViewHook(Hook):
         self._validations = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse what could not be drawn, before hours of training.
+        """Refuse what could not be drawn, before hours of training."""
+        from .collect import refuse_group
 
-        Raises:
-            ValueError: the validation set is a group.
-        """
-        loop = runner.val_loop
-        if loop is not None and hasattr(loop.dataloader.dataset, 'datasets'):
-            raise ValueError(
-                'QueryViewHook needs a validation set that is a single dataset; remove the hook, '
-                'or look at one member with: mim run mmdet_dino_r1 query_view'
-            )
+        if runner.val_loop is not None:
+            refuse_group(runner.val_loop.dataloader.dataset)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Draw, on the main process."""
@@ -68,11 +62,8 @@ class QueryViewHook(Hook):
             return
         model = unwrapped(runner.model)
         if not model.prompt_banks:
-            print_log(
-                'QueryViewHook drew nothing: the validation had no prompt bank.',
-                logger='current',
-                level=logging.WARNING,
-            )
+            why = 'QueryViewHook drew nothing: the validation had no prompt bank.'
+            print_log(why, logger='current', level=logging.WARNING)
             return
         # here: the package registers this hook, and its import is to stay fast
         from ..figure import write_image

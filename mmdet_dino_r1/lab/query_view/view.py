@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-FORMAT_VERSION = 1
 _REWARD_ARRAYS = ('gt_boxes', 'gt_prompts', 'rewards', 'advantages', 'matches')
 
 
@@ -23,25 +22,16 @@ class QueryRewards:
     """How well the queries do, by the ground truth of their image (arXiv 2505.24025, Algorithm 1).
 
     The selection is no decoder layer and gets no reward in training; its figures are what the same
-    formulas give, for comparison.
-
-    Attributes:
-        gt_boxes: (num_gts, 4) of the classes that have a prompt.
-        gt_prompts: (num_gts,) int, the prompt of each.
-        rewards: (num_stages, num_queries), minus the lowest match cost. It depends on the number
-            of prompts: compare models only under the same ones.
-        advantages: the same shape, normalised in each stage, then 0 for muted queries.
-        matches: (num_stages, num_queries) int, the ground truth that the one-to-one matching
-            gives each query, -1 for none.
-        num_kept: queries ``0 .. num_kept - 1`` are not muted.
+    formulas give, for comparison. Rewards depend on the number of prompts: compare models only
+    under the same ones.
     """
 
-    gt_boxes: np.ndarray
-    gt_prompts: np.ndarray
-    rewards: np.ndarray
-    advantages: np.ndarray
-    matches: np.ndarray
-    num_kept: int
+    gt_boxes: np.ndarray  # (num_gts, 4) of the classes that have a prompt
+    gt_prompts: np.ndarray  # (num_gts,) int, the prompt of each
+    rewards: np.ndarray  # (num_stages, num_queries), minus the lowest match cost
+    advantages: np.ndarray  # as many, normalised in each stage, then 0 for muted queries
+    matches: np.ndarray  # as many int, the ground truth matched one to one, -1 for none
+    num_kept: int  # queries 0 … num_kept - 1 are not muted
 
     @property
     def matched(self) -> np.ndarray:
@@ -51,26 +41,14 @@ class QueryRewards:
 
 @dataclass(frozen=True, eq=False)
 class QueryView:
-    """The queries of one image.
-
-    Attributes:
-        image_id: in the annotation file.
-        image_path: of the image file.
-        class_names: of the prompts, ``num_prompts`` (at least one).
-        boxes: (num_stages, num_queries, 4).
-        scores: (num_stages, num_queries, num_prompts) in [0, 1].
-        truth: rewards; None where no ground truth was given.
-
-    Raises:
-        ValueError: there is no prompt, or shapes do not belong together.
-    """
+    """The queries of one image; ValueError without a prompt, or where shapes do not fit."""
 
     image_id: int | str
     image_path: str
-    class_names: tuple[str, ...]
-    boxes: np.ndarray
-    scores: np.ndarray
-    truth: QueryRewards | None = None
+    class_names: tuple[str, ...]  # of the prompts
+    boxes: np.ndarray  # (num_stages, num_queries, 4)
+    scores: np.ndarray  # (num_stages, num_queries, num_prompts) in [0, 1]
+    truth: QueryRewards | None = None  # None where no ground truth was given
 
     def __post_init__(self) -> None:
         stages, queries, prompts = self.scores.shape
@@ -142,13 +120,8 @@ class QueryView:
         if path.suffix != '.npz':
             raise ValueError(f'A query view is written as *.npz, not {path.name}')
         path.parent.mkdir(parents=True, exist_ok=True)
-        meta = dict(
-            version=FORMAT_VERSION,
-            image_id=self.image_id,
-            image_path=self.image_path,
-            class_names=self.class_names,
-        )
-        arrays = dict(boxes=self.boxes, scores=self.scores)
+        about = {name: getattr(self, name) for name in ('image_id', 'image_path', 'class_names')}
+        meta, arrays = dict(version=1, **about), dict(boxes=self.boxes, scores=self.scores)
         if self.truth is not None:
             meta['num_kept'] = self.truth.num_kept
             arrays |= {name: getattr(self.truth, name) for name in _REWARD_ARRAYS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -22,30 +23,28 @@ _PER_ROW = 4
 
 
 def draw_runs(runs: Mapping[str, Sequence[dict]]) -> np.ndarray:
-    """Draw trainings in one figure, a panel for each kind of value, a colour for each run.
+    """Draw trainings, by title, in one figure: a panel per kind of value, a colour per run.
 
     Losses are sums over the selection and all decoder layers, so a training with GRQO and one
-    without compare in all of them; rewards and KL have only the runs that log them.
-
-    Args:
-        runs: by title, the lines that were logged, ``step`` in iterations, validations too.
-
-    Returns:
-        RGB image, uint8 ``(height, width, 3)``. Panels without a value are left out.
+    without compare in all of them; rewards and KL have only the runs that log them. Panels without
+    a value are left out. An image is RGB, uint8 ``(height, width, 3)``.
 
     Raises:
         ValueError: nothing is left to draw.
     """
-    panels = [
-        (title, 'weighted loss', {run: summed(rows, form) for run, rows in runs.items()})
+    kinds = [
+        (title, 'weighted loss', partial(summed, form=form))
         for title, form in SUMMED_LOSSES.items()
     ]
-    for title, label, values_of in (
+    kinds += [
         ('Reward of a query', 'mean ± spread', _rewards),
-        ('KL to the reference model', 'KL per query', lambda rows: _column(rows, 'grqo_kl')),
+        ('KL to the reference model', 'KL per query', partial(summed, form='grqo_kl')),
         ('Validation', 'AP, points', _ap),
-    ):
-        panels.append((title, label, {run: values_of(rows) for run, rows in runs.items()}))
+    ]
+    panels = [
+        (title, label, {run: values_of(rows) for run, rows in runs.items()})
+        for title, label, values_of in kinds
+    ]
     panels = [panel for panel in panels if any(len(steps) for steps, *_ in panel[2].values())]
     if not panels:
         raise ValueError('The logs hold neither losses nor validations.')
@@ -58,14 +57,9 @@ def draw_runs(runs: Mapping[str, Sequence[dict]]) -> np.ndarray:
 
 
 def summed(rows: Sequence[dict], form: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and the sum of all values whose whole name matches, of the rows that have one.
+    """Steps, and the sum of all values whose name matches a form, of the rows that have one.
 
-    Args:
-        rows: logged lines.
-        form: regular expression, see ``SUMMED_LOSSES``.
-
-    Returns:
-        Two arrays of (num_rows,), of the rows that have one.
+    Two arrays of (num_rows,).
     """
     steps, sums = [], []
     for row in rows:
@@ -75,15 +69,10 @@ def summed(rows: Sequence[dict], form: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(steps), np.array(sums, float)
 
 
-def _column(rows: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of the rows that have a key, both ``(n, )``."""
-    return summed(rows, re.escape(key))
-
-
 def _ap(rows: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
     """Steps and AP in points of the validations."""
     for key in AP_KEYS:
-        steps, values = _column(rows, key)
+        steps, values = summed(rows, re.escape(key))
         if len(steps):
             break
     return steps, 100 * values
@@ -91,8 +80,8 @@ def _ap(rows: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
 
 def _rewards(rows: Sequence[dict]) -> tuple[np.ndarray, ...]:
     """Steps, mean and, where it was logged with every mean, spread."""
-    steps, mean = _column(rows, 'grqo_reward_mean')
-    spread_steps, spread = _column(rows, 'grqo_reward_std')
+    steps, mean = summed(rows, 'grqo_reward_mean')
+    spread_steps, spread = summed(rows, 'grqo_reward_std')
     return (steps, mean, spread) if np.array_equal(steps, spread_steps) else (steps, mean)
 
 

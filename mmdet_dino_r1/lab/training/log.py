@@ -9,17 +9,13 @@ from .curves import AP_KEYS
 
 
 def read_run(path: Path) -> list[dict]:
-    """What a training logged, through all its resumptions.
+    """Steps and validations that a training logged, through all its resumptions, ascending.
+
+    The path is a work dir, one of its ``<timestamp>`` folders, or a ``scalars.json``.
 
     mmengine counts validations in epochs, or not at all; here their ``step`` is the iteration
     last logged before. A resumed training has a log for each start: of an earlier one counts what
     lies before the next one's first step, so that of a training begun anew only the last remains.
-
-    Args:
-        path: work dir, one of its ``<timestamp>`` folders, or a ``scalars.json``.
-
-    Returns:
-        Lines of training steps and validations, ``step`` in iterations, ascending.
 
     Raises:
         FileNotFoundError: there is no log of a training.

@@ -46,6 +46,7 @@ def image(tmp_path):
 
 
 def sheet_of(bank, paths, **options):
+    options.setdefault('rows', range(len(bank)))
     return contact_sheet(bank, paths, bank_statistics(bank), **options)
 
 
@@ -105,7 +106,7 @@ class TestContactSheet:
         bank = make_bank([0] * 6 + [1] * 4, embeddings)
         statistics = bank_statistics(bank)
         assert [outlier.exemplar for outlier in statistics.outliers] == [5]
-        sheet = contact_sheet(bank, [image] * 10, statistics, columns=3)
+        sheet = sheet_of(bank, [image] * 10, columns=3)
         assert has(cell(sheet, 0, 0), _RED)
         assert not has(sheet[:, _LABEL + STEP :], _RED)
         assert has(sheet[6 + CELL : 6 + CELL + 15], _RED)  # the id below it

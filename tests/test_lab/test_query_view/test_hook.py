@@ -120,5 +120,5 @@ def test_what_is_refused():
         QueryViewHook(interval=0)
     group = SimpleNamespace(datasets=[])
     loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=group))
-    with pytest.raises(ValueError, match='single dataset'):
+    with pytest.raises(ValueError, match='one dataset at a time'):
         QueryViewHook().before_train(SimpleNamespace(val_loop=loop))
