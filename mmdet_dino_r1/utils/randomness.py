@@ -11,14 +11,7 @@ import torch
 
 
 def derived_seed(*parts: int) -> int:
-    """A seed for one purpose and place, unrelated to those of other places.
-
-    Args:
-        *parts: what tells the place: the run's seed, a step, a rank; at least 0.
-
-    Returns:
-        Below 2**32, which all generators take.
-    """
+    """A seed below 2**32 for one place (run's seed, step, rank …), unrelated to those of others."""
     # NumPy takes no notice of zeros at the end; with their number told apart they count
     return int(np.random.SeedSequence((len(parts), *parts)).generate_state(1)[0])
 

@@ -16,10 +16,7 @@ def whole_weights(model: nn.Module) -> AbstractContextManager:
     """A context in which parts of a sharded model can be called one by one; else does nothing.
 
     FSDP puts the weights together only while its own ``forward`` runs. Encoding exemplars and
-    reading the weights go past it. Every process must enter the context.
-
-    Args:
-        model: as the runner holds it; changes to its weights within the context are lost.
+    reading the weights go past it. Every process must enter the context. Changes are lost.
     """
     from torch.distributed import is_available
 
