@@ -12,9 +12,10 @@ def near_names(name: str, known: Iterable[str], n: int = 3, cutoff: float = 0.5)
 
 
 def quote_with_near(name: str, known: Iterable[str], n: int = 3, cutoff: float = 0.5) -> str:
-    """``'circel' (near: circle)``, or the quoted name alone where nothing is like it."""
-    near = near_names(name, known, n, cutoff)
-    return f'{name!r} (near: {", ".join(near)})' if near else repr(name)
+    """``'circel' (near: circle)``, or the quoted name alone; capitals and blanks do not count."""
+    folded = {str(other).strip().casefold(): str(other) for other in known}
+    near = near_names(str(name).strip().casefold(), folded, n, cutoff)
+    return repr(name) + (f' (near: {", ".join(folded[one] for one in near)})' if near else '')
 
 
 def some(names: Sequence, n: int = 10) -> str:
