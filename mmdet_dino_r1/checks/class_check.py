@@ -13,58 +13,38 @@ from .data_problem import Problem, meant, number, problem, problems, quoted
 
 
 def check_labels(
-    table: AnnotationTable, wanted: Sequence[str], reader: str, by_id: bool = False
+    table: AnnotationTable, wanted: Sequence[str], reader: str, by: str = 'file'
 ) -> list[Problem]:
-    """Whether mmdet's ``CocoDataset`` gives the classes of a config the labels meant.
+    """Whether the dataset gives the classes ``wanted`` the labels meant.
 
-    Its labels are the positions of the *file's* categories, whatever the order of the config's
-    classes; ``by_id`` in the order of their ids, as in ``Objects365V1Dataset``. A class that the
-    file lacks shifts them; a category that is no class is dropped.
+    With mmdet's ``CocoDataset`` the order of the file's categories decides, with ``by='id'`` that
+    of their ids (``Objects365V1Dataset``): a class that the file lacks shifts all labels. With
+    ``by='name'`` (``CocoJsonDataset``) names alone matter.
     """
-    order = sorted(table.categories) if by_id else table.categories
+    order = sorted(table.categories) if by == 'id' else table.categories
     names = list(dict.fromkeys(name for _, name in order))
     found = [name for name in names if name in set(wanted)]
-    remedy = (
-        "Set type='CocoJsonDataset' without metainfo, which takes the classes from the file, or "
-        f'metainfo=dict(classes=({quoted(found or names, 20)},)).'
-    )
+    so, remedy = '', 'Correct the names, or leave metainfo out: the file then names the classes.'
+    if by != 'name':
+        so = ', so labels stand for other names'
+        remedy = (
+            "Set type='CocoJsonDataset' without metainfo, which takes the classes from the file, "
+            f'or metainfo=dict(classes=({quoted(found or names, 20)},)).'
+        )
+    counts = zip(table.names, table.count(table.is_read), strict=True)
+    left = {name: count for name, count in counts if name not in set(wanted)}
+    lacking = [name for name in wanted if name not in set(names)]
+    boxes = number(sum(left.values()), 'box', 'boxes')
+    words = dict(reader=reader, names=quoted(names), boxes=boxes, so=so, remedy=remedy)
+    dropped = problems('categories_dropped', table.path, left, meant(wanted), **words)
+    unknown = problems('classes_unknown', table.path, lacking, meant(names), **words)
+    if by == 'name':
+        return unknown or dropped
     if not found:
-        words = dict(reader=reader, names=quoted(names), remedy=remedy)
         return [problem('classes_all_unknown', table.path, len(wanted), **words)]
-    dropped, unknown = _differ(table, wanted, reader, ', so labels stand for other names', remedy)
     pairs = enumerate(zip(found, wanted, strict=False))
     shifted = [f'label {label}: {a!r}, not {b!r}' for label, (a, b) in pairs if a != b]
-    words = dict(reader=reader, remedy=remedy)
     return dropped + (unknown or problems('classes_order', table.path, shifted, **words))
-
-
-def check_wanted(table: AnnotationTable, wanted: Sequence[str], reader: str) -> list[Problem]:
-    """Whether ``CocoJsonDataset`` finds the classes it is asked for, and what it leaves."""
-    remedy = 'Correct the names, or leave metainfo out: the file then names the classes.'
-    dropped, unknown = _differ(table, wanted, reader, '', remedy)
-    return unknown or dropped
-
-
-def _differ(
-    table: AnnotationTable, wanted: Sequence[str], reader: str, so: str, remedy: str
-) -> tuple[list[Problem], list[Problem]]:
-    """Categories of the file that are no classes, and classes that the file lacks."""
-    counts = zip(table.names, table.count(table.is_read), strict=True)
-    dropped = {name: count for name, count in counts if name not in set(wanted)}
-    lacking = [name for name in wanted if name not in set(table.names)]
-    boxes = number(sum(dropped.values()), 'box', 'boxes')
-    words = dict(reader=reader, boxes=boxes, so=so, remedy=remedy)
-    return (
-        problems('categories_dropped', table.path, dropped, meant(wanted), **words),
-        problems('classes_unknown', table.path, lacking, meant(table.names), **words),
-    )
-
-
-def check_num_classes(table: AnnotationTable, labels: int, num_classes: int) -> list[Problem]:
-    """Whether the denoising label embedding has a row for each of the training set's labels."""
-    if labels <= num_classes:
-        return []
-    return [problem('num_classes', table.path, labels, rows=num_classes)]
 
 
 def check_same_classes(train: AnnotationTable, val: AnnotationTable) -> list[Problem]:

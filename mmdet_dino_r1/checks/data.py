@@ -17,14 +17,7 @@ from mmengine.config import Config
 
 from ..datasets.coco_json import CocoJsonDataset
 from .annotation_table import AnnotationTable
-from .class_check import (
-    check_exemplars,
-    check_labels,
-    check_metric_file,
-    check_num_classes,
-    check_same_classes,
-    check_wanted,
-)
+from .class_check import check_exemplars, check_labels, check_metric_file, check_same_classes
 from .config_tree import described
 from .data_check import check_file, check_images
 from .data_problem import LEVELS, Problem, problem, report_problems
@@ -98,8 +91,8 @@ def _check_dataset(
     if any(item.is_error for item in found):
         return table, found  # what follows from them is no news
     rows = ((cfg.get('model') or {}).get('bbox_head') or {}).get('num_classes')
-    if split == 'train' and rows is not None:
-        found += check_num_classes(table, len(labels), rows)
+    if split == 'train' and rows is not None and len(labels) > rows:
+        found.append(problem('num_classes', table.path, len(labels), rows=rows))
     if prompts is not None:
         skips = (prompt_hook(cfg)[1].get('bank') or {}).get('skip_missing')
         found += check_exemplars(prompts, table, labels, source.cfg.get('match', 'name'), skips)
@@ -164,6 +157,6 @@ def _labels(
     if wanted is None or issubclass(kind, LVISV05Dataset):  # the classes are the file's
         return table.names, []
     labels = [name for name in table.names if name in set(wanted)]
-    if issubclass(kind, CocoJsonDataset):
-        return labels, check_wanted(table, wanted, reader)
-    return labels, check_labels(table, wanted, reader, issubclass(kind, Objects365V1Dataset))
+    by = 'name' if issubclass(kind, CocoJsonDataset) else 'file'
+    by = 'id' if issubclass(kind, Objects365V1Dataset) else by
+    return labels, check_labels(table, wanted, reader, by)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..utils.near_names import quote_with_near, some
 
@@ -120,12 +120,7 @@ def problem(
 
 
 def problems(
-    kind: str,
-    where: str,
-    found: Collection,
-    tell: Callable[[Any], str] = str,
-    level: str = '',
-    **words,
+    kind: str, where: str, found: Collection, tell: Callable = str, level: str = '', **words
 ) -> list[Problem]:
     """The problem if anything was ``found``, else none; ``tell`` words an example."""
     examples = tuple(map(tell, islice(found, EXAMPLES)))
@@ -152,10 +147,10 @@ def report_problems(found: Sequence[Problem], config: str) -> str:
     counts = {level: sum(p.level == level for p in found) for level in LEVELS}
     said = ', '.join(number(count, level) for level, count in counts.items() if count)
     lines = [f'the data of {config}: {said or "no problem found"}.']
-    for problem in found:
-        lines.append(f'  {problem.level}: {problem.where}: {problem.what}')
-        if problem.examples:
-            more = ', …' if problem.count > len(problem.examples) else ''
-            lines.append(f'    {", ".join(problem.examples)}{more}')
-        lines.append(f'    Remedy: {problem.remedy}')
+    for item in found:
+        lines.append(f'  {item.level}: {item.where}: {item.what}')
+        if item.examples:
+            more = ', …' if item.count > len(item.examples) else ''
+            lines.append(f'    {", ".join(item.examples)}{more}')
+        lines.append(f'    Remedy: {item.remedy}')
     return '\n'.join(lines)

@@ -49,8 +49,7 @@ _HOW_TO_GET = {
 
 def explain_mistake(cfg: Config, args: Namespace, stage: str) -> str | None:
     """What cannot work whatever files there are."""
-    found = (check(cfg, args, stage) for check in _MISTAKES)
-    return next((message for message in found if message), None)
+    return next((said for check in _MISTAKES if (said := check(cfg, args, stage))), None)
 
 
 def explain_sharding(cfg: Config, args: Namespace, stage: str) -> str | None:
@@ -88,17 +87,12 @@ def _unknown_member(cfg: Config, args: Namespace, stage: str) -> str | None:
     group, only, key = dataset.get('datasets'), dataset.get('only'), f'{split}_dataloader.dataset'
     if not isinstance(group, dict) or only is None:
         return None
-    known = [name for name, member in group.items() if member is not None]
-    unknown = [name for name in ([only] if isinstance(only, str) else only) if name not in known]
-    if isinstance(only, str) and not unknown:
+    if isinstance(only, str):
         return f'{key}.only must be a list: {key}.only="[\'{only}\']"'
-    if not unknown:
-        return None
-    return (
-        f'{key}.only names datasets that the group has not: '
-        f'{", ".join(quote_with_near(name, known) for name in unknown)}. '
-        f'It has: {", ".join(known)}'
-    )
+    known = [name for name, member in group.items() if member is not None]
+    unknown = ', '.join(quote_with_near(name, known) for name in only if name not in known)
+    said = f'{key}.only names datasets that the group has not: {unknown}. It has: '
+    return said + ', '.join(known) if unknown else None
 
 
 def _test_time_augmentation(cfg: Config, args: Namespace, stage: str) -> str | None:
@@ -149,7 +143,7 @@ def report_missing(missing: list[Needed], config: str) -> str | None:
     """All missing paths of a config in one message, then what to do; None for none."""
     if not missing:
         return None
-    count = f'{len(missing)} path{"s" if len(missing) > 1 else ""}'
+    count = number(len(missing), 'path')
     lines = [f'nothing was started: {count} that {config} needs cannot be found.']
     by_owner = defaultdict(lambda: defaultdict(list))
     for item in missing:
@@ -208,10 +202,11 @@ def report_data(
             problems=[problem._asdict() for problem in problems],
         )
         return json.dumps(found, indent=1, ensure_ascii=False), is_bad
-    lines = []
-    for item in needed:
-        mark = 'MISSING' if item in missing else 'there'
-        lines.append(f'{mark:7}  {item.path}  ({item.owner.split(" (")[0]}, {item.key})')
+    lines = [
+        f'{"MISSING" if item in missing else "there  "}  {item.path}  '
+        f'({item.owner.split(" (")[0]}, {item.key})'
+        for item in needed
+    ]
     lines += [_describe(table, uses) for table, uses in files]
     lines.append(report_problems(problems, config))
     if missing:

@@ -6,7 +6,6 @@ import argparse
 import errno
 import re
 import shutil
-from collections.abc import Iterator
 
 import torch
 from mmengine.config import Config
@@ -77,45 +76,38 @@ def explain_failure(
         loader = f'{stage}_dataloader'
         return (
             'a process that loads data was killed, most often because the memory of the machine, '
-            'or the shared memory (/dev/shm) of a container, is used up.\nTo need less of it:\n'
-            + _lines(_settings(cfg, {f'{loader}.num_workers': '', f'{loader}.batch_size': ''}))
+            'or the shared memory (/dev/shm) of a container, is used up.\nTo need less of it:'
+            + _settings(cfg, {f'{loader}.num_workers': '', f'{loader}.batch_size': ''})
         )
     is_cuda = isinstance(error, torch.OutOfMemoryError)
     if not (is_cuda or isinstance(error, MemoryError) or any(said in text for said in _NO_MEMORY)):
         return None
     where = 'the GPU' if is_cuda else 'the machine'
-    return (
+    said = (
         f'the memory of {where} is not enough. What makes a run need less, with its value now '
-        '(--cfg-options KEY=VALUE):\n' + _lines(_savings(cfg, args, stage))
+        '(--cfg-options KEY=VALUE):'
     )
+    said += '\n  --amp  (half precision)' if stage == 'train' and not args.amp else ''
+    said += _settings(cfg, _SAVINGS[stage])
+    scales = [
+        tuple(pair)
+        for key, value in walk(cfg.get(f'{stage}_dataloader'), '')
+        for pair in {'scale': [value], 'scales': value}.get(key.rpartition('.')[2]) or ()
+        if isinstance(pair, (list, tuple))
+    ]
+    pipeline = f'{stage}_dataloader.dataset.pipeline'
+    more = f'\n  {pipeline}  (smaller images; scales up to {max(scales, key=max, default="")})'
+    return said + more if scales else said
 
 
-def _savings(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[tuple[str, str]]:
-    """Settings and what changing them does, those that cost least first."""
-    if stage == 'train' and not args.amp:
-        yield '--amp', 'half precision'
-    yield from _settings(cfg, _SAVINGS[stage])
-    scales = []
-    for key, value in walk(cfg.get(f'{stage}_dataloader'), ''):
-        if key.endswith(('.scale', '.scales')):
-            pairs = value if key.endswith('s') else [value]
-            scales += [tuple(pair) for pair in pairs or () if isinstance(pair, (list, tuple))]
-    if scales:
-        said = f'smaller images; scales up to {max(scales, key=max)}'
-        yield f'{stage}_dataloader.dataset.pipeline', said
-
-
-def _settings(cfg: Config, meanings: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Those that have a parent in the config, with their value; beside them what they do."""
+def _settings(cfg: Config, meanings: dict[str, str]) -> str:
+    """A line for each that has a parent in the config: its value, and what it does."""
     values = dict(walk(cfg.to_dict(), ''))
+    layers = values.get('model.encoder.num_layers', 'number of layers')
+    count = values.get('optim_wrapper.accumulative_counts', 1)
+    lines = ''
     for key, meaning in meanings.items():
-        parent = key.rpartition('.')[0]
-        if isinstance(values.get(parent), dict):
-            layers = values.get(f'{parent}.num_layers', 'number of layers')
-            count = values.get('optim_wrapper.accumulative_counts', 1)
-            said = meaning.format(layers=layers, count=count)
-            yield f'{key}={values.get(key, "not set")}', said
-
-
-def _lines(settings: Iterator[tuple[str, str]]) -> str:
-    return '\n'.join(f'  {key}' + (f'  ({said})' if said else '') for key, said in settings)
+        if isinstance(values.get(key.rpartition('.')[0]), dict):
+            lines += f'\n  {key}={values.get(key, "not set")}'
+            lines += f'  ({meaning.format(layers=layers, count=count)})' if meaning else ''
+    return lines

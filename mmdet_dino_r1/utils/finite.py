@@ -67,7 +67,8 @@ class StepDiagnostics:
         lines = [f'The weights were not updated. Images of this step{rank}:']
         suspects = []
         for index, sample in enumerate(self._samples):
-            name = _name(sample)
+            name = f'image id {sample.get("img_id")}'
+            name += f' ({path})' if (path := sample.get('img_path')) else ''
             labels = sample.gt_instances.labels.tolist()
             classes = some(sorted(set(labels))) or 'none'
             lines.append(f'  {name}: {len(labels)} boxes of classes (labels) {classes}')
@@ -76,9 +77,10 @@ class StepDiagnostics:
                 suspects.append(f'{name} has a box {box} (x1, y1, x2, y2), not finite or inverted')
             if batch_inputs is not None and not batch_inputs[index].isfinite().all():
                 suspects.append(f'{name} has pixels that are not finite')
-        if (parameter := _first_broken(self._model)) is not None:
+        tensors = (*self._model.named_parameters(), *self._model.named_buffers())
+        if broken := [name for name, tensor in tensors if not tensor.isfinite().all()]:
             suspects.append(
-                f'the model itself is not finite before this step, first in {parameter}: look at '
+                f'the model itself is not finite before this step, first in {broken[0]}: look at '
                 'the checkpoint that it was loaded from, or at earlier steps'
             )
         if not suspects:
@@ -96,15 +98,3 @@ StepReport = StepDiagnostics  # the name until 0.7; goes in 0.8
 def _broken(boxes: Tensor) -> Tensor:
     """(n,) bool: which boxes (n, 4) (x1, y1, x2, y2) are not finite or have a negative side."""
     return ~boxes.isfinite().all(dim=1) | (boxes[:, 2:] < boxes[:, :2]).any(dim=1)
-
-
-def _name(sample) -> str:
-    """'image id 7 (data/7.jpg)', or without the path where the sample has none."""
-    path = sample.get('img_path')
-    return f'image id {sample.get("img_id")}' + (f' ({path})' if path else '')
-
-
-def _first_broken(model: nn.Module) -> str | None:
-    """Name of the first parameter or buffer that is not finite."""
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    return next((name for name, tensor in tensors if not tensor.isfinite().all()), None)
