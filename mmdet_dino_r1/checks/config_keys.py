@@ -119,17 +119,16 @@ def _below(node: object, key: str, path: str) -> Iterator[Wrong]:
 
 def _wrong(node: dict, key: str, taker: str, known: set[str], is_all: bool) -> Iterator[Wrong]:
     """Keys of ``node`` that are not known or, unless these are all, that nearly are."""
+    # where more may be taken, `mode` is not meant to be `model`
+    pool = known | _TAKEN_BEFORE if is_all else {name for name in known if len(name) > 5}
     for child in node:
         if child in known | _TAKEN_BEFORE:
             continue
-        if not is_all:
-            # `mode` is not meant to be `model`, nor `val_dataloader2` `val_dataloader` beside it
-            near = near_names(child, [name for name in known if len(name) > 5], 1, cutoff=0.85)
-            if not near or (near[0] in node and child.startswith(near[0])):
-                continue
-        near = near_names(child, known | _TAKEN_BEFORE, n=1, cutoff=0.6)
-        hint = f'did you mean {near[0]}?' if near else f'it takes {", ".join(sorted(known))}'
-        yield f'{key}.{child}'.lstrip('.'), f'not a key of {taker}; {hint}'
+        near = near_names(child, pool, n=1, cutoff=0.6 if is_all else 0.85)
+        # nor `val_dataloader2` to be `val_dataloader`, beside it
+        if is_all or (near and not (near[0] in node and child.startswith(near[0]))):
+            hint = f'did you mean {near[0]}?' if near else f'it takes {", ".join(sorted(known))}'
+            yield f'{key}.{child}'.lstrip('.'), f'not a key of {taker}; {hint}'
 
 
 @cache

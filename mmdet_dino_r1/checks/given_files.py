@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..config.loading import load_config
 from ..config.shipped import config_path
 from ..utils.safe_files import load_torch_file
 
@@ -31,11 +32,9 @@ def read_config(args: argparse.Namespace) -> Config:
             raise FileNotFoundError(said) from error
         sys.argv[sys.argv.index(name)] = args.config
     try:
-        cfg = Config.fromfile(args.config)
+        cfg = load_config(args.config, args.cfg_options)
     except FileNotFoundError as error:
         raise FileNotFoundError(explain_missing_base(args.config, error)) from error
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
     if getattr(args, 'amp', False) and 'optim_wrapper' in cfg:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     return cfg

@@ -101,9 +101,8 @@ def _test_time_augmentation(cfg: Config, args: Namespace, stage: str) -> str | N
         return None
     if _tested(cfg, stage)[1].get('datasets'):
         return (
-            "--tta works with a single dataset: mmdet's script gives its flipping pipeline to "
-            'test_dataloader.dataset as a whole, and a group of datasets has none. Give '
-            'test_dataloader.dataset one dataset instead of a group (`only` does not help).'
+            '--tta works with a single dataset: a group has no pipeline of its own to be flipped. '
+            'Give test_dataloader.dataset one dataset instead (`only` does not help).'
         )
     key, hook = prompt_hook(cfg)
     if hook.get('protocol') == 'visual_i':
