@@ -48,8 +48,8 @@ class AnnotationTable:
         images, anns = coco['images'], coco['annotations']
         self.is_lvis = bool(images) and 'neg_category_ids' in images[0]
         self.image_ids = [image['id'] for image in images]
-        named = [not image.keys().isdisjoint(('file_name', 'coco_url')) for image in images]
-        self.files = [image_file(i) if has else '' for i, has in zip(images, named, strict=True)]
+        named = {'file_name', 'coco_url'}
+        self.files = [image_file(image) if named & image.keys() else '' for image in images]
         self.sizes = _numbers([[image.get('width'), image.get('height')] for image in images], 2)
         self.categories = [(category['id'], category['name']) for category in coco['categories']]
 
