@@ -1,7 +1,6 @@
 """A parsed COCO or LVIS file as columns, and what can be counted in it.
 
-Millions of boxes are checked in seconds that way: the dicts of the file are walked through once,
-all else is numpy on columns.
+Millions of boxes are checked in seconds that way.
 
 Shapes: n annotations; boxes are COCO's (x, y, width, height) in pixels of the image file.
 """
@@ -21,18 +20,13 @@ _READ = ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd')
 
 
 class AnnotationTable:
-    """Columns of an annotation file.
-
-    Args:
-        coco: what was parsed.
-        path: the file's name in messages.
+    """Columns of an annotation file, from a parsed ``coco`` file and its ``path`` in messages.
 
     Attributes:
         is_lvis: whether it is an LVIS file, whose annotations have no ``iscrowd``.
         image_ids, files, sizes: id, path below the image folder ('' where it has none) and
             (width, height) of each image, NaN where the file does not say.
         categories: (id, name) in the file's order.
-        ann_ids: id of each annotation.
         image, category: (n,) row of its image and of its category, -1 where the file has none.
         boxes: (n, 4) float, NaN where there is no box of four numbers.
         crowd: (n,) bool, crowds and ignored ones.
@@ -54,8 +48,8 @@ class AnnotationTable:
         images, anns = coco['images'], coco['annotations']
         self.is_lvis = bool(images) and 'neg_category_ids' in images[0]
         self.image_ids = [image['id'] for image in images]
-        named = [not image.keys().isdisjoint(('file_name', 'coco_url')) for image in images]
-        self.files = [image_file(i) if has else '' for i, has in zip(images, named, strict=True)]
+        named = {'file_name', 'coco_url'}
+        self.files = [image_file(image) if named & image.keys() else '' for image in images]
         self.sizes = _numbers([[image.get('width'), image.get('height')] for image in images], 2)
         self.categories = [(category['id'], category['name']) for category in coco['categories']]
 
@@ -147,16 +141,9 @@ def _rows(ids: Sequence[Hashable], wanted: Iterable, count: int) -> np.ndarray:
 
 def _numbers(given: Sequence, count: int) -> np.ndarray:
     """(n, count) float; NaN for what is no list of so many numbers."""
-    try:
-        rows = np.array(given)
-        if rows.dtype.kind in 'if' and rows.shape == (len(given), count):
-            return rows.astype(float)
-    except ValueError:  # lists of different lengths
-        pass
-    return np.array([_row(row, count) for row in given], dtype=float).reshape(-1, count)
 
+    def is_right(row: Any) -> bool:
+        return isinstance(row, list) and len(row) == count and {*map(type, row)} <= {int, float}
 
-def _row(row: Any, count: int) -> Sequence[float]:
-    right = isinstance(row, list) and len(row) == count
-    right = right and all(type(number) in (int, float) for number in row)
-    return row if right else [np.nan] * count
+    rows = [row if is_right(row) else [np.nan] * count for row in given]
+    return np.array(rows, dtype=float).reshape(-1, count)

@@ -1,7 +1,5 @@
 """Whether the classes of a config and of its annotation files fit together.
 
-This package goes by names. mmdet's own ``CocoDataset`` drops in silence what does not match.
-
 Names: table = a parsed file; reader = a dataset in messages: 'train_dataloader.dataset
 (CocoDataset)'; wanted = classes of its ``metainfo``, else of the dataset's type, in order.
 """
@@ -11,74 +9,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .annotation_table import AnnotationTable
-from .data_problem import Problem, meant, number, problems, some
+from .data_problem import Problem, meant, number, problem, problems, quoted
 
 
 def check_labels(
-    table: AnnotationTable, wanted: Sequence[str], reader: str, by_id: bool = False
+    table: AnnotationTable, wanted: Sequence[str], reader: str, by: str = 'file'
 ) -> list[Problem]:
-    """Whether mmdet's ``CocoDataset`` gives the classes of a config the labels meant.
+    """Whether the dataset gives the classes ``wanted`` the labels meant.
 
-    Its labels are the positions of the *file's* categories, whatever the order of the config's
-    classes; ``by_id`` in the order of their ids, as in ``Objects365V1Dataset``. A class that the
-    file lacks shifts them; a category that is no class is dropped.
+    With mmdet's ``CocoDataset`` the order of the file's categories decides, with ``by='id'`` that
+    of their ids (``Objects365V1Dataset``): a class that the file lacks shifts all labels. With
+    ``by='name'`` (``CocoJsonDataset``) names alone matter.
     """
-    order = sorted(table.categories) if by_id else table.categories
+    order = sorted(table.categories) if by == 'id' else table.categories
     names = list(dict.fromkeys(name for _, name in order))
     found = [name for name in names if name in set(wanted)]
-    remedy = (
-        "Set type='CocoJsonDataset' without metainfo, which takes the classes from the file, or "
-        f'metainfo=dict(classes=({some(found or names, 20)},)).'
-    )
-    if not found:
-        what = (
-            f'none of the {len(wanted)} classes of {reader} is a category of the file, which has '
-            f'{some(names)}: every box is dropped, and AP will be 0'
+    so, remedy = '', 'Correct the names, or leave metainfo out: the file then names the classes.'
+    if by != 'name':
+        so = ', so labels stand for other names'
+        remedy = (
+            "Set type='CocoJsonDataset' without metainfo, which takes the classes from the file, "
+            f'or metainfo=dict(classes=({quoted(found or names, 20)},)).'
         )
-        return [Problem('error', 'classes_all_unknown', table.path, what, remedy, len(wanted))]
-    dropped, unknown = _differ(table, wanted, reader, ', so labels stand for other names', remedy)
+    counts = zip(table.names, table.count(table.is_read), strict=True)
+    left = {name: count for name, count in counts if name not in set(wanted)}
+    lacking = [name for name in wanted if name not in set(names)]
+    boxes = number(sum(left.values()), 'box', 'boxes')
+    words = dict(reader=reader, names=quoted(names), boxes=boxes, so=so, remedy=remedy)
+    dropped = problems('categories_dropped', table.path, left, meant(wanted), **words)
+    unknown = problems('classes_unknown', table.path, lacking, meant(names), **words)
+    if by == 'name':
+        return unknown or dropped
+    if not found:
+        return [problem('classes_all_unknown', table.path, len(wanted), **words)]
     pairs = enumerate(zip(found, wanted, strict=False))
     shifted = [f'label {label}: {a!r}, not {b!r}' for label, (a, b) in pairs if a != b]
-    words = dict(reader=reader, remedy=remedy)
     return dropped + (unknown or problems('classes_order', table.path, shifted, **words))
 
 
-def check_wanted(table: AnnotationTable, wanted: Sequence[str], reader: str) -> list[Problem]:
-    """Whether ``CocoJsonDataset`` finds the classes it is asked for, and what it leaves."""
-    remedy = 'Correct the names, or leave metainfo out: the file then names the classes.'
-    dropped, unknown = _differ(table, wanted, reader, '', remedy)
-    return unknown or dropped
-
-
-def _differ(
-    table: AnnotationTable, wanted: Sequence[str], reader: str, so: str, remedy: str
-) -> tuple[list[Problem], list[Problem]]:
-    """Categories of the file that are no classes, and classes that the file lacks."""
-    counts = zip(table.names, table.count(table.is_read), strict=True)
-    dropped = {name: count for name, count in counts if name not in set(wanted)}
-    lacking = [name for name in wanted if name not in set(table.names)]
-    boxes = number(sum(dropped.values()), 'box', 'boxes')
-    words = dict(reader=reader, boxes=boxes, so=so, remedy=remedy)
-    return (
-        problems('categories_dropped', table.path, dropped, meant(wanted), **words),
-        problems('classes_unknown', table.path, lacking, meant(table.names), **words),
-    )
-
-
-def check_num_classes(table: AnnotationTable, labels: int, num_classes: int) -> list[Problem]:
-    """Whether the denoising label embedding has a row for each of the training set's labels.
-
-    It has ``model.bbox_head.num_classes`` rows.
-    """
-    if labels <= num_classes:
-        return []
-    what = f'{labels} classes to train on, but model.bbox_head.num_classes is {num_classes}'
-    remedy = f'Set model.bbox_head.num_classes={labels}, the size of the label embedding.'
-    return [Problem('error', 'num_classes', table.path, what, remedy, labels)]
-
-
 def check_same_classes(train: AnnotationTable, val: AnnotationTable) -> list[Problem]:
-    """How the classes of the ``train`` and the ``val`` file differ; the latter is named."""
+    """How the classes of the ``train`` and the ``val`` file differ."""
     trained, tested = _ids(train), _ids(val)
     extra = [name for name in tested if name not in trained]
     missing = [name for name in trained if name not in tested]
@@ -102,14 +72,9 @@ def check_exemplars(
     match: str = 'name',
     skip_missing: bool = False,
 ) -> list[Problem]:
-    """Whether every class of a test set has a box that can serve as its prompt.
+    """Whether every class ``tested`` has a box among the ``prompts`` that can serve as its prompt.
 
-    Args:
-        prompts: the file that exemplars are taken from.
-        test: the tested file.
-        tested: names of the tested classes.
-        match: 'name' or 'id', by which a category of one file is found in the other.
-        skip_missing: whether classes without a prompt are allowed.
+    ``match`` is 'name' or 'id', by which a category of one file is found in the other.
     """
     ids, by_id = _ids(test), match == 'id'
     counts = zip(prompts.categories, prompts.count(prompts.is_exemplar), strict=True)
@@ -134,9 +99,8 @@ def check_metric_file(dataset: AnnotationTable, metric: AnnotationTable, key: st
     """Whether the ``metric``'s file, named by ``key``, has the images of the ``dataset``'s."""
     known = set(metric.image_ids)
     lacking = [row for row, id_ in enumerate(dataset.image_ids) if id_ not in known]
-    words = dict(file=dataset.path, key=key)
-    tell = dataset.image_name
-    return problems('metric_of_other_images', metric.path, lacking, tell, **words)
+    words = dict(tell=dataset.image_name, file=dataset.path, key=key)
+    return problems('metric_of_other_images', metric.path, lacking, **words)
 
 
 def _ids(table: AnnotationTable) -> dict:

@@ -1,10 +1,8 @@
 """Finds keys of a config that nothing takes, before anything is built.
 
-A dict with a ``type`` is held against the signature of the class (or function) of that name, and
-of its parents as far as ``**kwargs`` reaches them. Some dicts without ``type`` have a known taker
-too. Where more may be taken than can be known, only what nearly is a known key is called wrong.
-
-Names: cfg, args, stage as of all checks (``preflight.py``).
+A dict with a ``type`` is held against the signature of what has that name, and of its parents as
+far as ``**kwargs`` leads to them. Some dicts without ``type`` have a known taker, too. Where more
+may be taken than can be known, only what nearly is a known key is called wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from ..models.layers import DenoisingQueries, PromptDecoder, PromptFusionEncoder
 from ..utils.near_names import near_names
-from .config_tree import registries
+from .config_tree import registries, type_name
 
 # What registries and those who call them take out of a dict before the class sees it: hooks,
 # schedulers, optimisers, weight initializers, members of a group, norms, convolutions and losses.
@@ -80,12 +78,13 @@ def misspelt_keys(cfg: Config) -> list[Wrong]:
 
 def explain_misspelt(cfg: Config, args: Namespace, stage: str) -> str | None:
     """What :func:`misspelt_keys` finds, in one message."""
-    found = misspelt_keys(cfg)
-    return report_misspelt(found, args.config) if found else None
+    return report_misspelt(misspelt_keys(cfg), args.config)
 
 
-def report_misspelt(found: list[Wrong], config: str) -> str:
-    """All that were found in a ``config`` of that name, in one message."""
+def report_misspelt(found: list[Wrong], config: str) -> str | None:
+    """All that were found in a ``config`` of that name, in one message; None for none."""
+    if not found:
+        return None
     width = max(len(key) for key, _ in found)
     first = f'nothing was started: {config}, or --cfg-options, sets what nothing reads.'
     return '\n'.join([first, *(f'  {key:{width}}  {said}' for key, said in found)])
@@ -94,23 +93,21 @@ def report_misspelt(found: list[Wrong], config: str) -> str:
 def _below(node: object, key: str, path: str) -> Iterator[Wrong]:
     """Misspelt keys of ``node``, at ``key``, and in it; ``path`` is its key in ``_TAKERS``."""
     if isinstance(node, (list, tuple)):
-        for index, child in enumerate(node):
-            yield from _below(child, f'{key}.{index}', f'{path}.{index}')
+        node = dict(enumerate(node))
     if not isinstance(node, dict):
         return
-    kind = node.get('type')
+    kind, name = node.get('type'), type_name(node)
     if kind is None:
-        builders = _TAKERS.get(path, ())
+        takers = _TAKERS.get(path, ())
     elif callable(kind):
-        builders = [kind]
+        takers = (kind,)
     else:
         tables = [registry.module_dict for registry in registries()]
-        builders = [table[name] for table in tables if (name := kind.rpartition('.')[2]) in table]
-    if builders:
-        taken = [_parameters(b) if callable(b) else ({b}, True) for b in builders]
-        known = frozenset().union(*(names for names, _ in taken))
-        name = key if kind is None else getattr(kind, '__name__', kind)
-        yield from _wrong(node, key, name, known, all(is_all for _, is_all in taken))
+        takers = [table[name] for table in tables if name in table]
+    if takers:
+        taken = [_parameters(t) if callable(t) else ({t}, True) for t in takers]
+        known = set().union(*(names for names, _ in taken))
+        yield from _wrong(node, key, name or key, known, all(is_all for _, is_all in taken))
     if kind == 'DatasetGroup':  # what members share is checked with each
         common, members = node.get('common') or {}, node.get('datasets') or {}
         whole = {name: common | member for name, member in members.items() if member}
@@ -122,46 +119,39 @@ def _below(node: object, key: str, path: str) -> Iterator[Wrong]:
 
 def _wrong(node: dict, key: str, taker: str, known: set[str], is_all: bool) -> Iterator[Wrong]:
     """Keys of ``node`` that are not known or, unless these are all, that nearly are."""
+    # where more may be taken, `mode` is not meant to be `model`
+    pool = known | _TAKEN_BEFORE if is_all else {name for name in known if len(name) > 5}
     for child in node:
         if child in known | _TAKEN_BEFORE:
             continue
-        if not is_all:
-            # `mode` is not meant to be `model`, nor `val_dataloader2` `val_dataloader` beside it
-            near = near_names(child, [name for name in known if len(name) > 5], 1, cutoff=0.85)
-            if not near or (near[0] in node and child.startswith(near[0])):
-                continue
-        near = near_names(child, known | _TAKEN_BEFORE, n=1, cutoff=0.6)
-        hint = f'did you mean {near[0]}?' if near else f'it takes {", ".join(sorted(known))}'
-        yield f'{key}.{child}'.lstrip('.'), f'not a key of {taker}; {hint}'
+        near = near_names(child, pool, n=1, cutoff=0.6 if is_all else 0.85)
+        # nor `val_dataloader2` to be `val_dataloader`, beside it
+        if is_all or (near and not (near[0] in node and child.startswith(near[0]))):
+            hint = f'did you mean {near[0]}?' if near else f'it takes {", ".join(sorted(known))}'
+            yield f'{key}.{child}'.lstrip('.'), f'not a key of {taker}; {hint}'
 
 
 @cache
-def _parameters(builder: Callable) -> tuple[frozenset[str], bool]:
-    """What a class or function takes by keyword, as far as can be known, and whether it is all."""
-    chain, known = [builder], set()
-    if inspect.isclass(builder):
-        chain = [vars(cls)['__init__'] for cls in builder.__mro__ if '__init__' in vars(cls)]
+def _parameters(taker: Callable) -> tuple[set[str], bool]:
+    """What a class, with its parents, or a function takes by name, and whether that is all."""
+    chain, known, is_all = [taker], set(), True
+    if inspect.isclass(taker):
+        chain = [vars(cls)['__init__'] for cls in taker.__mro__[:-1] if '__init__' in vars(cls)]
     for function in chain:
-        if hasattr(function, '__wrapped__'):  # a decorator may take other keys
-            return frozenset(), False
         parameters = inspect.signature(function).parameters.values()
         known |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        keyword = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
-        if keyword is None or (read := _read_on_the_way(function, keyword)) is None:
-            break
-        known |= read
-    return frozenset(known) - {'self'}, keyword is None
+        is_all = is_all and not hasattr(function, '__wrapped__')  # a decorator may take other keys
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            return known - {'self'}, is_all
+        is_all = is_all and _goes_up(function)
+    return known - {'self'}, False
 
 
-def _read_on_the_way(init: Callable, keyword: str) -> set[str] | None:
-    """Names that are read from ``**kwargs``; None unless the rest goes to the next class alone."""
+def _goes_up(init: Callable) -> bool:
+    """Whether all that ``**kwargs`` does is to go to the parent's ``__init__``."""
     try:
         source = inspect.getsource(init)
     except (OSError, TypeError):
-        return None
-    read = re.findall(rf"\b{keyword}(?:\.\w+\(|\[)'(\w+)'", source)  # kwargs['a'], kwargs.pop('a')
-    read += re.findall(rf"'(\w+)' (?:not )?in {keyword}\b", source)
-    owner = init.__qualname__.split('.')[-2:][0]
-    up = rf'super\((?:{owner}, self)?\)\.__init__\((?:[^()]|\([^()]*\))*\*\*{keyword}\b'
-    ups, uses = len(re.findall(up, source)), len(re.findall(rf'\b{keyword}\b', source))
-    return set(read) if ups and uses == 1 + ups + len(read) else None
+        return False
+    is_up = re.search(r'super\(\)\.__init__\(.*?\*\*kwargs', source, re.DOTALL)
+    return bool(is_up) and len(re.findall(r'\bkwargs\b', source)) == 2

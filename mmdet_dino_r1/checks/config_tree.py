@@ -9,12 +9,7 @@ from mmengine.registry import Registry
 
 
 def walk(node: object, key: str) -> Iterator[tuple[str, object]]:
-    """Every value in a part of a config with its dotted key, the part itself first.
-
-    Args:
-        node: a dict, a list, or a single value.
-        key: its dotted key.
-    """
+    """Every value in a part of a config with its dotted key; first the part itself, at ``key``."""
     yield key, node
     children = node.items() if isinstance(node, Mapping) else ()
     for name, child in enumerate(node) if isinstance(node, (list, tuple)) else children:

@@ -1,7 +1,4 @@
-"""The data of a config from all sides: each annotation file is parsed once.
-
-Names: cfg, args, stage as of all checks (``preflight.py``); here stage may also be 'all'.
-"""
+"""The data of a config from all sides; ``stage`` may also be 'all' here."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,17 +17,10 @@ from mmengine.config import Config
 
 from ..datasets.coco_json import CocoJsonDataset
 from .annotation_table import AnnotationTable
-from .class_check import (
-    check_exemplars,
-    check_labels,
-    check_metric_file,
-    check_num_classes,
-    check_same_classes,
-    check_wanted,
-)
+from .class_check import check_exemplars, check_labels, check_metric_file, check_same_classes
 from .config_tree import described
 from .data_check import check_file, check_images
-from .data_problem import LEVELS, Problem, report_problems
+from .data_problem import LEVELS, Problem, problem, report_problems
 from .paths import SPLITS, Member, datasets_of, exemplars, metrics, prompt_hook
 
 # A million boxes, some 190 MB, take 9 s; mmdet parses them again in every process.
@@ -42,7 +33,7 @@ def explain_data(cfg: Config, args: argparse.Namespace, stage: str) -> str | Non
         return None
     problems = find_problems(cfg, stage)
     said = report_problems(problems, args.config)
-    if any(problem.is_error for problem in problems):
+    if any(item.is_error for item in problems):
         return f'{said}\nTo start nevertheless: --cfg-options check_data=False'
     if problems:
         print(f'mmdet_dino_r1: {said}', file=sys.stderr)
@@ -50,10 +41,7 @@ def explain_data(cfg: Config, args: argparse.Namespace, stage: str) -> str | Non
 
 
 def find_problems(cfg: Config, stage: str) -> list[Problem]:
-    """What is wrong with the data, errors first; cheap enough for every start.
-
-    Files that are missing or of remote storage, and those over 200 MB, are not read.
-    """
+    """What is wrong with the data, errors first; without files over 200 MB, for every start."""
     return check(cfg, stage, max_bytes=MAX_BYTES)[1]
 
 
@@ -62,32 +50,27 @@ def check(
 ) -> tuple[list[tuple[AnnotationTable, list[str]]], list[Problem]]:
     """The parsed files with what they are used for, and the problems, errors first.
 
-    Args:
-        cfg: the config.
-        stage: 'train' (its validation included), 'test' or 'all'.
-        each_image: read every image.
-        max_bytes: larger annotation files are not read.
+    Annotation files that are missing, remote or larger than ``max_bytes`` are not read.
     """
     files, found, single = _Files(max_bytes), [], {}
     for split in SPLITS[stage]:
         tables = []
         for member in datasets_of(cfg, split):
             table, problems = _check_dataset(files, cfg, split, member)
-            tables += [] if table is None else [table]
+            tables += [table] * (table is not None)
             found += problems
         single[split] = tables[0] if len(tables) == 1 else None
         for item in metrics(cfg, split):
-            if split == 'train' or not item.owner.endswith('(CocoMetric)'):
-                continue
-            metric, tested = files.read(dict(ann_file=item.path), 'metric'), single[split]
-            if None not in (metric, tested) and metric is not tested:
-                found += check_metric_file(tested, metric, item.override.partition('=')[0])
+            if item.owner.endswith('(CocoMetric)'):
+                metric, tested = files.read(dict(ann_file=item.path), 'metric'), single[split]
+                if None not in (metric, tested) and metric is not tested:
+                    found += check_metric_file(tested, metric, item.override.partition('=')[0])
     train, val = single.get('train'), single.get('val')
     if None not in (train, val) and train is not val:
         found += check_same_classes(train, val)
     # val and test are often one set
     found = list(dict.fromkeys(files.problems(each_image) + found))
-    return files.used(), sorted(found, key=lambda problem: LEVELS.index(problem.level))
+    return files.used(), sorted(found, key=lambda item: LEVELS.index(item.level))
 
 
 def _check_dataset(
@@ -98,19 +81,21 @@ def _check_dataset(
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     if not issubclass(kind or object, CocoDataset):
         return None, []  # unknown, or of another format
-    source = _prompts(cfg, member) if split != 'train' else None
-    prompts = files.read(source, 'prompts') if source else None
+    source = None
+    with suppress(ValueError):  # the check of the config says why
+        source = exemplars(cfg, member) if split != 'train' else None
+    prompts = files.read(source.cfg, 'prompts') if source else None
     if (table := files.read(member.cfg, split)) is None:
         return None, []
     labels, found = _labels(table, member, kind)
-    if any(problem.is_error for problem in found):
+    if any(item.is_error for item in found):
         return table, found  # what follows from them is no news
     rows = ((cfg.get('model') or {}).get('bbox_head') or {}).get('num_classes')
-    if split == 'train' and rows is not None:
-        found += check_num_classes(table, len(labels), rows)
+    if split == 'train' and rows is not None and len(labels) > rows:
+        found.append(problem('num_classes', table.path, len(labels), rows=rows))
     if prompts is not None:
         skips = (prompt_hook(cfg)[1].get('bank') or {}).get('skip_missing')
-        found += check_exemplars(prompts, table, labels, source.get('match', 'name'), skips)
+        found += check_exemplars(prompts, table, labels, source.cfg.get('match', 'name'), skips)
     return table, found
 
 
@@ -125,7 +110,7 @@ class _Files:
     unread: list[Problem] = field(default_factory=list)
 
     def read(self, dataset: dict, use: str) -> AnnotationTable | None:
-        """The parsed file of a dataset; None where it is missing, too large or wrong."""
+        """The parsed file of a dataset, None if there is none that can be read; for a ``use``."""
         root = dataset.get('data_root') or ''
         path = os.path.normpath(os.path.join(root, dataset.get('ann_file') or ''))
         if path not in self.tables:
@@ -138,22 +123,19 @@ class _Files:
 
     def _parse(self, path: str) -> AnnotationTable | None:
         if (size := os.path.getsize(path)) > self.max_bytes:
-            what = f'{size / 1e6:.0f} MB, not read before each start'
-            remedy = 'mim run mmdet_dino_r1 check_data CONFIG reads it.'
-            self.unread.append(Problem('note', 'not_read', path, what, remedy))
+            self.unread.append(problem('not_read', path, size=size / 1e6))
             return None
         try:
             # as UTF-8, which pycocotools expects too, whatever else `json` makes of bytes
             return AnnotationTable(json.loads(Path(path).read_bytes().decode()), path)
         except ValueError as error:
-            what = str(error).removeprefix(f'{path} ')
-            remedy = 'Is it the right file? It must be COCO or LVIS JSON for detection, in UTF-8.'
-            self.unread.append(Problem('error', 'not_coco', path, what, remedy))
+            said = str(error).removeprefix(f'{path} ')
+            self.unread.append(problem('not_coco', path, error=said))
             return None
 
     def used(self) -> list[tuple[AnnotationTable, list[str]]]:
-        there = [(path, table) for path, table in self.tables.items() if table is not None]
-        return [(table, [*self.uses[path]]) for path, table in there]
+        tables = self.tables.items()
+        return [(table, [*self.uses[path]]) for path, table in tables if table is not None]
 
     def problems(self, each_image: bool) -> list[Problem]:
         """Those of the files by themselves and of their images."""
@@ -164,32 +146,17 @@ class _Files:
         return self.unread + found
 
 
-def _prompts(cfg: Config, member: Member) -> dict | None:
-    """Where the exemplars for a tested set come from, if from an annotation file."""
-    try:
-        source = exemplars(cfg, member)
-    except ValueError:  # the check of the config says why
-        return None
-    return source if source and source.get('ann_file') else None
-
-
 def _labels(
     table: AnnotationTable, member: Member, kind: type
 ) -> tuple[Sequence[str], list[Problem]]:
     """Names of the classes that become labels, and what is wrong with those of the config."""
     reader = described(member.key, member.cfg)
-    wanted = (member.cfg.get('metainfo') or {}).get('classes')
-    if wanted is None:
-        wanted = getattr(kind, 'METAINFO', {}).get('classes')
-    elif isinstance(wanted, str):  # mmengine reads a file of names
-        if not os.path.isfile(wanted):
-            what = f'the classes of {reader} are the text {wanted!r}, not a list'
-            remedy = f'Write metainfo=dict(classes=({wanted!r},)), with the comma.'
-            return (), [Problem('error', 'classes_no_list', table.path, what, remedy)]
-        wanted = Path(wanted).read_text().splitlines()
+    wanted = kind._load_metainfo(member.cfg.get('metainfo')).get('classes')
+    if isinstance(wanted, str):
+        return (), [problem('classes_no_list', table.path, reader=reader, wanted=wanted)]
     if wanted is None or issubclass(kind, LVISV05Dataset):  # the classes are the file's
         return table.names, []
     labels = [name for name in table.names if name in set(wanted)]
-    if issubclass(kind, CocoJsonDataset):
-        return labels, check_wanted(table, wanted, reader)
-    return labels, check_labels(table, wanted, reader, issubclass(kind, Objects365V1Dataset))
+    by = 'name' if issubclass(kind, CocoJsonDataset) else 'file'
+    by = 'id' if issubclass(kind, Objects365V1Dataset) else by
+    return labels, check_labels(table, wanted, reader, by)

@@ -1,8 +1,4 @@
-"""What is wrong with an annotation file and its images, before somebody trains on them.
-
-mmdet passes over most of it in silence: boxes and images are dropped, or the run ends after its
-first epoch.
-"""
+"""What is wrong with an annotation file and its images; mmdet passes over most in silence."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from .annotation_table import AnnotationTable, repeated
-from .data_problem import Problem, problems
+from .data_problem import Problem, problem, problems
 
 FIRST_IMAGES = 20  # looked up where not all are asked for
 _FORM = 'bbox is [left, top, width, height] in pixels of the image file.'
@@ -27,12 +23,7 @@ _OF_MOST = dict(
 
 
 def check_file(table: AnnotationTable, uses: Collection[str]) -> list[Problem]:
-    """Problems of a file by itself.
-
-    Args:
-        table: the file.
-        uses: what it serves for: 'train', 'val', 'test', 'prompts', 'metric' (``CocoMetric``).
-    """
+    """Problems of a file by itself, used for 'train', 'val', 'test', 'prompts' or 'metric'."""
     read = ['image_id', 'category_id', 'bbox']
     by_mmdet = bool(set(uses) - {'prompts'})  # CocoDataset, through pycocotools
     read += ['id', 'area'] if by_mmdet else []
@@ -84,24 +75,15 @@ def _boxes(table: AnnotationTable) -> list[Problem]:
         level, rows = 'error' if most else '', np.flatnonzero(mask)
         found += problems(kind, table.path, rows, table.name_with_box, level, form=form)
     if not (table.is_read | table.is_exemplar).any():
-        what = f'none of its {len(table)} boxes can be used' if len(table) else 'it has no boxes'
-        remedy = 'Correct what is said of them here.' if len(table) else 'Is it the right file?'
-        found.append(Problem('error', 'no_box', table.path, what, remedy, len(table)))
+        found.append(problem('no_box', table.path, len(table)))
     return found
 
 
 def check_images(table: AnnotationTable, folder: str, each: bool = False) -> list[Problem]:
-    """Look for the image files.
-
-    Args:
-        table: the annotation file.
-        folder: of the images.
-        each: read each to its end, and compare its size; otherwise the first 20 are looked for.
-    """
+    """Look for the first 20 image files or read ``each`` to its end and compare its size."""
     listed = [(file, row) for row, file in enumerate(table.files) if file]
-    paths = {
-        os.path.join(folder, file): row for file, row in listed[: None if each else FIRST_IMAGES]
-    }
+    listed = listed[: None if each else FIRST_IMAGES]
+    paths = {os.path.join(folder, file): row for file, row in listed}
     missing = [path for path in paths if not os.path.isfile(path)]
     of = str(len(paths)) if each else f'the first {len(paths)}'
     found = problems('image_missing', table.path, missing, of=of)
@@ -122,7 +104,6 @@ def check_images(table: AnnotationTable, folder: str, each: bool = False) -> lis
 
 def _image_size(path: str) -> tuple[int, int] | None:
     """(width, height) as mmcv reads it, turned as the camera says; None if it cannot be read."""
-    broken = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # PIL's words for it
     try:
         with Image.open(path) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
@@ -131,5 +112,5 @@ def _image_size(path: str) -> tuple[int, int] | None:
             image.draft(None, (1, 1))
             image.load()
             return size
-    except broken:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # PIL's words for it
         return None

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..utils.near_names import near_names
+from ..utils.near_names import quote_with_near, some
 
 LEVELS = ('error', 'warning', 'note')
 EXAMPLES = 3  # shown of each problem
-# kind | level | one/many of what is counted | what is wrong with it | remedy. An error: the run
-# would fail or its numbers be worthless; a warning: data is lost or something looks unintended.
+# kind | level | one/many of what is counted, or - | what is wrong with it | remedy. An error: the
+# run would fail or its numbers be worthless; a warning: data is lost or looks unintended.
 _TABLE = """
+not_read | note | - | {size:.0f} MB, not read before each start |
+    mim run mmdet_dino_r1 check_data CONFIG reads it.
+not_coco | error | - | {error} |
+    Is it the right file? It must be COCO or LVIS JSON for detection, in UTF-8.
+no_box | error | - | none of its {count} boxes can be used |
+    Correct what is said of them here. Is it the right file?
 image_id_repeated | error | image id | used more than once; only the last image is read |
     Give each image its own id.
 image_file_repeated | warning | image file | listed more than once |
@@ -52,6 +59,12 @@ image_missing | error | image file | of {of} missing |
 image_broken | error | image file | that cannot be read | Replace them.
 image_size_differs | error | image | of another width and height than the file says |
     Correct width and height, and the boxes if the images were resized.
+classes_no_list | error | - | the classes of {reader} are the text {wanted!r}, not a list |
+    Write metainfo=dict(classes=({wanted!r},)), with the comma.
+classes_all_unknown | error | - | none of the {count} classes of {reader} is a category of the file,
+    which has {names}: every box is dropped, and AP will be 0 | {remedy}
+num_classes | error | - | {count} classes to train on, but model.bbox_head.num_classes is {rows} |
+    Set model.bbox_head.num_classes={count}, the size of the label embedding.
 classes_unknown | error | class/classes | of {reader} not in the file{so} | {remedy}
 classes_order | error | class/classes | of {reader} in another order in the file, which decides |
     {remedy}
@@ -78,20 +91,15 @@ for _line in _TABLE.strip().replace('\n    ', ' ').splitlines():
 
 
 class Problem(NamedTuple):
-    """Something wrong with the data.
+    """Something wrong with the data."""
 
-    ``level`` is 'error', 'warning' or 'note'; ``kind`` a name for programs; ``where`` the file;
-    ``what`` one sentence and ``remedy`` what to do; ``count`` how many boxes, images or classes are
-    concerned, and ``examples`` the first of them.
-    """
-
-    level: str
-    kind: str
-    where: str
-    what: str
+    level: str  # one of LEVELS
+    kind: str  # a name for programs
+    where: str  # the file
+    what: str  # one sentence
     remedy: str = ''
-    count: int = 1
-    examples: tuple[str, ...] = ()
+    count: int = 1  # of the boxes, images or classes concerned
+    examples: tuple[str, ...] = ()  # the first of them
 
     @property
     def is_error(self) -> bool:
@@ -99,60 +107,50 @@ class Problem(NamedTuple):
         return self.level == 'error'
 
 
-def problems(
-    kind: str,
-    where: str,
-    found: Collection,
-    tell: Callable[[Any], str] = str,
-    level: str = '',
-    **words,
-) -> list[Problem]:
-    """The problem of that ``kind`` if anything was ``found``, else none.
-
-    ``tell`` puts an entry of what was found into words, as an example; ``where`` is the file,
-    ``level`` instead of the table's, and the rest is what the table's text lacks.
-    """
-    if not len(found):
-        return []
+def problem(
+    kind: str, where: str, count: int = 1, examples: tuple = (), level: str = '', **words
+) -> Problem:
+    """The problem of that ``kind`` in the file ``where``; the ``words`` fill the table's text."""
     usual, counted, what, remedy = _KINDS[kind]
-    what = f'{number(found, *counted.split("/"))} {what.format(**words)}'
+    words['count'] = count
+    what = what.format(**words)
+    if counted != '-':
+        what = f'{number(count, *counted.split("/"))} {what}'
+    return Problem(level or usual, kind, where, what, remedy.format(**words), count, examples)
+
+
+def problems(
+    kind: str, where: str, found: Collection, tell: Callable = str, level: str = '', **words
+) -> list[Problem]:
+    """The problem if anything was ``found``, else none; ``tell`` words an example."""
     examples = tuple(map(tell, islice(found, EXAMPLES)))
-    return [
-        Problem(level or usual, kind, where, what, remedy.format(**words), len(found), examples)
-    ]
+    return [problem(kind, where, len(found), examples, level, **words)] if len(found) else []
 
 
-def number(count: int | Collection, one: str, many: str = '') -> str:
-    """A ``count``, or that of a sequence, in words: '1 box'; by default ``many`` is ``one`` + s."""
-    count = count if isinstance(count, int) else len(count)
+def number(count: int, one: str, many: str = '') -> str:
+    """A ``count`` in words: '1 box'; by default ``many`` is ``one`` + s."""
     return f'{count} {one if count == 1 else many or one + "s"}'
 
 
-def some(names: Sequence[str], most: int = 5) -> str:
-    """The first names, at ``most`` so many, quoted."""
-    return ', '.join(map(repr, names[:most])) + (', …' if len(names) > most else '')
+def quoted(names: Sequence[str], n: int = 5) -> str:
+    """The first ``n`` names, quoted, and how many more there are."""
+    return some(list(map(repr, names)), n)
 
 
 def meant(known: Iterable[str]) -> Callable[[str], str]:
     """A function that quotes a name, with the known one that was probably meant."""
-    folded = {str(other).strip().casefold(): other for other in known}
-
-    def tell(name: str) -> str:
-        near = near_names(str(name).strip().casefold(), folded, n=1, cutoff=0.7)
-        return repr(name) + (f' (there is {folded[near[0]]!r})' if near else '')
-
-    return tell
+    return partial(quote_with_near, known=list(known), n=1, cutoff=0.7)
 
 
 def report_problems(found: Sequence[Problem], config: str) -> str:
-    """All problems found in the data of a config in one message, each with examples and remedy."""
+    """All problems of a config's data in one message, each with examples and remedy."""
     counts = {level: sum(p.level == level for p in found) for level in LEVELS}
     said = ', '.join(number(count, level) for level, count in counts.items() if count)
     lines = [f'the data of {config}: {said or "no problem found"}.']
-    for problem in found:
-        lines.append(f'  {problem.level}: {problem.where}: {problem.what}')
-        if problem.examples:
-            more = ', …' if problem.count > len(problem.examples) else ''
-            lines.append(f'    {", ".join(problem.examples)}{more}')
-        lines.append(f'    Remedy: {problem.remedy}')
+    for item in found:
+        lines.append(f'  {item.level}: {item.where}: {item.what}')
+        if item.examples:
+            more = ', …' if item.count > len(item.examples) else ''
+            lines.append(f'    {", ".join(item.examples)}{more}')
+        lines.append(f'    Remedy: {item.remedy}')
     return '\n'.join(lines)

@@ -1,7 +1,4 @@
-"""What a run is given: its config, its work directory and the checkpoint that it starts from.
-
-Names: cfg, args, stage as of all checks (``preflight.py``).
-"""
+"""What a run is given: its config, its work directory and the checkpoint that it starts from."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..config.loading import load_config
 from ..config.shipped import config_path
 from ..utils.safe_files import load_torch_file
 
@@ -34,18 +32,16 @@ def read_config(args: argparse.Namespace) -> Config:
             raise FileNotFoundError(said) from error
         sys.argv[sys.argv.index(name)] = args.config
     try:
-        cfg = Config.fromfile(args.config)
+        cfg = load_config(args.config, args.cfg_options)
     except FileNotFoundError as error:
         raise FileNotFoundError(explain_missing_base(args.config, error)) from error
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
     if getattr(args, 'amp', False) and 'optim_wrapper' in cfg:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     return cfg
 
 
 def explain_missing_base(config: str, error: FileNotFoundError) -> str:
-    """What ``error`` says of a ``_base_`` of ``config`` that is not there, with the remedy."""
+    """What ``error`` says of a missing ``_base_`` of ``config``, with the remedy."""
     if not str(error.filename).endswith('mmdet_dino_r1/.mim/model-index.yml'):
         return f'{config}: {error}'
     return (
@@ -60,11 +56,7 @@ def work_dir_of(cfg: Config, args: argparse.Namespace) -> Path:
 
 
 def explain_work_dir(cfg: Config, args: argparse.Namespace, stage: str) -> str | None:
-    """Why the work directory cannot be used, with the remedy; None if it can.
-
-    It is made, as the run would do a moment later, and written to: permission bits do not tell
-    what a quota, a read-only disk or root may.
-    """
+    """Why the work directory cannot be made and written to, with the remedy; None if it can."""
     folder = work_dir_of(cfg, args)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,8 +85,7 @@ def explain_checkpoint(cfg: Config, args: argparse.Namespace, stage: str) -> str
     wrong = _what_is_wrong(path, 'the checkpoint to continue from', of_a_run=True)
     if wrong is None:
         return None
-    others = [other for other in Path(path).parent.glob('*.pth') if other != Path(path)]
-    for other in sorted(others, key=os.path.getmtime, reverse=True):
+    for other in sorted(Path(path).parent.glob('*.pth'), key=os.path.getmtime, reverse=True):
         is_best = other.name.startswith('best_')  # without the optimiser's state
         if not is_best and _what_is_wrong(str(other), '', of_a_run=True) is None:
             return f'{wrong}\nThe newest one beside it that is whole: --resume {other}'
@@ -108,10 +99,7 @@ def _last_checkpoint(folder: Path) -> str | None:
 
 
 def _what_is_wrong(path: str, what: str, of_a_run: bool = False) -> str | None:
-    """One line on a file that cannot be loaded or, ``of_a_run``, that a run cannot continue from.
-
-    What is no local path is left to the run; ``what`` is the file's part in it.
-    """
+    """One line on a local file that cannot be loaded or, ``of_a_run``, continued from."""
     if '://' in path:
         return None
     if not os.path.isfile(path):

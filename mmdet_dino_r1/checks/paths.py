@@ -1,7 +1,7 @@
 """The paths of a config that a run will open: weights, datasets, metrics, prompts.
 
 Names: cfg, args, stage as of all checks (``preflight.py``), here also 'all'; split = 'train', 'val'
-or 'test'; member = a dataset that a loader reads.
+or 'test'.
 """
 
 from __future__ import annotations
@@ -25,49 +25,36 @@ _LOCAL_BACKENDS = ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
 
 
 class Needed(NamedTuple):
-    """A path that a run will open, joined as mmengine joins it.
+    """A path that a run will open, joined as mmengine joins it."""
 
-    ``owner`` is what opens it, 'train_dataloader.dataset (CocoDataset)', at its ``key``, 'ann_file'
-    or 'data_prefix.img'; ``override`` would move it, for ``--cfg-options``. Of a ``member`` of a
-    ``DatasetGroup`` the owner is the group, and override the group's key if it can do without.
-    """
-
-    owner: str
-    key: str
+    owner: str  # what opens it: 'train_dataloader.dataset (CocoDataset)', or the group of a member
+    key: str  # of the owner: 'ann_file', 'data_prefix.img'
     path: str
-    override: str = ''
-    member: str = ''
+    override: str = ''  # for --cfg-options; of a member: the group's key if it can do without
+    member: str = ''  # its name in a DatasetGroup
 
 
 class Member(NamedTuple):
-    """A dataset that a loader reads, below its wrappers: dotted ``key`` and ``cfg``.
+    """A dataset that a loader reads, below its wrappers."""
 
-    In a ``DatasetGroup`` it has a ``name``, the group as ``owner``, and the group's key as
-    ``override`` if it can do without.
-    """
-
-    key: str
+    key: str  # dotted
     cfg: dict
-    name: str = ''
-    owner: str = ''
+    owner: str  # this and override as of Needed
+    name: str = ''  # in a DatasetGroup
     override: str = ''
+    prefix: str = ''  # 'prompts.' of the split that its prompts come from
 
 
 def needed_paths(cfg: Config, args: argparse.Namespace, stage: str) -> list[Needed]:
-    """Every local path that a stage opens.
-
-    Raises:
-        ValueError: the config names no split for the exemplars.
-    """
-    needed = list(_weights(cfg, args, stage))
+    """Every local path that a stage opens."""
+    needed, prompts = list(_weights(cfg, args, stage)), []
     for split in SPLITS[stage]:
         for member in datasets_of(cfg, split):
             needed += _files(member)
         needed += metrics(cfg, split)
-    for split in SPLITS[stage]:
         if split != 'train' and cfg.get(f'{split}_dataloader'):
-            needed += prompt_files(cfg, split)
-    return list(dict.fromkeys(needed))
+            prompts += prompt_files(cfg, split)
+    return list(dict.fromkeys(needed + prompts))
 
 
 def _weights(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[Needed]:
@@ -90,11 +77,7 @@ def _weights(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[Need
 
 
 def datasets_of(cfg: Config, split: str) -> Iterator[Member]:
-    """The innermost datasets of a loader, through all wrappers.
-
-    Of a ``DatasetGroup`` those that ``only`` leaves and, with ``skip_missing``, those that have
-    their annotation file; all of them where none has.
-    """
+    """The innermost datasets of a loader, through all wrappers."""
     return _members(cfg.get(f'{split}_dataloader'), f'{split}_dataloader')
 
 
@@ -103,61 +86,52 @@ def _members(node: object, key: str) -> Iterator[Member]:
         for index, child in enumerate(node):
             yield from _members(child, f'{key}.{index}')
     elif isinstance(node, dict):
-        inner = [name for name in ('dataset', 'datasets') if node.get(name)]
-        for name in inner:
-            if name == 'datasets' and isinstance(node[name], dict):
-                yield from _members_of_group(node, key)
-            else:
+        if isinstance(node.get('datasets'), dict):
+            yield from _members_of_group(node, key)
+        elif inner := [name for name in ('dataset', 'datasets') if node.get(name)]:
+            for name in inner:
                 yield from _members(node[name], f'{key}.{name}')
-        if not inner:
-            yield Member(key, node)
+        else:
+            yield Member(key, node, described(key, node))
 
 
 def _members_of_group(group: dict, key: str) -> Iterator[Member]:
+    """Those that ``only`` and ``skip_missing`` leave, as ``DatasetGroup`` chooses them."""
     only, common = group.get('only'), group.get('common') or {}
     named = {
         name: {**common, **cfg}
         for name, cfg in group['datasets'].items()
         if cfg is not None and (only is None or name in only)
     }
-    there = [name for name, cfg in named.items() if _is_present(cfg)]
-    skips = group.get('skip_missing', False)
+    there = [
+        name
+        for name, cfg in named.items()
+        if os.path.isfile(os.path.join(cfg.get('data_root') or '', cfg.get('ann_file', '')))
+    ]
+    skips, owner = group.get('skip_missing', False), described(key, group)
     override = key if there and not skips else ''
     for name in there if skips and there else named:
-        owner = described(key, group)
-        yield Member(f'{key}.datasets.{name}', named[name], name, owner, override)
+        yield Member(f'{key}.datasets.{name}', named[name], owner, name, override)
 
 
-def _is_present(dataset: dict) -> bool:
-    """As ``DatasetGroup`` asks."""
-    return os.path.isfile(os.path.join(dataset.get('data_root') or '', dataset.get('ann_file', '')))
-
-
-def _files(member: Member, source: dict | None = None, prefix: str = '') -> Iterator[Needed]:
-    """Paths of a dataset or, below the key ``prefix``, of the ``source`` of its prompts.
-
-    They are joined to ``data_root`` as ``BaseDataset._join_prefix`` does.
-    """
-    dataset = member.cfg if source is None else source
+def _files(member: Member) -> Iterator[Needed]:
+    dataset = member.cfg
     root = dataset.get('data_root') or ''
     paths = {name: dataset.get(name) or None for name in _DATASET_FILES}
-    prefixes = (dataset.get('data_prefix') or {}).items()
-    for name, path in (paths | {f'data_prefix.{name}': path for name, path in prefixes}).items():
+    prefixes = dataset.get('data_prefix') or {}
+    for name, path in (paths | {f'data_prefix.{key}': prefixes[key] for key in prefixes}).items():
         if not isinstance(path, str):
             continue
-        joined = os.path.join(root, path) if root and not is_abs(path) else path
+        joined = os.path.join(root, path) if root and not is_abs(path) else path  # as BaseDataset
         if not _is_local(joined, dataset.get('backend_args')):
             continue
-        if member.name:
-            yield Needed(member.owner, prefix + name, joined, member.override, member.name)
-        else:
-            override = 'data_root=DIR' if joined != path else f'{name}=PATH'
-            owner = described(member.key, member.cfg)
-            yield Needed(owner, name, joined, f'{member.key}.{override}')
+        override = 'data_root=DIR' if joined != path else f'{name}=PATH'
+        override = member.override if member.name else f'{member.key}.{member.prefix}{override}'
+        yield Needed(member.owner, member.prefix + name, joined, override, member.name)
 
 
 def metrics(cfg: Config, split: str) -> Iterator[Needed]:
-    """Annotation files of metrics; these are taken as they stand, without any data_root."""
+    """Annotation files of metrics, which no data_root moves."""
     for key, node in walk(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
         if isinstance(node, dict) and _is_local(node.get('ann_file'), node.get('backend_args')):
             yield Needed(described(key, node), 'ann_file', node['ann_file'], f'{key}.ann_file=FILE')
@@ -178,26 +152,34 @@ def ready_bank(hook: dict) -> str | None:
     return bank.get('path') if isinstance(bank, dict) else bank
 
 
-def exemplars(cfg: Config, member: Member) -> dict | None:
+def exemplars(cfg: Config, member: Member) -> Member | None:
     """The split that the prompts of a tested set are cut from, None where they are from none.
 
     Raises:
         ValueError: the config names no split for the exemplars.
     """
-    _, hook = prompt_hook(cfg)
+    key, hook = prompt_hook(cfg)
     if not hook or hook.get('protocol', 'visual_g') != 'visual_g' or ready_bank(hook):
         return None
-    own = member.cfg.get('prompts')
+    bank, own = hook.get('bank') or {}, member.cfg.get('prompts')
     own = own and dict(data_root=member.cfg.get('data_root')) | dict(own)
-    return dict(exemplar_source(hook.get('bank') or {}, cfg, own))
+    source = dict(exemplar_source(bank, cfg, own))
+    if bank.get('ann_file'):
+        return Member(f'{key}.bank', source, f'{key}.bank')
+    if own:
+        return member._replace(cfg=source, prefix='prompts.')
+    if 'ann_file' in source:
+        return next(datasets_of(cfg, 'train'))._replace(cfg=source)
+    train = described('train_dataloader.dataset', cfg.train_dataloader.dataset)
+    raise ValueError(
+        f'the exemplars cannot come from the training set, which is {train} and not a single '
+        'dataset. Set default_hooks.prompt_bank.bank.ann_file (and data_root, data_prefix), or '
+        'bank=PATH of a prompt bank.'
+    )
 
 
 def prompt_files(cfg: Config, split: str) -> Iterator[Needed]:
-    """What the prompts of validation or test are made of.
-
-    Raises:
-        ValueError: the config names no split for the exemplars.
-    """
+    """What the prompts of validation or test are made of; raises as :func:`exemplars`."""
     key, hook = prompt_hook(cfg)
     bank = hook.get('bank') or {}
     if hook.get('protocol') == 'text':
@@ -209,21 +191,8 @@ def prompt_files(cfg: Config, split: str) -> Iterator[Needed]:
     if hook.get('protocol') != 'visual_i' and _is_local(path):
         yield Needed(described(key, hook), name, path, override)
     for member in datasets_of(cfg, split):
-        if (source := exemplars(cfg, member)) is None:
-            continue
-        if bank.get('ann_file'):
-            yield from _files(Member(f'{key}.bank', bank))
-        elif member.cfg.get('prompts'):
-            yield from _files(member, source, 'prompts.')
-        elif 'ann_file' in source:
-            yield from _files(next(datasets_of(cfg, 'train')), source)
-        else:
-            train = described('train_dataloader.dataset', cfg.train_dataloader.dataset)
-            raise ValueError(
-                f'the exemplars cannot come from the training set, which is {train} and not a '
-                'single dataset. Set default_hooks.prompt_bank.bank.ann_file (and data_root, '
-                'data_prefix), or bank=PATH of a prompt bank.'
-            )
+        if source := exemplars(cfg, member):
+            yield from _files(source)
 
 
 def _is_local(path: object, backend_args: dict | None = None) -> bool:

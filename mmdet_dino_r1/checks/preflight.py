@@ -1,10 +1,6 @@
 """What is looked at before a run, in one table: nothing is built where a check speaks.
 
-A run that will fail on its annotation file should say so at once, and for all missing paths
-together, not one by one after minutes of building. Only local paths are looked at; URLs and
-remote storage backends are left to the run itself.
-
-A check returns what is wrong, with the remedy, or None.
+A check returns what is wrong, with the remedy, or None. Only local paths are looked at.
 
 Names: cfg = the config, ``--cfg-options`` merged; args = what mmdet's own parser made of the
 command line; stage = 'train' (its validation included) or 'test'.
@@ -19,17 +15,17 @@ from collections import defaultdict
 
 from mmengine.config import Config
 
+from ..engine.sharding import INSTEAD_OF_SHARDS, STRATEGY_OF_WRAPPER, no_reference_message
 from ..utils.near_names import quote_with_near
 from .annotation_table import AnnotationTable
 from .config_keys import explain_misspelt
+from .config_tree import type_name
 from .data import check, explain_data
-from .data_problem import number, report_problems, some
+from .data_problem import number, quoted, report_problems
 from .given_files import explain_checkpoint, explain_work_dir
 from .paths import Needed, needed_paths, prompt_files, prompt_hook, ready_bank
-from .sharding import explain_sharding
 
-# What to say where the data of a shipped config is missing: part of the path, remedy. The first
-# that fits a path is said.
+# Where the data of a shipped config is missing: part of the path, remedy; the first that fits.
 _HOW_TO_GET = {
     'data/coco/annotations/lvis_v1_': (
         'LVIS v1 annotations (lvisdataset.org) belong in data/coco/annotations/; the images are '
@@ -53,8 +49,30 @@ _HOW_TO_GET = {
 
 def explain_mistake(cfg: Config, args: Namespace, stage: str) -> str | None:
     """What cannot work whatever files there are."""
-    found = (check(cfg, args, stage) for check in _MISTAKES)
-    return next((message for message in found if message), None)
+    return next((said for check in _MISTAKES if (said := check(cfg, args, stage))), None)
+
+
+def explain_sharding(cfg: Config, args: Namespace, stage: str) -> str | None:
+    """What a training cannot do with its strategy or wrapper, with the remedy; None if it can."""
+    if stage != 'train':
+        return None
+    wrapper, strategy = type_name(cfg.get('model_wrapper_cfg')), type_name(cfg.get('strategy'))
+    if wrapper in STRATEGY_OF_WRAPPER:
+        return (
+            f"model_wrapper_cfg.type='{wrapper}': mmengine's Runner initialises the weights after "
+            f'it has wrapped the model, which fails for shards. {INSTEAD_OF_SHARDS}; or train '
+            "VIS-GDINO with runner_type='FlexibleRunner', "
+            f"strategy=dict(type='{STRATEGY_OF_WRAPPER[wrapper]}')."
+        )
+    if strategy and type_name(dict(type=cfg.get('runner_type'))) != 'FlexibleRunner':
+        return (
+            f"strategy.type='{strategy}' is read by runner_type='FlexibleRunner' alone; the "
+            'Runner would train without it. Set runner_type, or leave strategy out.'
+        )
+    grqo = cfg.get('model', {}).get('bbox_head', {}).get('loss_grqo') or dict(kl_weight=0)
+    if strategy in STRATEGY_OF_WRAPPER.values() and grqo.get('kl_weight', 1) > 0:
+        return no_reference_message(strategy)
+    return None
 
 
 def _tested(cfg: Config, stage: str) -> tuple[str, dict]:
@@ -69,17 +87,12 @@ def _unknown_member(cfg: Config, args: Namespace, stage: str) -> str | None:
     group, only, key = dataset.get('datasets'), dataset.get('only'), f'{split}_dataloader.dataset'
     if not isinstance(group, dict) or only is None:
         return None
-    known = [name for name, member in group.items() if member is not None]
-    unknown = [name for name in ([only] if isinstance(only, str) else only) if name not in known]
-    if isinstance(only, str) and not unknown:
+    if isinstance(only, str):
         return f'{key}.only must be a list: {key}.only="[\'{only}\']"'
-    if not unknown:
-        return None
-    return (
-        f'{key}.only names datasets that the group has not: '
-        f'{", ".join(quote_with_near(name, known) for name in unknown)}. '
-        f'It has: {", ".join(known)}'
-    )
+    known = [name for name, member in group.items() if member is not None]
+    unknown = ', '.join(quote_with_near(name, known) for name in only if name not in known)
+    said = f'{key}.only names datasets that the group has not: {unknown}. It has: '
+    return said + ', '.join(known) if unknown else None
 
 
 def _test_time_augmentation(cfg: Config, args: Namespace, stage: str) -> str | None:
@@ -88,9 +101,8 @@ def _test_time_augmentation(cfg: Config, args: Namespace, stage: str) -> str | N
         return None
     if _tested(cfg, stage)[1].get('datasets'):
         return (
-            "--tta works with a single dataset: mmdet's script gives its flipping pipeline to "
-            'test_dataloader.dataset as a whole, and a group of datasets has none. Give '
-            'test_dataloader.dataset one dataset instead of a group (`only` does not help).'
+            '--tta works with a single dataset: a group has no pipeline of its own to be flipped. '
+            'Give test_dataloader.dataset one dataset instead (`only` does not help).'
         )
     key, hook = prompt_hook(cfg)
     if hook.get('protocol') == 'visual_i':
@@ -117,23 +129,20 @@ def _no_split_for_prompts(cfg: Config, args: Namespace, stage: str) -> str | Non
 
 
 def find_missing(cfg: Config, args: Namespace, stage: str) -> list[Needed]:
-    """Every needed path that does not exist.
-
-    Raises:
-        ValueError: a mistake that :func:`explain_mistake` puts into words.
-    """
+    """Every needed path that does not exist; ValueError where :func:`explain_mistake` speaks."""
     return [item for item in needed_paths(cfg, args, stage) if not os.path.exists(item.path)]
 
 
 def explain_missing(cfg: Config, args: Namespace, stage: str) -> str | None:
     """All paths that do not exist."""
-    missing = find_missing(cfg, args, stage)
-    return report_missing(missing, args.config) if missing else None
+    return report_missing(find_missing(cfg, args, stage), args.config)
 
 
-def report_missing(missing: list[Needed], config: str) -> str:
-    """All missing paths of a config in one message, then what to do."""
-    count = f'{len(missing)} path{"s" if len(missing) > 1 else ""}'
+def report_missing(missing: list[Needed], config: str) -> str | None:
+    """All missing paths of a config in one message, then what to do; None for none."""
+    if not missing:
+        return None
+    count = number(len(missing), 'path')
     lines = [f'nothing was started: {count} that {config} needs cannot be found.']
     by_owner = defaultdict(lambda: defaultdict(list))
     for item in missing:
@@ -166,16 +175,10 @@ def _place(items: list[Needed]) -> str:
 def report_data(
     cfg: Config, config: str, each_image: bool = False, as_json: bool = False
 ) -> tuple[str, bool]:
-    """What training, validation and test need, what is there, and what is wrong with it.
-
-    Args:
-        cfg: the config.
-        config: its name.
-        each_image: read every image to its end; otherwise the first 20 of each set are looked for.
-        as_json: one JSON object instead of lines.
+    """What the config of that name needs, what is there, and what is wrong with it.
 
     Returns:
-        The text, and whether a run would fail or its numbers be worthless.
+        The text or JSON, and whether a run would fail or its numbers be worthless.
 
     Raises:
         ValueError: the config cannot work whatever files there are.
@@ -198,29 +201,30 @@ def report_data(
             problems=[problem._asdict() for problem in problems],
         )
         return json.dumps(found, indent=1, ensure_ascii=False), is_bad
-    lines = []
-    for item in needed:
-        mark = 'MISSING' if item in missing else 'there'
-        lines.append(f'{mark:7}  {item.path}  ({item.owner.split(" (")[0]}, {item.key})')
+    lines = [
+        f'{"MISSING" if item in missing else "there  "}  {item.path}  '
+        f'({item.owner.split(" (")[0]}, {item.key})'
+        for item in needed
+    ]
     lines += [_describe(table, uses) for table, uses in files]
     lines.append(report_problems(problems, config))
     if missing:
         # without its first line, which speaks of a start
         remedies = report_missing(missing, config).partition('\n')[2]
-        lines += [f'missing: {some([item.path for item in missing])}', remedies]
+        lines += [f'missing: {quoted([item.path for item in missing])}', remedies]
     return '\n'.join(lines), is_bad
 
 
 def _describe(table: AnnotationTable, uses: list[str]) -> str:
     """What is in a file, and what it is used for, in three lines."""
     found = table.summary()
-    fewest = list(found['boxes_by_class'].items())
+    images, boxes = number(found['images'], 'image'), number(found['boxes'], 'box', 'boxes')
+    fewest = [f'{name!r} {count}' for name, count in found['boxes_by_class'].items()][:5]
     return (
         f'{table.path} ({", ".join(uses)})\n'
-        f'  {number(found["images"], "image")}, {found["images_without_boxes"]} without boxes; '
-        f'{number(found["boxes"], "box", "boxes")}, {found["crowd_boxes"]} of them crowds; '
-        f'{number(found["classes"], "class", "classes")}\n'
-        f'  fewest boxes: {", ".join(f"{name!r} {count}" for name, count in fewest[:5])}'
+        f'  {images}, {found["images_without_boxes"]} without boxes; {boxes}, '
+        f'{found["crowd_boxes"]} of them crowds; {number(found["classes"], "class", "classes")}\n'
+        f'  fewest boxes: {", ".join(fewest)}'
     )
 
 

@@ -1,7 +1,4 @@
-"""Puts into words how a run has failed where its traceback does not say what to do.
-
-Names: cfg, args, stage as of all checks (``preflight.py``); error = what ended the run.
-"""
+"""Puts into words how a run has failed where its traceback does not say what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import argparse
 import errno
 import re
 import shutil
-from collections.abc import Iterator
 
 import torch
 from mmengine.config import Config
@@ -24,6 +20,24 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How torch's CPU allocator and its loader say that the memory of the machine was not enough.
 _NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", 'not enough memory: you tried')
 _WORKER_KILLED = 'is killed by signal'
+# What makes a run need less memory, and what it does; those that cost least first.
+_AGAIN = 'activations are computed again instead of kept'
+_SAVINGS = dict(
+    train={
+        'model.backbone.with_cp': f'True: {_AGAIN}',
+        'model.encoder.num_cp': f'{{layers}}: {_AGAIN}',
+        'train_dataloader.batch_size': 'then optim_wrapper.accumulative_counts (now {count}) up, '
+        'to keep the total',
+        'model.prompt_sampler.max_prompts': 'classes of a batch',
+        'model.dn_cfg.group_cfg.num_dn_queries': '',
+        'model.num_queries': '',
+    },
+    test={
+        'test_dataloader.batch_size': '',
+        'model.test_cfg.chunk_size': 'classes at a time; 0: all',
+        'model.num_queries': '',
+    },
+)
 # How mmengine words a `type` it cannot find; runners and schedulers leave the scope out.
 _UNKNOWN_TYPE = re.compile(r'^(\S+) is not in the (?:\w+::)?(.+?) registry\.')
 
@@ -37,7 +51,7 @@ def explain_user_error(error: BaseException, cfg: Config) -> str | None:
         return None
     name, kind = match.groups()
     tree = walk(cfg.to_dict(), '')
-    places = [key for key, value in tree if value == name and key.rpartition('.')[2] == 'type']
+    places = [key for key, value in tree if value == name and f'.{key}'.endswith('.type')]
     where = f' ({", ".join(places)})' if places else ''
     known = [registry.module_dict for registry in registries() if registry.name == kind]
     near = near_names(name, set().union(*known), cutoff=0.6)
@@ -62,63 +76,38 @@ def explain_failure(
         loader = f'{stage}_dataloader'
         return (
             'a process that loads data was killed, most often because the memory of the machine, '
-            'or the shared memory (/dev/shm) of a container, is used up.\nTo need less of it:\n'
-            + _lines(_settings(cfg, [f'{loader}.num_workers', f'{loader}.batch_size']))
+            'or the shared memory (/dev/shm) of a container, is used up.\nTo need less of it:'
+            + _settings(cfg, {f'{loader}.num_workers': '', f'{loader}.batch_size': ''})
         )
     is_cuda = isinstance(error, torch.OutOfMemoryError)
     if not (is_cuda or isinstance(error, MemoryError) or any(said in text for said in _NO_MEMORY)):
         return None
     where = 'the GPU' if is_cuda else 'the machine'
-    return (
+    said = (
         f'the memory of {where} is not enough. What makes a run need less, with its value now '
-        '(--cfg-options KEY=VALUE):\n' + _lines(_savings(cfg, args, stage))
+        '(--cfg-options KEY=VALUE):'
     )
+    said += '\n  --amp  (half precision)' if stage == 'train' and not args.amp else ''
+    said += _settings(cfg, _SAVINGS[stage])
+    scales = [
+        tuple(pair)
+        for key, value in walk(cfg.get(f'{stage}_dataloader'), '')
+        for pair in {'scale': [value], 'scales': value}.get(key.rpartition('.')[2]) or ()
+        if isinstance(pair, (list, tuple))
+    ]
+    pipeline = f'{stage}_dataloader.dataset.pipeline'
+    more = f'\n  {pipeline}  (smaller images; scales up to {max(scales, key=max, default="")})'
+    return said + more if scales else said
 
 
-def _savings(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[tuple[str, str]]:
-    """Settings and what changing them does, those that cost least first."""
-    model = cfg.get('model') or {}
-    if stage == 'test':
-        yield from _settings(cfg, ['test_dataloader.batch_size'])
-        yield from _settings(cfg, ['model.test_cfg.chunk_size'], 'classes at a time; 0: all')
-    else:
-        if not args.amp:
-            yield '--amp', 'half precision'
-        recomputed = 'activations are computed again instead of kept'
-        yield from _settings(cfg, ['model.backbone.with_cp'], f'True: {recomputed}')
-        if isinstance(layers := (model.get('encoder') or {}).get('num_layers'), int):
-            yield from _settings(cfg, ['model.encoder.num_cp'], f'{layers}: {recomputed}')
-        count = cfg.get('optim_wrapper', {}).get('accumulative_counts', 1)
-        together = f'then optim_wrapper.accumulative_counts (now {count}) up, to keep the total'
-        yield from _settings(cfg, ['train_dataloader.batch_size'], together)
-        if model.get('prompt_sampler'):
-            yield from _settings(cfg, ['model.prompt_sampler.max_prompts'], 'classes of a batch')
-        else:
-            sampler = 'model.prompt_sampler.type=InBatchPromptSampler'
-            yield f'{sampler} model.prompt_sampler.max_prompts=N', 'now all classes of a batch'
-        yield from _settings(cfg, ['model.dn_cfg.group_cfg.num_dn_queries'])
-    yield from _settings(cfg, ['model.num_queries'])
-    scales = []
-    for key, value in walk(cfg.get(f'{stage}_dataloader'), ''):
-        if key.endswith(('.scale', '.scales')):
-            pairs = value if key.endswith('s') else [value]
-            scales += [tuple(pair) for pair in pairs or () if isinstance(pair, (list, tuple))]
-    if scales:
-        said = f'smaller images; scales up to {max(scales, key=max)}'
-        yield f'{stage}_dataloader.dataset.pipeline', said
-
-
-def _settings(cfg: Config, keys: list[str], meaning: str = '') -> Iterator[tuple[str, str]]:
-    """Those of the keys that have a parent in the config, with their value."""
-    for key in keys:
-        node = cfg
-        *parents, name = key.split('.')
-        for parent in parents:
-            node = (node or {}).get(parent)
-        if isinstance(node, dict):
-            value = node.get(name, 'not set')
-            yield f'{key}={value}', meaning
-
-
-def _lines(settings: Iterator[tuple[str, str]]) -> str:
-    return '\n'.join(f'  {key}' + (f'  ({said})' if said else '') for key, said in settings)
+def _settings(cfg: Config, meanings: dict[str, str]) -> str:
+    """A line for each that has a parent in the config: its value, and what it does."""
+    values = dict(walk(cfg.to_dict(), ''))
+    layers = values.get('model.encoder.num_layers', 'number of layers')
+    count = values.get('optim_wrapper.accumulative_counts', 1)
+    lines = ''
+    for key, meaning in meanings.items():
+        if isinstance(values.get(key.rpartition('.')[0]), dict):
+            lines += f'\n  {key}={values.get(key, "not set")}'
+            lines += f'  ({meaning.format(layers=layers, count=count)})' if meaning else ''
+    return lines

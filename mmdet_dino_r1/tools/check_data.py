@@ -1,6 +1,5 @@
 """Check the data of a config: ``mim run mmdet_dino_r1 check_data CONFIG``.
 
-Says which files the config needs, what is in the annotation files and what is wrong with them.
 ``mim train`` does the same before it builds a model, with annotation files up to 200 MB; a
 config with ``check_data = False`` is trained without.
 """
@@ -11,11 +10,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mmengine.config import DictAction
-
 from mmdet_dino_r1.checks.preflight import report_data
 from mmdet_dino_r1.config.loading import load_config
-from mmdet_dino_r1.utils.command_line import one_line_errors
+from mmdet_dino_r1.utils.command_line import add_cfg_options, one_line_errors
 
 
 def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
@@ -26,16 +23,10 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         'them. Exit status 1 if there are errors or paths are missing.',
     )
     parser.add_argument('config', help='path of a config, or name of a shipped one')
-    parser.add_argument(
-        '--images',
-        action='store_true',
-        help='read every image to its end and compare its size; otherwise the first 20 of each set '
-        'are looked for',
-    )
+    about_images = 'read every image to its end; otherwise the first 20 of each set are looked for'
+    parser.add_argument('--images', action='store_true', help=about_images)
     parser.add_argument('--json', action='store_true', help='print one JSON object instead')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train'
-    )
+    add_cfg_options(parser)
     return parser.parse_args(args)
 
 

@@ -1,9 +1,4 @@
-"""Runs mmdet's own train and test scripts, after checks that speak plainly.
-
-The scripts are the ones mmdet installed, so every flag behaves as in mmdet. What is added: this
-package is imported first (its classes are registered, and ``mmdet_dino_r1::configs/x.py``
-resolves), and what is mistyped, missing, broken or full ends in a message of a few lines.
-"""
+"""Runs the train and test scripts that mmdet installed, after checks that speak plainly."""
 
 from __future__ import annotations
 
@@ -24,11 +19,7 @@ _RANK_VARIABLES = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORL
 
 
 def launch(stage: str) -> None:
-    """Check, then run mmdet's script with this process's command line.
-
-    Args:
-        stage: 'train' or 'test'.
-    """
+    """Check, then run mmdet's script for 'train' or 'test' with this process's command line."""
     script = str(mmdet_script(stage))
     # Its parser is the only one that knows all its flags; `-h` prints its help and ends here.
     args = runpy.run_path(script, run_name='mmdet_script')['parse_args']()
@@ -74,12 +65,7 @@ def is_first_process(launcher: str) -> bool:
 
 
 def stop(message: str, launcher: str) -> NoReturn:
-    """End with a message and exit status 2; of several processes only the first says why.
-
-    Args:
-        message: what is wrong, and the remedy.
-        launcher: as on the command line.
-    """
+    """End with a message and exit status 2; of several processes only the first says why."""
     if is_first_process(launcher):
         print(f'mmdet_dino_r1: {message}', file=sys.stderr, flush=True)
     sys.exit(2)

@@ -31,6 +31,3 @@ def atomic_write(path: Path, content: bytes) -> None:
     """
     with atomic_path(path) as unfinished:
         unfinished.write_bytes(content)
-
-
-write_whole = atomic_write  # the name until 0.7

@@ -13,11 +13,9 @@ from mmengine.config import DictAction
 
 
 def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
-    """Let bad input end a tool in one line and exit status 2 instead of a traceback.
+    """Let a ``ValueError`` or ``OSError`` end a tool in one line and exit status 2.
 
-    Args:
-        main: takes the arguments (None: those of the process) and returns the exit status. What
-            it raises as ``ValueError`` or ``OSError`` is the user's to mend; the rest is ours.
+    These are the user's to mend; any other error is ours and keeps its traceback.
     """
     tool = Path(main.__code__.co_filename).stem
 
@@ -57,10 +55,6 @@ def add_out_file(parser: argparse.ArgumentParser, suffix: str) -> None:
 
 
 def refuse_existing(options: argparse.Namespace) -> None:
-    """Refuse to go on, before any work, where ``--out`` exists and may not be replaced.
-
-    Raises:
-        FileExistsError: it is there, and may not be replaced.
-    """
+    """Raise ``FileExistsError``, before any work, where ``--out`` may not be replaced."""
     if options.out.exists() and not options.overwrite:
         raise FileExistsError(f'{options.out} exists; --overwrite replaces it.')

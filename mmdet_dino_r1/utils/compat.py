@@ -1,13 +1,14 @@
 """What the two OpenMMLab families and PyTorch's changes ask of us, in one place.
 
-Everything here runs once, on ``import mmdet_dino_r1``, before any other module of the package; what
-checkpoints ask of us is in ``safe_files``.
+Runs once, on ``import mmdet_dino_r1``, before any other module of the package.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 MIN_MMDET = '3.3.0'
@@ -25,32 +26,27 @@ _INSTALL = (
     'default) or `pip install -r requirements/mminstall-openmmlab.txt`; `make setup` in the '
     'repository does the former.'
 )
-_BUILD_OPS = (
-    'mmcv is installed without its compiled operators (`mmcv._ext`), which happens when pip '
-    'builds it in isolation, without torch, or when torch was changed afterwards. Remedy: '
+# Loaded in this order; remedy of each that cannot be.
+_LOADED = {
+    'cv2': 'OpenCV cannot be loaded; on servers it is libGL that is missing. Remedy: `pip '
+    'uninstall -y opencv-python`, then `pip install --force-reinstall --no-deps '
+    '"opencv-python-headless<4.13"`, which needs none; `make setup` does it where it must.',
+    'mmcv._ext': 'mmcv is installed without its compiled operators (`mmcv._ext`), which happens '
+    'when pip builds it in isolation, without torch, or when torch was changed afterwards. Remedy: '
     '`pip install setuptools wheel ninja psutil packaging`, then `MMCV_WITH_OPS=1 pip install '
     '--force-reinstall --no-deps --no-cache-dir --no-build-isolation onedl-mmcv==2.3.6` '
-    "(`mmcv==2.1.0` beside OpenMMLab's own packages)."
-)
-_HEADLESS = (
-    'OpenCV cannot be loaded; on servers it is libGL that is missing. Remedy: `pip uninstall -y '
-    'opencv-python`, then `pip install --force-reinstall --no-deps '
-    '"opencv-python-headless<4.13"`, which needs none; `make setup` does it where it must.'
-)
-
-
-_NUMPY = (
-    'pycocotools was built for another NumPy than the one installed. Remedy: `pip install '
-    '--force-reinstall --no-deps --no-cache-dir pycocotools`.'
-)
+    "(`mmcv==2.1.0` beside OpenMMLab's own packages).",
+    'mmdet': f'mmdet does not fit its neighbours. {_INSTALL}',
+    'pycocotools.mask': 'pycocotools was built for another NumPy than the one installed. Remedy: '
+    '`pip install --force-reinstall --no-deps --no-cache-dir pycocotools`.',
+}
 
 
 def check_environment() -> None:
     """Refuse to go on where mmdet, mmengine or mmcv cannot work, saying the remedy.
 
     Raises:
-        ImportError: A package is missing, too old or cannot be loaded, mmcv lacks its operators,
-            or distributions are installed over each other.
+        ImportError: a package is missing, too old, broken, or installed over another.
     """
     for name in ('torch', 'mmengine', 'mmcv', 'mmdet'):
         if importlib.util.find_spec(name) is None:
@@ -64,23 +60,13 @@ def check_environment() -> None:
             f'{torch.__version__}: older ones cannot load any checkpoint safely. Install a newer '
             'torch, then mmcv again, which is compiled against it.'
         )
-    try:
-        importlib.import_module('cv2')
-    except ImportError as error:
-        raise ImportError(f'mmdet_dino_r1: {_HEADLESS} (Cause: {error})') from error
-    try:
-        importlib.import_module('mmcv._ext')
-    except ImportError as error:
-        raise ImportError(f'mmdet_dino_r1: {_BUILD_OPS} (Cause: {error})') from error
-    try:
-        mmdet = importlib.import_module('mmdet')
-    except AssertionError as error:  # mmdet 3.3.0 checks its neighbours with bare asserts
-        raise ImportError(f'mmdet does not fit its neighbours: {error} {_INSTALL}') from error
-    try:
-        importlib.import_module('pycocotools.mask')
-    except (ImportError, ValueError) as error:  # ValueError: "numpy.dtype size changed"
-        raise ImportError(f'mmdet_dino_r1: {_NUMPY} (Cause: {error})') from error
-
+    for name, remedy in _LOADED.items():
+        try:
+            importlib.import_module(name)
+        # mmdet checks its neighbours with asserts; ValueError: "numpy.dtype size changed"
+        except (ImportError, AssertionError, ValueError) as error:
+            raise ImportError(f'mmdet_dino_r1: {remedy} (Cause: {error})') from error
+    import mmdet
     from mmengine.utils import digit_version
 
     if digit_version(mmdet.__version__) < digit_version(MIN_MMDET):
@@ -91,30 +77,27 @@ def check_environment() -> None:
 
 def _check_distributions() -> None:
     """Refuse distributions that were installed over each other; see ``check_environment``."""
-    found = {family: _installed(names) for family, names in FAMILIES.items()}
+    found = {family: list(installed(names)) for family, names in FAMILIES.items()}
     if all(found.values()):
         mixed = [name for names in found.values() for name in names]
         raise ImportError(
             f'Two families of the mm* packages are installed over each other: {", ".join(mixed)}. '
             f'Remedy: `pip uninstall -y {" ".join(mixed)}`, then one of them again. {_INSTALL}'
         )
-    for name in _installed(WITHOUT_OPERATORS):
+    for name in installed(WITHOUT_OPERATORS):
         raise ImportError(
             f'{name} is installed, an mmcv without operators, which mmdet needs. Remedy: `pip '
             f'uninstall -y {name}`, then mmcv again, even if it is there too. {_INSTALL}'
         )
 
 
-def _installed(distributions: tuple[str, ...]) -> list[str]:
-    """Those of the distributions that are installed."""
-
-    def is_there(name: str) -> bool:
-        try:
-            return bool(version(name))
-        except PackageNotFoundError:
-            return False
-
-    return [name for name in distributions if is_there(name)]
+def installed(distributions: Sequence[str]) -> dict[str, str]:
+    """Versions of those of the distributions that are installed."""
+    found = {}
+    for name in distributions:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def name_package_to_mmengine() -> None:
@@ -127,12 +110,8 @@ def name_package_to_mmengine() -> None:
 def join_processes_without_gpu(launcher: str, device: str | None = None) -> None:
     """Join the processes that torchrun started, where they are to work on the CPU.
 
-    mmengine's ``init_dist`` (``mmengine/dist/utils.py``) picks a CUDA device whatever the backend,
-    so ``--launcher pytorch`` fails on a CPU. A runner leaves a process group alone that is there.
-
-    Args:
-        launcher: as on the command line; only 'pytorch' has anything to join here.
-        device: as on the command line; None: CUDA where there is some.
+    mmengine's ``init_dist`` picks a CUDA device whatever the backend, so ``--launcher pytorch``
+    fails on a CPU. A runner leaves a process group alone that is there.
     """
     import torch
 

@@ -1,7 +1,6 @@
 """The only place that copies small tensors to the device, and several at once from it (ours).
 
-A copy from ordinary memory lets the CPU wait until the device has done all that it was asked for,
-and then the device waits for the CPU; a training step of two images once made some fifty of them.
+At a copy from ordinary memory the CPU waits until the device has done all that it was asked for.
 Here all that is known at one time goes in a single copy that nobody waits for.
 """
 
@@ -21,15 +20,7 @@ _ALIGNMENT = 8  # bytes; a number of any type may begin at multiples of it
 
 
 def to_device(device: torch.device, *tensors: Tensor) -> list[Tensor]:
-    """All of them on the device, in one copy.
-
-    Args:
-        device: where they are wanted.
-        *tensors: on the CPU, of any shapes and types.
-
-    Returns:
-        In the same order, of the same shapes and types; the tensors themselves for the CPU.
-    """
+    """CPU tensors of any shapes and types on the device, in one copy; themselves for the CPU."""
     if device.type == 'cpu' or not tensors:
         return list(tensors)
     packed = _pack(tensors)
@@ -39,14 +30,7 @@ def to_device(device: torch.device, *tensors: Tensor) -> list[Tensor]:
 
 
 def to_cpu(*tensors: Tensor) -> list[Tensor]:
-    """All of them on the CPU, which waits once for the device.
-
-    Args:
-        *tensors: on one device, of any shapes and types; without gradients.
-
-    Returns:
-        In the same order, of the same shapes and types; themselves where they are there already.
-    """
+    """Tensors of one device, of any shapes, without gradients, on the CPU, which waits once."""
     if not tensors or tensors[0].device.type == 'cpu':
         return list(tensors)
     return _unpack(_pack(tensors).cpu(), tensors)
@@ -68,12 +52,9 @@ def _unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 
 def remembered(maxsize: int) -> Callable:
-    """Decorate what makes tensors that steps of the same sizes share; they are not written to.
+    """Decorate what makes tensors that steps of the same sizes share; nobody may write to them.
 
     Lists among its arguments become tuples.
-
-    Args:
-        maxsize: how many results are kept.
     """
 
     def decorate(make: Callable) -> Callable:
@@ -97,24 +78,11 @@ def _as_tuples(value: Any) -> Any:
 
 
 def box_scales(img_shapes: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Pixels per normalised unit; remembered, so not to be written to.
-
-    Args:
-        img_shapes: (h, w) of each image, unpadded.
-        device: where they are wanted.
-
-    Returns:
-        (bs, 4) float (w, h, w, h).
-    """
+    """(bs, 4) float (w, h, w, h), from (h, w) of unpadded images; remembered: do not write."""
     return remembered_rows([(w, h, w, h) for h, w, *_ in img_shapes], device)
 
 
 @remembered(maxsize=256)
 def remembered_rows(rows: Sequence[Sequence[float]], device: torch.device) -> Tensor:
-    """(n, m) float from numbers; a step and its reference model ask for the same.
-
-    Args:
-        rows: n of m numbers each.
-        device: where they are wanted.
-    """
+    """(n, m) float from numbers; a step and its reference model ask for the same."""
     return to_device(device, torch.tensor(rows, dtype=torch.float32))[0]

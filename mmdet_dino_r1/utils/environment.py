@@ -6,15 +6,14 @@ Nothing is imported here before it is asked for: a bug report is wanted where im
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..version import __version__
-from .compat import FAMILIES, WITHOUT_OPERATORS, check_environment
+from .compat import FAMILIES, WITHOUT_OPERATORS, check_environment, installed
 
 if TYPE_CHECKING:
     import torch
@@ -29,11 +28,7 @@ _NAMED = (
 
 
 def describe_environment(device: torch.device) -> dict[str, str | int]:
-    """Device, CPU, threads and versions.
-
-    Args:
-        device: where the models run.
-    """
+    """Device that the models run on, CPU, threads and versions."""
     import mmcv
     import mmdet
     import mmengine
@@ -64,18 +59,11 @@ def collect_environment() -> dict[str, str]:
         'mmcv._ext': answer_or_error(_operators),
         'CPU': cpu_model(),
     }
-    for name in _NAMED:
-        with suppress(PackageNotFoundError):
-            report[name] = version(name)
-    return report | {'by mmengine': answer_or_error(_collected_by_mmengine)}
+    return report | installed(_NAMED) | {'by mmengine': answer_or_error(_collected_by_mmengine)}
 
 
 def answer_or_error(ask: Callable[[], object]) -> str:
-    """What a function returns, or the error that it raises, as text.
-
-    Args:
-        ask: takes nothing.
-    """
+    """What a function returns, or the error that it raises, as text."""
     try:
         return str(ask())
     except Exception as error:  # any: the rest of the report is wanted all the more
@@ -97,8 +85,6 @@ def _operators() -> str:
 def cpu_model() -> str:
     """Name of the processor, as far as the system tells."""
     info = Path('/proc/cpuinfo')
-    if info.is_file():
-        for line in info.read_text(encoding='utf-8').splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
-    return platform.processor() or platform.machine()
+    text = info.read_text(encoding='utf-8') if info.is_file() else ''
+    found = re.search(r'^model name\s*:\s*(.+)', text, re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()

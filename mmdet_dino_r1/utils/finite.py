@@ -1,8 +1,6 @@
 """Losses that are not finite end the training, with a message that says where to look (ours).
 
-A step whose losses hold a NaN would write it into every weight. It is stopped before its backward
-pass: the first reader of the message wants to know which images it was, and whether they, the
-boxes or the weights were broken before.
+A NaN in a loss would go into every weight: the step is stopped before its backward pass.
 """
 
 from __future__ import annotations
@@ -28,11 +26,8 @@ _SHOWN = 10  # boxes that a message names at most
 def check_finite(losses: dict[str, Tensor], batch_data_samples: SampleList) -> None:
     """Stop where a loss or a ground-truth box is not finite, or a box is inverted.
 
-    One transfer to the CPU for everything.
-
-    Args:
-        losses: scalars; those with ``loss`` in their names count, as in mmengine.
-        batch_data_samples: with ``gt_instances.bboxes`` (x1, y1, x2, y2).
+    One transfer to the CPU for all: scalars with ``loss`` in their names, as in mmengine, and
+    ``gt_instances.bboxes`` (x1, y1, x2, y2).
 
     Raises:
         FloatingPointError: a short message, for :meth:`StepDiagnostics.explaining` to complete.
@@ -49,12 +44,7 @@ def check_finite(losses: dict[str, Tensor], batch_data_samples: SampleList) -> N
 
 
 class StepDiagnostics:
-    """Tells of a training step what a reader must know if it goes wrong.
-
-    Args:
-        model: the detector.
-        batch_data_samples: of the step, this rank's.
-    """
+    """Tells of a ``model`` and this rank's ``batch_data_samples`` what was wrong with a step."""
 
     def __init__(self, model: nn.Module, batch_data_samples: SampleList) -> None:
         self._model = model
@@ -62,14 +52,7 @@ class StepDiagnostics:
 
     @contextmanager
     def explaining(self, batch_inputs: Tensor) -> Iterator[None]:
-        """Add the report to a ``FloatingPointError`` that is raised within.
-
-        Args:
-            batch_inputs: (bs, 3, H, W) normalised images.
-
-        Raises:
-            FloatingPointError: the same, with the report.
-        """
+        """Add the report to a ``FloatingPointError`` raised within, on (bs, 3, H, W) images."""
         try:
             yield
         except FloatingPointError as error:
@@ -78,27 +61,26 @@ class StepDiagnostics:
     def describe(self, batch_inputs: Tensor | None = None) -> str:
         """Images, what is broken before the step begins, and remedies.
 
-        Args:
-            batch_inputs: (bs, 3, H, W) normalised images; None: they are known to be finite.
+        ``batch_inputs`` are (bs, 3, H, W) images, None where they are known to be finite.
         """
         rank = f' of rank {dist.get_rank()}' if dist.get_world_size() > 1 else ''
         lines = [f'The weights were not updated. Images of this step{rank}:']
         suspects = []
         for index, sample in enumerate(self._samples):
-            name = _name(sample)
-            labels = sample.gt_instances.labels.cpu()
-            classes = [str(label) for label in labels.unique().tolist()]
-            lines.append(
-                f'  {name}: {len(labels)} boxes of classes (labels) {some(classes) or "none"}'
-            )
+            name = f'image id {sample.get("img_id")}'
+            name += f' ({path})' if (path := sample.get('img_path')) else ''
+            labels = sample.gt_instances.labels.tolist()
+            classes = some(sorted(set(labels))) or 'none'
+            lines.append(f'  {name}: {len(labels)} boxes of classes (labels) {classes}')
             boxes = sample.gt_instances.bboxes.cpu()
             for box in boxes[_broken(boxes)][:_SHOWN].tolist():
                 suspects.append(f'{name} has a box {box} (x1, y1, x2, y2), not finite or inverted')
             if batch_inputs is not None and not batch_inputs[index].isfinite().all():
                 suspects.append(f'{name} has pixels that are not finite')
-        if (parameter := _first_broken(self._model)) is not None:
+        tensors = (*self._model.named_parameters(), *self._model.named_buffers())
+        if broken := [name for name, tensor in tensors if not tensor.isfinite().all()]:
             suspects.append(
-                f'the model itself is not finite before this step, first in {parameter}: look at '
+                f'the model itself is not finite before this step, first in {broken[0]}: look at '
                 'the checkpoint that it was loaded from, or at earlier steps'
             )
         if not suspects:
@@ -110,23 +92,9 @@ class StepDiagnostics:
         return '\n'.join([*lines, REMEDIES])
 
 
-StepReport = StepDiagnostics  # the name until 0.7
+StepReport = StepDiagnostics  # the name until 0.7; goes in 0.8
 
 
 def _broken(boxes: Tensor) -> Tensor:
     """(n,) bool: which boxes (n, 4) (x1, y1, x2, y2) are not finite or have a negative side."""
     return ~boxes.isfinite().all(dim=1) | (boxes[:, 2:] < boxes[:, :2]).any(dim=1)
-
-
-def _name(sample) -> str:
-    """'image id 7 (data/7.jpg)', or without the path where the sample has none."""
-    path = sample.get('img_path')
-    return f'image id {sample.get("img_id")}' + (f' ({path})' if path else '')
-
-
-def _first_broken(model: nn.Module) -> str | None:
-    """Name of the first parameter or buffer that is not finite."""
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if not tensor.isfinite().all():
-            return name
-    return None

@@ -7,28 +7,15 @@ from difflib import get_close_matches
 
 
 def near_names(name: str, known: Iterable[str], n: int = 3, cutoff: float = 0.5) -> list[str]:
-    """The known names most like ``name``, best first.
-
-    Args:
-        name: what was given.
-        known: what exists.
-        n: at most so many.
-        cutoff: how like they must be, from 0 (anything) to 1 (the same).
-    """
+    """The ``n`` known names most like a name, best first; ``cutoff``: 0 (anything) to 1 (equal)."""
     return get_close_matches(name, list(known), n=n, cutoff=cutoff)
 
 
 def quote_with_near(name: str, known: Iterable[str], n: int = 3, cutoff: float = 0.5) -> str:
-    """``'circel' (near: circle)``, or the quoted name alone where nothing is like it.
-
-    Args:
-        name: what was given.
-        known: what exists.
-        n: at most so many near names.
-        cutoff: how like they must be.
-    """
-    near = near_names(name, known, n, cutoff)
-    return f'{name!r} (near: {", ".join(near)})' if near else repr(name)
+    """``'circel' (near: circle)``, or the quoted name alone; capitals and blanks do not count."""
+    folded = {str(other).strip().casefold(): str(other) for other in known}
+    near = near_names(str(name).strip().casefold(), folded, n, cutoff)
+    return repr(name) + (f' (near: {", ".join(folded[one] for one in near)})' if near else '')
 
 
 def some(names: Sequence, n: int = 10) -> str:

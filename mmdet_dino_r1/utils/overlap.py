@@ -10,13 +10,10 @@ from torch import Tensor
 
 
 def generalised_iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
-    """GIoU of boxes and others that broadcast, (n, 4) or (n, 1, 4) with (m, 4).
+    """GIoU in (-1, 1] of boxes and others that broadcast, (n, 4) or (n, 1, 4) with (m, 4).
 
-    mmdet's ``bbox_overlaps`` puts ``eps`` into a tensor of its own, which on CUDA waits for the
-    device in every call. Areas below ``eps`` are taken for it.
-
-    Returns:
-        (...) in (-1, 1].
+    Areas below ``eps`` count as that. mmdet's ``bbox_overlaps`` puts it into a tensor, for which
+    the CPU waits on CUDA in every call.
     """
     areas = [(b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1]) for b in (boxes, others)]
     low = torch.max(boxes[..., :2], others[..., :2])

@@ -11,14 +11,7 @@ import torch
 
 
 def derived_seed(*parts: int) -> int:
-    """A seed for one purpose and place, unrelated to those of other places.
-
-    Args:
-        *parts: what tells the place: the run's seed, a step, a rank; at least 0.
-
-    Returns:
-        Below 2**32, which all generators take.
-    """
+    """A seed below 2**32 for one place (run's seed, step, rank …), unrelated to those of others."""
     # NumPy takes no notice of zeros at the end; with their number told apart they count
     return int(np.random.SeedSequence((len(parts), *parts)).generate_state(1)[0])
 
@@ -33,13 +26,13 @@ def seed_generators(seed: int) -> None:
 @contextmanager
 def seeded_on_cpu(seed: int) -> Iterator[None]:
     """Within it the global CPU generators start from a seed < 2**32; then they are as before."""
-    before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        torch.random.set_rng_state(before[2])
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

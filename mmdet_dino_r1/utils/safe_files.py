@@ -1,21 +1,11 @@
 """Checkpoints are read without running code from them (ours); in force on ``import mmdet_dino_r1``.
 
 A checkpoint is a pickle, and a pickle may call any function. PyTorch's safe loader
-(``weights_only=True``) makes tensors and plain values alone, but mmengine does not keep to it:
-
-- OpenMMLab's mmengine 0.10.7 calls ``torch.load`` with its default, which is safe from torch 2.6
-  on, unless ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` is set; a resume then fails on the log history
-  that mmengine itself has saved.
-- onedl-mmengine 0.10.12 tries the safe loader and, where that refuses, goes on with the unsafe one:
-  what was refused runs. The bare ``getattr`` on its list of safe names is by itself enough to run
-  code.
-- Both fetch URLs through ``torch.hub``, whose default is the unsafe loader in every version.
-
-Everything that loads through mmengine (``load_from``, ``resume``, ``init_cfg``, mmdet's
-``init_detector`` and backbones, ``mim test``) asks ``CheckpointLoader`` for the loader of a scheme;
-its ``register_scheme`` is mmengine's own way to replace them, and that is all that is done here.
-Paths, ``http(s)://`` and ``torchvision://`` go through the safe loader; other schemes are refused.
-``torch.load`` itself, and what other code does with it, stay as they are.
+(``weights_only=True``) makes tensors and plain values alone, but mmengine goes past it: 0.10.7
+where ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD`` is set, onedl-mmengine 0.10.12 wherever that loader
+refuses, and both for URLs. All that loads through mmengine (``load_from``, ``resume``,
+``init_cfg``, mmdet's ``init_detector``) asks ``CheckpointLoader`` for the loader of a scheme. Its
+own ``register_scheme`` replaces them here; ``torch.load`` itself stays as it is.
 
 Names: filename = path or address, as it was given; map_location as of ``torch.load``.
 """
@@ -52,12 +42,7 @@ _RUNS_CODE += ('socket', 'subprocess', 'sys')
 def load_torch_file(path: str | Path, map_location: str | Callable | None = 'cpu'):
     """``torch.load`` for checkpoints of both families: what might run code is refused.
 
-    Args:
-        path: a file that ``torch.save`` has written.
-        map_location: as of ``torch.load``.
-
-    Returns:
-        The content: tensors, plain values, mmengine's log history and NumPy's numbers.
+    Tensors, plain values, mmengine's log history and NumPy's numbers are loaded.
 
     Raises:
         FileNotFoundError: no such file.
@@ -72,17 +57,12 @@ def load_torch_file(path: str | Path, map_location: str | Callable | None = 'cpu
 
 def register_safe_loaders() -> None:
     """Have mmengine load paths and URLs through the safe loader, and nothing from elsewhere."""
-    loaders = {
-        '': load_from_local,
-        'http://': load_from_http,
-        'https://': load_from_http,
-        'torchvision://': load_from_torchvision,
-        'modelzoo://': load_from_torchvision,
-    }
-    for prefix in list(CheckpointLoader._schemes):
-        CheckpointLoader.register_scheme(
-            prefix, loaders.get(prefix, load_from_elsewhere), force=True
-        )
+    loaders = dict.fromkeys(CheckpointLoader._schemes, load_from_elsewhere)
+    loaders |= {'': load_from_local}
+    loaders |= dict.fromkeys(('http://', 'https://'), load_from_http)
+    loaders |= dict.fromkeys(('torchvision://', 'modelzoo://'), load_from_torchvision)
+    for prefix, loader in loaders.items():
+        CheckpointLoader.register_scheme(prefix, loader, force=True)
 
 
 # mmengine's log takes a loader's name from its eleventh letter on: "load_from_".
@@ -117,11 +97,7 @@ def load_from_torchvision(filename: str, map_location=None):
 
 
 def load_from_elsewhere(filename: str, map_location=None):
-    """Refuse: mmengine's other schemes would go past the safe loader.
-
-    Raises:
-        ValueError: always.
-    """
+    """Raise ValueError: mmengine's other schemes would go past the safe loader."""
     raise ValueError(
         f'{filename}: checkpoints are loaded from paths, http(s):// and torchvision:// alone. '
         'Download the file and give its path.'
@@ -206,9 +182,8 @@ def _refused_globals(path: Path, error: str) -> list[str]:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except (ValueError, OSError, RuntimeError, pickle.UnpicklingError):  # no zip file: an old one
         found = re.search(r'GLOBAL (\S+)', error)
-        if found is None:
-            return []
-        return [found[1] if '.' in found[1] else f'builtins.{found[1]}']
+        name = found[1] if found else ''
+        return [name if '.' in name else f'builtins.{name}'] if name else []
 
 
 def _runs_code(name: str) -> bool:

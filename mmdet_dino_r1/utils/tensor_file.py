@@ -19,30 +19,18 @@ Content = TypeVar('Content')
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A kind of file: tensors by name, and in the metadata a JSON object that describes them.
+    """A kind of file: tensors by name, and in the metadata a JSON object that describes them."""
 
-    Attributes:
-        key: of the JSON object in the metadata.
-        name: what a user calls the content: 'prompt bank'.
-        how_to_make: the command that makes such a file.
-        version: of the layout; files of later versions are refused.
-    """
-
-    key: str
-    name: str
-    how_to_make: str
-    version: int = 1
+    key: str  # of the JSON object in the metadata
+    name: str  # what a user calls the content: 'prompt bank'
+    how_to_make: str  # the command that makes such a file
+    version: int = 1  # of the layout; files of later versions are refused
 
     def write(self, path: str | Path, tensors: Mapping[str, Tensor], described: dict) -> Path:
-        """Write a file; it appears whole or not at all.
-
-        Args:
-            path: of the file; its folder is made.
-            tensors: on any device.
-            described: plain JSON values; the version is added.
+        """Write tensors of any shapes and a description in JSON values; whole or not at all.
 
         Returns:
-            The path.
+            The path, whose folder is made.
 
         Raises:
             OSError: the file cannot be written.
@@ -59,10 +47,8 @@ class TensorFile:
     ) -> Content:
         """Read a file, onto the CPU.
 
-        Args:
-            path: of a file that :meth:`write` wrote.
-            build: makes the content from tensors and description; what it raises over broken
-                values is put into words that name the file.
+        ``build`` makes the content from tensors, of any shapes, and description; what it raises
+        over broken values is put into words that name the file.
 
         Raises:
             FileNotFoundError: no such file.

@@ -16,17 +16,7 @@ def whole_weights(model: nn.Module) -> AbstractContextManager:
     """A context in which parts of a sharded model can be called one by one; else does nothing.
 
     FSDP puts the weights together only while its own ``forward`` runs. Encoding exemplars and
-    reading the weights go past it. Every process must enter the context.
-
-    Args:
-        model: as the runner holds it; changes to its weights within the context are lost.
+    reading the weights go past it. Every process must enter the context. Changes are lost.
     """
-    from torch.distributed import is_available
-
-    if not is_available():
-        return nullcontext()
-    from torch.distributed.fsdp import FullyShardedDataParallel
-
-    if not isinstance(model, FullyShardedDataParallel):
-        return nullcontext()
-    return FullyShardedDataParallel.summon_full_params(model, writeback=False)
+    summon = getattr(model, 'summon_full_params', None)
+    return summon(model, writeback=False) if summon else nullcontext()

@@ -135,8 +135,13 @@ class TestFindProblems:
 
     def test_too_many_classes(self, root):
         cfg = config(root)
+        cfg.model.bbox_head.num_classes = 3
+        assert kinds(cfg) == []
         cfg.model.bbox_head.num_classes = 2
-        assert kinds(cfg) == [('error', 'num_classes')]
+        (problem,) = data.find_problems(cfg, 'train')
+        assert (problem.level, problem.kind) == ('error', 'num_classes')
+        assert problem.what == '3 classes to train on, but model.bbox_head.num_classes is 2'
+        assert 'model.bbox_head.num_classes=3' in problem.remedy
 
     def test_missing_images(self, root):
         for image in (root / 'train').iterdir():

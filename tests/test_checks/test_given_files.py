@@ -51,7 +51,7 @@ def test_a_base_in_a_package_that_is_not_installed():
 def test_a_base_that_is_not_there(tmp_path):
     (tmp_path / 'mine.py').write_text("_base_ = './none.py'\n")
     with pytest.raises(FileNotFoundError, match='mine.py: .*none.py'):
-        read_config(Namespace(config=str(tmp_path / 'mine.py')))
+        read_config(Namespace(config=str(tmp_path / 'mine.py'), cfg_options=None))
 
 
 class TestWorkDir:

@@ -10,8 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from test_engine.test_runner import tiny_cfg
 
-from mmdet_dino_r1.checks.preflight import explain_mistake
-from mmdet_dino_r1.checks.sharding import explain_sharding
+from mmdet_dino_r1.checks.preflight import explain_mistake, explain_sharding
 
 
 def grqo_cfg(**keys) -> Config:

@@ -14,7 +14,7 @@ from torch import nn
 from mmdet_dino_r1.engine.amp import MAX_OVERFLOWS, CheckedAmpOptimWrapper, CheckedOptimWrapper
 from mmdet_dino_r1.models.losses import GRQOLoss
 from mmdet_dino_r1.tools.launch import launch
-from mmdet_dino_r1.utils.finite import StepReport
+from mmdet_dino_r1.utils.finite import StepDiagnostics
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -170,7 +170,7 @@ def small(clip_grad: dict | None, **wrapper):
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
     _, samples = make_batch(TWO_IMAGES)
     samples[1].set_metainfo(dict(img_path='photos/9.jpg'))
-    model.step_diagnostics = StepReport(model, samples)
+    model.step_diagnostics = StepDiagnostics(model, samples)
     cfg = Config.fromfile(CONFIGS / '_base_/schedules/adamw_12e.py').optim_wrapper
     cfg = dict(cfg.to_dict(), clip_grad=clip_grad, **wrapper)
     return model, build_optim_wrapper(model, cfg)

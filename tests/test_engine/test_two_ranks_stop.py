@@ -18,14 +18,14 @@ def step(rank: int, port: int, folder: str) -> None:
     from mmengine.optim import build_optim_wrapper
     from mmengine.registry import init_default_scope
 
-    from mmdet_dino_r1.utils.finite import StepReport
+    from mmdet_dino_r1.utils.finite import StepDiagnostics
 
     dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
     init_default_scope('mmdet')
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 1))
     _, samples = make_batch(TWO_IMAGES)
-    model.step_diagnostics = StepReport(model, samples[rank : rank + 1])
+    model.step_diagnostics = StepDiagnostics(model, samples[rank : rank + 1])
     wrapped = torch.nn.parallel.DistributedDataParallel(model)
     cfg = Config.fromfile(CONFIGS / '_base_/schedules/adamw_12e.py').optim_wrapper
     wrapper = build_optim_wrapper(wrapped, cfg)
