@@ -12,13 +12,8 @@ SPLIT_KEYS = ('data_root', 'ann_file', 'data_prefix', 'match')
 def exemplar_source(bank: dict, cfg: ConfigDict, source: dict | None = None) -> dict:
     """The split that exemplars come from, as arguments of ``ExemplarDataset``, and ``match``.
 
-    Args:
-        bank: argument of :class:`PromptBankHook`; an ``ann_file`` in it decides.
-        cfg: the whole config; its training set is the split where nothing else names one.
-        source: ``prompts`` of a member of a ``DatasetGroup``.
-
-    Raises:
-        ValueError: there is no split.
+    An ``ann_file`` in the hook's ``bank`` decides, else the ``prompts`` of a group's member
+    (``source``), else the training set; ValueError where there is none.
     """
     named = {key: bank[key] for key in SPLIT_KEYS if key in bank}
     if 'ann_file' in named:
@@ -31,8 +26,7 @@ def exemplar_source(bank: dict, cfg: ConfigDict, source: dict | None = None) -> 
                 'bank=PATH of a prompt bank.'
             )
         train = innermost_dataset(cfg.train_dataloader.dataset)
-        split = ('data_root', 'ann_file', 'data_prefix')
-        source = {key: train[key] for key in split if key in train}
+        source = {key: train[key] for key in SPLIT_KEYS if key in train and key != 'match'}
     return source | named
 
 
@@ -44,11 +38,10 @@ def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
 
 
 def members_of(dataset: Dataset) -> list[tuple[str | None, Dataset, dict | None]]:
-    """Name, dataset and ``prompts`` of each test set.
+    """Name, dataset and ``prompts`` of each test set of a loader.
 
-    Args:
-        dataset: of a loader: a ``DatasetGroup``, whose members have names, a ``ConcatDataset``,
-            whose members are named by position, or a single one, whose name is None.
+    Members of a ``DatasetGroup`` have names, those of a ``ConcatDataset`` are named by position,
+    and the name of a single dataset is None.
     """
     if hasattr(dataset, 'prompt_sources'):
         sources = [dataset.prompt_sources[name] for name in dataset.names]

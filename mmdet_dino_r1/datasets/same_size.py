@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 from mmdet.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler, Sampler
@@ -36,16 +37,14 @@ class SameSizeBatchSampler(BatchSampler):
 
     def _split(self) -> list[list[int]]:
         dataset = getattr(self.sampler, 'dataset', None) or self.sampler.data_source
-        batches: list[list[int]] = []
-        size_before = None
-        for index in self.sampler:
+
+        def size_of(index: int) -> tuple[int, int]:
             info = dataset.get_data_info(index)
-            size = (info['height'], info['width'])
-            if size != size_before or len(batches[-1]) == self.batch_size:
-                batches.append([])
-            batches[-1].append(index)
-            size_before = size
-        return batches
+            return info['height'], info['width']
+
+        same_size = (list(group) for _, group in groupby(self.sampler, size_of))
+        step = self.batch_size
+        return [same[i : i + step] for same in same_size for i in range(0, len(same), step)]
 
     def __iter__(self) -> Iterator[list[int]]:
         self._batches = self._split()

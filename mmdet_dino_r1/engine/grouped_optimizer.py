@@ -44,14 +44,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         prefix: str = '',
         is_dcn_module: bool | None = None,
     ) -> None:
-        """Add the parameters of ``module``; the groups of a whole model are merged at the end.
-
-        Args:
-            params: groups so far, changed in place.
-            module: whose parameters to add.
-            prefix: the module's name within the model; empty: it is the model.
-            is_dcn_module: see the parent.
-        """
+        """Add a module's parameters to ``params``; those of the whole model are then merged."""
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -35,9 +36,8 @@ class BankExemplars:
     embeddings: Tensor | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(self.labels), len(self.boxes), len(self.image_ids), len(self.file_names)}
-        if self.embeddings is not None:
-            lengths.add(len(self.embeddings))
+        parts = self.labels, self.boxes, self.image_ids, self.file_names, self.embeddings
+        lengths = {len(part) for part in parts if part is not None}
         if len(lengths) > 1:
             raise ValueError(f'Exemplars of a prompt bank have unequal lengths: {sorted(lengths)}')
 
@@ -218,12 +218,9 @@ class PromptBank:
                     f'The banks were made by models of different {what} ({_some(values)}); '
                     'build them with the same checkpoint.'
                 )
-        first = banks[0].provenance
-        common = {
-            key: value
-            for key, value in first.items()
-            if all(bank.provenance.get(key) == value for bank in banks)
-        }
+        common = dict(banks[0].provenance)
+        for bank in banks[1:]:
+            common = {k: v for k, v in common.items() if bank.provenance.get(k) == v}
         merged = [dict(bank.provenance, classes=list(bank.class_names)) for bank in banks]
         ids = [bank.class_ids for bank in banks]
         return PromptBank(
@@ -247,7 +244,7 @@ def _join_exemplars(banks: Sequence[PromptBank]) -> BankExemplars | None:
     parts = [bank.exemplars for bank in banks if bank.exemplars is not None]
     if len(parts) < len(banks):
         return None
-    starts = [sum(len(bank) for bank in banks[:index]) for index in range(len(banks))]
+    starts = list(accumulate((len(bank) for bank in banks[:-1]), initial=0))
     encoded = [part.embeddings for part in parts if part.embeddings is not None]
     return BankExemplars(
         labels=torch.cat([p.labels + start for p, start in zip(parts, starts, strict=True)]),

@@ -32,12 +32,11 @@ _CAPTION = 22  # height of the line above it
 
 @HOOKS.register_module()
 class FirstBatchHook(Hook):
-    """Write ``first_batch.jpg`` beside the log of each training, once.
+    """Write ``first_batch.jpg`` beside the log of each training, before the first losses.
 
     It shows the images as the network gets them, their boxes with class names in green, and in
-    orange the exemplars drawn for the step. It is written before the losses are computed, so a
-    first step that fails leaves it too. Later steps cost nothing, no random number is drawn, and
-    what goes wrong with the picture is a warning.
+    orange the exemplars drawn for the step. No random number is drawn, and what goes wrong with
+    the picture is a warning.
 
     Args:
         max_images: how many images of the main process's batch are shown; 0: no picture.
@@ -56,25 +55,21 @@ class FirstBatchHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Watch, in the first step, what detector and prompt encoder are called with."""
-        if not self._is_due:
+        due, self._is_due = self._is_due, False
+        # a detector without it is another one, or in an unknown wrapper
+        if not due or not hasattr(detector := unwrapped(runner.model), 'prompt_encoder'):
             return
-        self._is_due = False
-        detector, seen = unwrapped(runner.model), {}
-        if not hasattr(detector, 'prompt_encoder'):  # another detector, or in an unknown wrapper
-            return
+        step = {}
 
-        def keep(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            seen.update(kwargs)
+        def watch(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            step.update(kwargs)
+            if module is detector.prompt_encoder:
+                for handle in handles:
+                    handle.remove()
+                self._write(runner, detector.data_preprocessor, step)
 
-        def draw(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            for handle in handles:
-                handle.remove()
-            self._write(runner, detector.data_preprocessor, seen | kwargs)
-
-        handles = [
-            detector.register_forward_pre_hook(keep, with_kwargs=True),
-            detector.prompt_encoder.register_forward_pre_hook(draw, with_kwargs=True),
-        ]
+        watched = (detector, detector.prompt_encoder)
+        handles = [m.register_forward_pre_hook(watch, with_kwargs=True) for m in watched]
 
     def _write(self, runner: Runner, preprocessor: nn.Module, step: dict) -> None:
         path, classes = Path(runner.log_dir) / 'first_batch.jpg', ()
@@ -92,18 +87,12 @@ class FirstBatchHook(Hook):
 
 
 def as_pixels(batch_inputs: Tensor, preprocessor: nn.Module) -> np.ndarray:
-    """(bs, 3, H, W) network input -> (bs, H, W, 3) uint8.
-
-    Args:
-        batch_inputs: (bs, 3, H, W), what the preprocessor made of images loaded as BGR.
-        preprocessor: mmengine's ``ImgDataPreprocessor`` or a child of it.
-    """
+    """(bs, 3, H, W) network input -> (bs, H, W, 3) uint8, by an ``ImgDataPreprocessor``."""
     if preprocessor._enable_normalize:
         batch_inputs = batch_inputs * preprocessor.std + preprocessor.mean
     if preprocessor._channel_conversion:
         batch_inputs = batch_inputs.flip(1)
-    pixels = batch_inputs.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-    return pixels.cpu().contiguous().numpy()
+    return batch_inputs.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().contiguous().numpy()
 
 
 def draw_batch(
@@ -113,18 +102,10 @@ def draw_batch(
     boxes: Tensor,
     classes: Sequence[str] = (),
 ) -> np.ndarray:
-    """The images of a batch side by side with their boxes.
+    """The images of a batch, (bs, H, W, 3) uint8, side by side with their boxes.
 
-    Args:
-        images: (bs, H, W, 3) uint8.
-        samples: with ``gt_instances``, boxes (x1, y1, x2, y2) in pixels of the network input.
-        image_index: (num_exemplars,) long, in which image each exemplar lies.
-        boxes: (num_exemplars, 4) exemplars, normalised (cx, cy, w, h). One that is no box of its
-            image stands for none and is left out.
-        classes: names by label.
-
-    Returns:
-        (height, width, 3) uint8.
+    The exemplars' ``boxes`` (num_exemplars, 4) are normalised (cx, cy, w, h), ``image_index``
+    (num_exemplars,) tells the image of each. One that is no box of its image is left out.
     """
     scale = _LONGEST / max(images.shape[1:3])
     height, width = (round(side * scale) for side in images.shape[1:3])

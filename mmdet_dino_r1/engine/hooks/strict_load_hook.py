@@ -64,22 +64,13 @@ class StrictLoadHook(Hook):
         """
         by_text = any(getattr(hook, 'protocol', None) == 'text' for hook in runner.hooks)
         unused = _TRAINING_ONLY if by_text else _TRAINING_ONLY + _OF_TEXT
-        needed = [
-            line
-            for line in self._misfits
-            if not line.startswith(unused) and not line.endswith(_LEFT_OVER)
-        ]
-        if needed:
+        needed = [line for line in self._misfits if not line.startswith(unused)]
+        if needed := [line for line in needed if not line.endswith(_LEFT_OVER)]:
             raise UnfitCheckpoint(_explain(runner.cfg.get('load_from'), needed))
 
 
 def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """A line for every tensor of one state that the other lacks or has in another size.
-
-    Args:
-        own: the model's state.
-        given: the checkpoint's state.
-    """
+    """A line for every tensor of the model or the checkpoint without one of its shape there."""
     lines = []
     for name, value in own.items():
         if name not in given:
@@ -91,11 +82,14 @@ def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]
 
 
 def _explain(file: str | None, found: list[str], *remedies: str) -> str:
-    lines = [f'the checkpoint {file} is not of this model: {len(found)} tensors do not fit.']
-    lines += [f'  {line}' for line in found[:_SHOWN]]
-    if len(found) > _SHOWN:
-        lines.append(f'  and {len(found) - _SHOWN} more')
+    more = [f'and {len(found) - _SHOWN} more'] if len(found) > _SHOWN else []
     beside = [str(path) for path in sorted(Path(file or '').parent.glob('*.py'))]
     copies = f' (beside it: {", ".join(beside)})' if beside else ''
-    lines.append(f'Use the config that it was trained with{copies}.')
-    return '\n'.join([*lines, *remedies])
+    return '\n'.join(
+        [
+            f'the checkpoint {file} is not of this model: {len(found)} tensors do not fit.',
+            *(f'  {line}' for line in [*found[:_SHOWN], *more]),
+            f'Use the config that it was trained with{copies}.',
+            *remedies,
+        ]
+    )
