@@ -39,10 +39,10 @@ def exemplar_config(
 
     Args:
         bank: as for ``PromptBankHook``, such as :func:`hook_bank`.
-        cfg: the whole config; see :func:`exemplar_source`.
+        cfg: the whole config.
         tested: test set whose classes and pipeline count. None: all classes of the split (all of
             the config's test set with ``match='id'``), and the config's test pipeline.
-        source: ``prompts`` of a member of a ``DatasetGroup``.
+        source: ``prompts`` of a member of a ``DatasetGroup``; see :func:`exemplar_source`.
         classes: only these.
 
     Raises:

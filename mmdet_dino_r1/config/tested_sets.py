@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.config import ConfigDict
 from torch.utils.data import Dataset
 
@@ -30,9 +32,9 @@ def exemplar_source(bank: dict, cfg: ConfigDict, source: dict | None = None) -> 
     return source | named
 
 
-def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
-    """The dataset config inside wrappers such as ``RepeatDataset``."""
-    while 'dataset' in dataset:
+def innermost_dataset(dataset: Any) -> Any:
+    """The dataset, or config of one, inside wrappers such as ``RepeatDataset``."""
+    while hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
     return dataset
 
@@ -48,18 +50,12 @@ def members_of(dataset: Dataset) -> list[tuple[str | None, Dataset, dict | None]
         return list(zip(dataset.names, dataset.datasets, sources, strict=True))
     if hasattr(dataset, 'datasets'):
         return [
-            (position_name(position), _innermost(member), None)
+            (position_name(position), innermost_dataset(member), None)
             for position, member in enumerate(dataset.datasets)
         ]
-    return [(None, _innermost(dataset), None)]
+    return [(None, innermost_dataset(dataset), None)]
 
 
 def position_name(position: int) -> str:
     """Name of a member of a ``ConcatDataset``."""
     return f'dataset {position}'
-
-
-def _innermost(dataset: Dataset) -> Dataset:
-    while hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
-    return dataset

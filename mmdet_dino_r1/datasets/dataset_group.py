@@ -21,10 +21,9 @@ class DatasetGroup(ConcatDataset):
     that member's prompts and ``DatasetGroupEvaluator`` takes it to that member's metric.
 
     Args:
-        datasets: config of each member by name. Besides the dataset's own arguments it may have
-            ``prompts``: where its exemplars come from (``ann_file``, ``data_prefix`` and, where
-            it differs from the member's, ``data_root``; ``match='id'`` matches categories by id
-            instead of by name). Set a member to None to drop it.
+        datasets: config of each member by name, None to drop it. Besides the dataset's own
+            arguments it may have ``prompts``: the ``ann_file``, ``data_prefix`` and, where it
+            differs, ``data_root`` of its exemplars; ``match='id'`` matches categories by id.
         only: names to keep; None keeps all.
         common: what the members share, such as ``type`` and ``pipeline``; a member's own arguments
             go first.

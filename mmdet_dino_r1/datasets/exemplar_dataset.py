@@ -26,14 +26,12 @@ from .exemplar_selection import Box, candidate_boxes, choose_exemplars
 class ExemplarDataset(BaseDetDataset):
     """Up to ``shots`` exemplars of each class, by image.
 
-    Holds only the images that carry a chosen exemplar, each once, ordered by size, then id, so that
-    batches of one size come about. An item is what ``PackDetInputs`` packs, with
-    :func:`prompt_instances`, whose labels index ``metainfo['classes']``. How exemplars are chosen
-    is told in ``exemplar_selection.py``.
+    Holds only the images that carry a chosen exemplar (see ``exemplar_selection.py``), each once,
+    ordered by size, then id, for batches of one size. An item is what ``PackDetInputs`` packs, with
+    :func:`prompt_instances`, whose labels index ``metainfo['classes']``.
 
     Args:
-        ann_file: COCO- or LVIS-format annotation file; for images without ``file_name`` see
-            :func:`image_file`.
+        ann_file: COCO- or LVIS-format annotation file.
         pipeline: a test pipeline that ends in ``PackDetInputs`` and at most resizes the image.
             ``LoadAnnotations`` may be left out.
         shots: most exemplars per class.
@@ -50,10 +48,8 @@ class ExemplarDataset(BaseDetDataset):
 
     Attributes:
         class_ids: category id, in the annotation file, of each of ``metainfo['classes']``.
-        summary: what to state beside every number measured with these exemplars. ``shots`` is the
-            most asked for, ``fewest`` and ``most`` are exemplars of a class, ``num_images`` were
-            read of ``images_in_file``; ``classes_left_out`` have no box, and ``renamed`` are names
-            in the file that differ where categories are matched by id.
+        summary: what to state beside every number measured with these exemplars; its keys are told
+            in docs/prompt_banks.md.
 
     Raises:
         ValueError: the file is not COCO JSON, lacks a class wanted or a box of it, or ``shots`` is

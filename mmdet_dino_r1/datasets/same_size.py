@@ -13,10 +13,9 @@ from torch.utils.data import BatchSampler, Sampler
 class SameSizeBatchSampler(BatchSampler):
     """Ends a batch wherever the image size changes; the order stays the sampler's.
 
-    Images of different sizes are padded to a common one, and padding is felt: group norms average
-    over it, convolutions see it at the border. With this batch sampler nothing is padded, and
-    detections do not depend on the batch size beyond rounding. Sort the dataset
-    (``CocoJsonDataset(sort_by_size=True)``) and most batches are full.
+    Padding images to a common size is felt: group norms average over it, convolutions see it at
+    the border. Here nothing is padded, and detections do not depend on the batch size beyond
+    rounding. Sort the dataset (``CocoJsonDataset(sort_by_size=True)``) and most batches are full.
 
     Sizes are those of the image files, as annotated; a test pipeline resizes equal sizes equally.
 

@@ -26,8 +26,8 @@ MAX_OVERFLOWS = 30
 class _GradientCheck:
     """Stop before gradients that are not finite are used (a mixin).
 
-    mmengine clips them, logs ``grad_norm: nan`` and goes on; after that every weight is NaN. Where
-    the norm is clipped, clipping itself finds out: no further wait for the device.
+    mmengine goes on with them, and every weight is NaN. Where the norm is clipped, clipping itself
+    finds out: no further wait for the device.
     """
 
     _model: nn.Module | None = None
@@ -104,10 +104,9 @@ class CheckedOptimWrapper(_GradientCheck, OptimWrapper):
 class CheckedAmpOptimWrapper(_GradientCheck, AmpOptimWrapper):
     """mmengine's ``AmpOptimWrapper``, on a CPU too, that stops at bad gradients (ours).
 
-    Differs from the parent in three more ways. Without an accelerator, where the parent refuses to
-    work, it uses autocast and loss scaling of the CPU, in bfloat16 unless ``dtype`` says float16.
-    ``loss_scale='dynamic'`` (all that ``--amp`` can say) scales nothing under bfloat16, which is as
-    wide as float32: there a gradient that is not finite is a mistake. And a run may be resumed in
+    Without an accelerator, where the parent refuses to work, it uses autocast and loss scaling of
+    the CPU, in bfloat16 unless ``dtype`` says float16. ``loss_scale='dynamic'`` (all that ``--amp``
+    can say) scales nothing under bfloat16, which is as wide as float32. A run may be resumed in
     another precision.
 
     Args:

@@ -18,9 +18,8 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's constructor, with parameters of the same options in one group (ours).
 
     With a ``paramwise_cfg`` mmengine gives every parameter a group of its own, and PyTorch's
-    optimisers, which update a whole group at once, are left with one tensor at a time. The updates
-    are the same. The state of an optimiser depends on the groups: a run that was started with
-    mmengine's constructor is resumed with it (``--cfg-options
+    optimisers update a group at a time. The updates are the same, the optimiser's state is not: a
+    run that was started with mmengine's constructor is resumed with it (``--cfg-options
     optim_wrapper.constructor=DefaultOptimWrapperConstructor``).
 
     For mmengine's ``OptimWrapper`` and ``AmpOptimWrapper`` it builds the like-named wrappers of

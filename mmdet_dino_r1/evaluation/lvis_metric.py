@@ -118,9 +118,9 @@ class LVISBoxMetric(BaseMetric):
             self._held += len(found)
         if self._held > self._limit:
             images, found = join_parts(self.results)
-            found = found[self._per_image(found) | self._per_category(found)]
-            self.results[:] = [(images, found)]
-            self._held = len(found)
+            kept = found[self._per_image(found) | self._per_category(found)]
+            self.results[:] = [(images, kept)]
+            self._held = len(kept)
             self._limit = max(self.max_held, 2 * self._held)
 
     def evaluate(self, size: int) -> dict:
@@ -189,7 +189,6 @@ class LVISBoxMetric(BaseMetric):
         return {key: float(value) for key, value in results.items() if key.startswith('AP')}
 
     def _report(self, images: int, fixed: np.ndarray) -> None:
-        """Log what it takes to read the numbers."""
         counts = np.bincount(fixed['label'], minlength=len(self._category_ids))
         few = int((counts < self.fixed_ap_dets).sum())
         print_log(

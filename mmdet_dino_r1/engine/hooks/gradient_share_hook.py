@@ -16,10 +16,9 @@ class GradientShareHook(Hook):
     """Log the norm of GRQO's gradient as a share of the detection losses', on request.
 
     At each interval, before the step, the same batch goes through the model once more and the
-    two sums of losses are differentiated apart. It costs about a step each time, and leaves no
-    trace: parameters' gradients, buffers and random numbers are put back. Logged on each
-    rank's own batch as ``grqo_grad_share`` and ``grqo_grad_cosine`` (with which direction: 1
-    the same, 0 orthogonal).
+    two sums of losses are differentiated apart. It costs about a step each time and leaves no
+    trace. Logged on each rank's own batch: ``grqo_grad_share`` and ``grqo_grad_cosine`` (of the
+    directions: 1 the same, 0 orthogonal).
 
     Args:
         interval: iterations between measurements. Where the reference model has just been

@@ -16,12 +16,8 @@ from ...structures.prompt_instances import prompt_instances
 class SampleLookup:
     """Follows a loader batch by batch, by its own batch sampler.
 
-    Data samples say neither which member of a ``ConcatDataset`` they are of nor what their
-    boxes were before the pipeline; the dataset does.
-
-    Args:
-        loader: whose sampler gives the same order every time it is asked, as mmengine's do
-            within an epoch.
+    Data samples say neither which member of a ``ConcatDataset`` they are of nor what their boxes
+    were before the pipeline; the dataset does. The loader's sampler must give the same order twice.
     """
 
     def __init__(self, loader: DataLoader) -> None:
