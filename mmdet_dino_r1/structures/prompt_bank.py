@@ -36,8 +36,9 @@ class BankExemplars:
     embeddings: Tensor | None = None
 
     def __post_init__(self) -> None:
-        parts = self.labels, self.boxes, self.image_ids, self.file_names, self.embeddings
-        lengths = {len(part) for part in parts if part is not None}
+        lengths = {len(self.labels), len(self.boxes), len(self.image_ids), len(self.file_names)}
+        if self.embeddings is not None:
+            lengths.add(len(self.embeddings))
         if len(lengths) > 1:
             raise ValueError(f'Exemplars of a prompt bank have unequal lengths: {sorted(lengths)}')
 

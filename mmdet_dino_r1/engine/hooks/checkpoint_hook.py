@@ -15,7 +15,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-_UNFINISHED = '.part'
+from ...utils.atomic_write import atomic_path
 
 
 class CheckpointNotSaved(OSError):
@@ -29,17 +29,13 @@ class AtomicFileBackend(LocalBackend):
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a file; where it cannot be written (OSError), what was there before stays."""
         path = Path(filepath)
-        part = path.with_name(path.name + _UNFINISHED)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, 'wb') as file:
+            with atomic_path(path) as unfinished, open(unfinished, 'wb') as file:
                 file.write(obj)
                 file.flush()
                 os.fsync(file.fileno())  # a quota of a network disk is told no sooner
-            os.replace(part, path)
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             need = f'{error.strerror} ({len(obj) / 1e6:.1f} MB to write)'
             raise OSError(error.errno, need, str(path)) from error
 
@@ -102,7 +98,7 @@ class SafeCheckpointHook(CheckpointHook):
         self.file_backend = AtomicFileBackend()
         self.file_backend.remove = self._outdated.append  # not before the new one is there
         if is_main_process():
-            for path in Path(self.out_dir).glob(f'*.pth{_UNFINISHED}'):
+            for path in Path(self.out_dir).glob('*.pth.*.tmp'):  # of `atomic_path`
                 path.unlink()
             with suppress(OSError):
                 self._named = _name_file(runner).read_text(encoding='utf-8')

@@ -1,7 +1,4 @@
-"""A picture of what the first training step is given: wrong boxes are seen there (ours).
-
-Shapes: bs, H, W (of the padded batch), num_exemplars. Pictures are BGR.
-"""
+"""A picture of what the first training step is given: wrong boxes are seen there (ours)."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from torch import Tensor, nn
 from ...utils.wrappers import unwrapped
 from .text_alignment_hook import training_classes
 
-TRUTH, EXEMPLAR = (0, 200, 0), (0, 128, 255)  # green, orange
+TRUTH, EXEMPLAR = (0, 200, 0), (0, 128, 255)  # green, orange; BGR as all here
 _LONGEST = 640  # side of an image in the picture, in pixels
 _CAPTION = 22  # height of the line above it
 
@@ -122,10 +119,9 @@ def draw_batch(
         for (x, y, *_), label in zip((truth * scale).int().tolist(), labels, strict=True):
             name = classes[label] if label < len(classes) else ''
             _text(tile, name if name and name.isascii() else str(label), x + 5, y + 16)
-        caption = np.zeros((_CAPTION, width, 3), np.uint8)
+        tiles.append(cv2.copyMakeBorder(tile, _CAPTION, 0, 0, 0, cv2.BORDER_CONSTANT))
         name = Path(sample.get('img_path') or str(sample.get('img_id'))).name
-        _text(caption, f'{name}: {len(truth)} boxes, {len(chosen)} exemplars', 3, 15)
-        tiles.append(np.vstack([caption, tile]))
+        _text(tiles[-1], f'{name}: {len(truth)} boxes, {len(chosen)} exemplars', 3, 15)
     columns = ceil(len(tiles) ** 0.5)
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[first : first + columns]) for first in range(0, len(tiles), columns)]
@@ -133,6 +129,5 @@ def draw_batch(
 
 
 def _text(image: np.ndarray, text: str, x: int, y: int) -> None:
-    for ink, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # white, outlined
-        font = cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(image, text, (x, y), font, 0.45, ink, thickness, cv2.LINE_AA)
+    for ink, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # white, outlined
+        cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, ink, width, cv2.LINE_AA)

@@ -149,7 +149,7 @@ class PromptBankHook(Hook):
                 self._check_weights(bank, fingerprint)
             else:
                 exemplars = DATASETS.build(exemplar_config(self.bank, runner.cfg, member, source))
-                bank = self._built_or_kept(runner, loader, model, exemplars, may_reuse, fingerprint)
+                bank = self._built_or_kept(runner, loader, exemplars, may_reuse, fingerprint)
             aligned = bank.aligned_to(classes, self.bank.get('skip_missing', False))
             model.set_prompt_bank(aligned, name)
             without = [label for label in classes if label not in set(aligned.class_names)]
@@ -171,13 +171,7 @@ class PromptBankHook(Hook):
         return load_text_embeddings(path)
 
     def _built_or_kept(
-        self,
-        runner: Runner,
-        loader: DataLoader,
-        model: nn.Module,
-        exemplars: Dataset,
-        may_reuse: bool,
-        fingerprint: str,
+        self, runner: Runner, loader: DataLoader, exemplars: Dataset, may_reuse: bool, weights: str
     ) -> PromptBank:
         """Encode a bank, or read it where the very same one was encoded before."""
         options = dict(
@@ -188,7 +182,7 @@ class PromptBankHook(Hook):
         )
         key = dict(
             exemplars.summary,
-            weights=fingerprint,
+            weights=weights,
             classes=exemplars.metainfo['classes'],
             pipeline=repr(exemplars.pipeline),
             package_version=__version__,
@@ -200,7 +194,7 @@ class PromptBankHook(Hook):
             print_log(f'Prompt bank: {path}, encoded before', logger='current')
             return load_prompt_bank(path)
         bank = encode_prompt_bank(
-            model,
+            unwrapped(runner.model),
             exemplars,
             num_workers=loader.num_workers,
             progress=may_reuse,
