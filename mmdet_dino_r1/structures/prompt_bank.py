@@ -112,13 +112,9 @@ class PromptBank:
         labels: Tensor,
         provenance: dict | None = None,
     ) -> PromptBank:
-        """Average exemplars per class (protocol Visual-G).
+        """Average exemplars per class (protocol Visual-G), whose names are in label order.
 
-        Args:
-            class_names: of every class, in label order.
-            embeddings: (num_exemplars, dim), in any order.
-            labels: (num_exemplars,) long.
-            provenance: see the class.
+        The ``embeddings`` are (num_exemplars, dim), the ``labels`` (num_exemplars,) long.
 
         Raises:
             ValueError: a class has no exemplar.
@@ -134,12 +130,9 @@ class PromptBank:
         return cls(tuple(class_names), means.to(embeddings.dtype), provenance or {})
 
     def aligned_to(self, class_names: Sequence[str], skip_missing: bool = False) -> PromptBank:
-        """The bank's rows for exactly these classes, in this order, matched by name.
+        """The bank's rows for exactly a tested dataset's classes, in this order, matched by name.
 
-        Args:
-            class_names: the classes of the dataset that is tested, in label order.
-            skip_missing: leave classes that the bank lacks without a prompt instead of failing;
-                they are then never detected.
+        With ``skip_missing`` classes that the bank lacks have no prompt and are never detected.
 
         Raises:
             ValueError: a class is not in the bank; the nearest names are given.

@@ -25,11 +25,7 @@ def protocol_record(
 ) -> dict:
     """``weights`` and ``protocol`` of the record, in plain JSON values; prints a line of it.
 
-    Args:
-        protocol: of ``PromptBankHook``.
-        model: a ``DINOR1``, for its ``test_cfg``.
-        provenances: of each test set's prompt bank, by name; None names a single one.
-        fingerprint: of the model's weights, where it was computed.
+    The provenances are those of each test set's prompt bank, by name; None names a single one.
     """
     cfg = model.test_cfg
     described = dict(

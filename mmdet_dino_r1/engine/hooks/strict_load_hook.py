@@ -42,11 +42,7 @@ class StrictLoadHook(Hook):
         self._misfits: list[str] = []
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare; stop a run that shall be resumed.
-
-        Raises:
-            UnfitCheckpoint: it is not of this model.
-        """
+        """Compare; UnfitCheckpoint for a run to be resumed from one of another model."""
         given = checkpoint.get('state_dict', checkpoint)
         given = {name.removeprefix('module.'): value for name, value in given.items()}
         model = unwrapped(runner.model)
@@ -57,11 +53,7 @@ class StrictLoadHook(Hook):
             raise UnfitCheckpoint(_explain(file, self._misfits, f'{remedy}, without --resume'))
 
     def before_test(self, runner: Runner) -> None:
-        """Stop a test, before prompts are encoded.
-
-        Raises:
-            UnfitCheckpoint: what a test needs is not in the checkpoint.
-        """
+        """UnfitCheckpoint, before prompts are encoded, if what a test needs is missing."""
         by_text = any(getattr(hook, 'protocol', None) == 'text' for hook in runner.hooks)
         unused = _TRAINING_ONLY if by_text else _TRAINING_ONLY + _OF_TEXT
         needed = [line for line in self._misfits if not line.startswith(unused)]
