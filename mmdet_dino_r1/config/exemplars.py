@@ -18,11 +18,7 @@ CHOICE_KEYS = ('shots', 'seed', 'skip_missing')
 
 
 def hook_bank(cfg: ConfigDict) -> dict:
-    """``bank`` of the config's ``PromptBankHook``; a path as ``dict(path=...)``, none as empty.
-
-    Args:
-        cfg: the whole config.
-    """
+    """``bank`` of the config's ``PromptBankHook``; a path as ``dict(path=...)``, none as empty."""
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
     for hook in hooks:
         kind = (hook or {}).get('type')
@@ -43,10 +39,10 @@ def exemplar_config(
 
     Args:
         bank: as for ``PromptBankHook``, such as :func:`hook_bank`.
-        cfg: the whole config; see :func:`exemplar_source`.
+        cfg: the whole config.
         tested: test set whose classes and pipeline count. None: all classes of the split (all of
             the config's test set with ``match='id'``), and the config's test pipeline.
-        source: ``prompts`` of a member of a ``DatasetGroup``.
+        source: ``prompts`` of a member of a ``DatasetGroup``; see :func:`exemplar_source`.
         classes: only these.
 
     Raises:
@@ -56,7 +52,14 @@ def exemplar_config(
     split = exemplar_source(bank, cfg, source)
     pipeline = image_pipeline(cfg) if tested is None else [tested.pipeline]
     if split.pop('match', 'name') == 'id':
-        tested = _single_test_set(cfg) if tested is None else tested
+        if tested is None:
+            built = DATASETS.build(deepcopy(cfg.test_dataloader.dataset))
+            (_, tested, _), *more = members_of(built)
+            if more:
+                raise ValueError(
+                    'Categories are matched by id with those of the test set, but there are '
+                    'several test sets; name the annotation file and the image folder of one.'
+                )
         id_of = dict(zip(tested.metainfo['classes'], tested.cat_ids, strict=True))
         classes = list(id_of if classes is None else classes)
         if unknown := [name for name in classes if name not in id_of]:
@@ -72,13 +75,3 @@ def exemplar_config(
         **split,
         **{key: bank[key] for key in CHOICE_KEYS if key in bank},
     )
-
-
-def _single_test_set(cfg: ConfigDict) -> Dataset:
-    members = members_of(DATASETS.build(deepcopy(cfg.test_dataloader.dataset)))
-    if len(members) > 1:
-        raise ValueError(
-            'Categories are matched by id with those of the test set, but there are several test '
-            'sets; name the annotation file and the image folder of one.'
-        )
-    return members[0][1]

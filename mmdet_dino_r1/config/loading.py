@@ -11,14 +11,9 @@ from .tested_sets import innermost_dataset
 
 
 def load_config(config: str | Path | Config, cfg_options: dict | None = None) -> Config:
-    """A config by path, by the name of a shipped one, or as it is, with changes merged.
+    """A config by path, by the name of a shipped one, or as it is, with changes merged in place.
 
-    Args:
-        config: path, shipped name, or the config, which is changed in place.
-        cfg_options: changes, dotted key to value.
-
-    Raises:
-        FileNotFoundError: there is no such file, and none of that name is shipped.
+    FileNotFoundError where there is no such file, and none of that name is shipped.
     """
     if not isinstance(config, Config):
         path = str(config) if Path(config).is_file() else config_path(str(config))

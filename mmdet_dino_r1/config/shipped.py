@@ -10,14 +10,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def config_root() -> Path:
-    """Folder of the shipped configs.
-
-    ``.mim/configs/configs`` is asked first: in a wheel it is the only one, and a folder named
-    ``configs`` beside an installed package would belong to somebody else.
-
-    Raises:
-        FileNotFoundError: The package was copied without its configs.
-    """
+    """Folder of the shipped configs; FileNotFoundError in a package copied without them."""
+    # in a wheel the first is the only one, and `configs` beside it may be somebody else's
     for folder in (_PACKAGE / '.mim' / 'configs' / 'configs', _PACKAGE.parent / 'configs'):
         if folder.is_dir():
             return folder.resolve()
@@ -38,7 +32,6 @@ def near_configs(name: str) -> list[str]:
 
 
 def _whole_configs() -> list[str]:
-    """Those that can be trained or tested by themselves."""
     return [name for name in config_names() if not name.startswith('_base_/')]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.config import ConfigDict
 from torch.utils.data import Dataset
 
@@ -12,13 +14,8 @@ SPLIT_KEYS = ('data_root', 'ann_file', 'data_prefix', 'match')
 def exemplar_source(bank: dict, cfg: ConfigDict, source: dict | None = None) -> dict:
     """The split that exemplars come from, as arguments of ``ExemplarDataset``, and ``match``.
 
-    Args:
-        bank: argument of :class:`PromptBankHook`; an ``ann_file`` in it decides.
-        cfg: the whole config; its training set is the split where nothing else names one.
-        source: ``prompts`` of a member of a ``DatasetGroup``.
-
-    Raises:
-        ValueError: there is no split.
+    An ``ann_file`` in the hook's ``bank`` decides, else the ``prompts`` of a group's member
+    (``source``), else the training set; ValueError where there is none.
     """
     named = {key: bank[key] for key in SPLIT_KEYS if key in bank}
     if 'ann_file' in named:
@@ -31,42 +28,34 @@ def exemplar_source(bank: dict, cfg: ConfigDict, source: dict | None = None) -> 
                 'bank=PATH of a prompt bank.'
             )
         train = innermost_dataset(cfg.train_dataloader.dataset)
-        split = ('data_root', 'ann_file', 'data_prefix')
-        source = {key: train[key] for key in split if key in train}
+        source = {key: train[key] for key in SPLIT_KEYS if key in train and key != 'match'}
     return source | named
 
 
-def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
-    """The dataset config inside wrappers such as ``RepeatDataset``."""
-    while 'dataset' in dataset:
+def innermost_dataset(dataset: Any) -> Any:
+    """The dataset, or config of one, inside wrappers such as ``RepeatDataset``."""
+    while hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
     return dataset
 
 
 def members_of(dataset: Dataset) -> list[tuple[str | None, Dataset, dict | None]]:
-    """Name, dataset and ``prompts`` of each test set.
+    """Name, dataset and ``prompts`` of each test set of a loader.
 
-    Args:
-        dataset: of a loader: a ``DatasetGroup``, whose members have names, a ``ConcatDataset``,
-            whose members are named by position, or a single one, whose name is None.
+    Members of a ``DatasetGroup`` have names, those of a ``ConcatDataset`` are named by position,
+    and the name of a single dataset is None.
     """
     if hasattr(dataset, 'prompt_sources'):
         sources = [dataset.prompt_sources[name] for name in dataset.names]
         return list(zip(dataset.names, dataset.datasets, sources, strict=True))
     if hasattr(dataset, 'datasets'):
         return [
-            (position_name(position), _innermost(member), None)
+            (position_name(position), innermost_dataset(member), None)
             for position, member in enumerate(dataset.datasets)
         ]
-    return [(None, _innermost(dataset), None)]
+    return [(None, innermost_dataset(dataset), None)]
 
 
 def position_name(position: int) -> str:
     """Name of a member of a ``ConcatDataset``."""
     return f'dataset {position}'
-
-
-def _innermost(dataset: Dataset) -> Dataset:
-    while hasattr(dataset, 'dataset'):
-        dataset = dataset.dataset
-    return dataset

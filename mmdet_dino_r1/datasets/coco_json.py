@@ -26,15 +26,13 @@ class CocoJsonDataset(CocoDataset):
     mmdet's ``CocoDataset`` labels in the file's order of categories whatever ``classes`` says, and
     drops without a word those whose names it does not find. Here:
 
-    - Without ``metainfo=dict(classes=...)`` the classes are those of the file. Prompted detection
-      needs no other list.
+    - Without ``metainfo=dict(classes=...)`` the classes are those of the file.
     - With it, only those classes are kept, and one that the file lacks is an error.
     - ``dataset.metainfo['classes'][label]`` is always the name of ``label``, in the file's order; a
       ``palette`` given beside ``classes`` follows. ``CocoMetric`` and the visualiser rely on that.
 
-    The classes are known once the file is read; reading ``metainfo`` before (``lazy_init=True``)
-    reads it. Boxes that are not finite are left out, as mmdet leaves out flat ones and those
-    outside the image.
+    Reading ``metainfo`` reads the file. Boxes that are not finite are left out, as mmdet leaves out
+    flat ones and those outside the image.
 
     Args:
         *args: as for ``CocoDataset``.
@@ -56,11 +54,7 @@ class CocoJsonDataset(CocoDataset):
     _loading = False
 
     def __init__(
-        self,
-        *args,
-        sort_by_size: bool | None = None,
-        skip_unreadable: bool = False,
-        **kwargs,
+        self, *args, sort_by_size: bool | None = None, skip_unreadable: bool = False, **kwargs
     ) -> None:
         self.sort_by_size = sort_by_size
         self.skip_unreadable = skip_unreadable
@@ -74,11 +68,7 @@ class CocoJsonDataset(CocoDataset):
         return copy.deepcopy(self._metainfo)
 
     def load_data_list(self) -> list[dict]:
-        """Read the annotation file, settling the classes on the way.
-
-        Raises:
-            ValueError: The file lists no image, or annotation ids repeat.
-        """
+        """Read the file and settle the classes; ValueError without images, or with ids twice."""
         self._loading = True
         try:
             data_list = super().load_data_list()
@@ -93,11 +83,7 @@ class CocoJsonDataset(CocoDataset):
         return data_list
 
     def parse_data_info(self, raw_data_info: dict) -> dict | list[dict]:
-        """As the parent does, with LVIS's way of naming image files, without boxes not finite.
-
-        Raises:
-            ValueError: A key is missing, or its value is of another kind.
-        """
+        """As the parent, with LVIS's file names and finite boxes; ValueError for a bad entry."""
         image, anns = raw_data_info['raw_img_info'], raw_data_info['raw_ann_info']
         try:
             image['file_name'] = image_file(image)
@@ -111,11 +97,7 @@ class CocoJsonDataset(CocoDataset):
             ) from error
 
     def filter_data(self) -> list[dict]:
-        """As the parent does.
-
-        Raises:
-            ValueError: No image is left.
-        """
+        """As the parent does; ValueError where no image is left."""
         kept = super().filter_data()
         if not kept:
             raise ValueError(
@@ -125,14 +107,7 @@ class CocoJsonDataset(CocoDataset):
         return kept
 
     def prepare_data(self, idx: int) -> Any:
-        """Run the pipeline on one image.
-
-        Returns:
-            What the pipeline packs; None for an image to be skipped.
-
-        Raises:
-            ValueError: The image cannot be read, or the pipeline fails on it.
-        """
+        """What the pipeline packs, None for an image to be skipped; ValueError if it fails."""
         info = self.get_data_info(idx)
         path = info['img_path']
         try:
@@ -143,7 +118,7 @@ class CocoJsonDataset(CocoDataset):
                 raise ValueError(f'{path}: a step of the pipeline fails: {reason}') from error
             if self.skip_unreadable and not self.test_mode:
                 said = f'{path} cannot be read as an image, another one is taken: {reason}'
-                print_log(said, logger='current', level=logging.WARNING)
+                print_log(said, 'current', logging.WARNING)
                 return None
             raise ValueError(
                 f'{path} cannot be read as an image: {reason}. Replace it, or remove it from '
@@ -153,13 +128,9 @@ class CocoJsonDataset(CocoDataset):
             ) from error
 
     def COCOAPI(self, local_path: str) -> COCO:  # noqa: N802
-        """Stands in for mmdet's class attribute, which opens the file.
+        """Stands in for mmdet's class attribute, which opens the file; ValueError if it is unfit.
 
         The one place between parsing the file, which may take seconds, and looking up its classes.
-
-        Raises:
-            ValueError: the file is not COCO JSON, names a category twice, or lacks a class that
-                is asked for.
         """
         try:
             api = COCO(local_path)
@@ -185,14 +156,10 @@ class CocoJsonDataset(CocoDataset):
 
 
 def image_file(image: dict) -> str:
-    """Path of an entry of ``images``, of COCO or LVIS, below the image folder.
+    """Path of an entry of ``images`` below the image folder; ValueError where it names none.
 
     LVIS draws on both splits of COCO, and the split of an image stands only in its ``coco_url``
-    (``http://images.cocodataset.org/train2017/x.jpg``), even where somebody inserted a
-    ``file_name``.
-
-    Raises:
-        ValueError: it has neither, or what it has is no text.
+    (``http://images.cocodataset.org/train2017/x.jpg``), whatever its ``file_name`` says.
     """
     is_lvis = 'neg_category_ids' in image
     by_url = 'coco_url' in image and (is_lvis or 'file_name' not in image)
@@ -205,11 +172,7 @@ def image_file(image: dict) -> str:
 
 
 def parse_coco(content: bytes, ann_file: str, unique_names: bool = True) -> dict:
-    """The content of ``ann_file``, COCO or LVIS; :func:`check_coco` tells of unique names.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """The content of a COCO or LVIS file after :func:`check_coco`; ValueError where it is none."""
     try:
         coco = json.loads(content)
     except ValueError as error:  # bytes that are no text, too
@@ -219,31 +182,19 @@ def parse_coco(content: bytes, ann_file: str, unique_names: bool = True) -> dict
 
 
 def check_coco(coco: Any, ann_file: str, unique_names: bool = True) -> None:
-    """Check the form of a parsed COCO or LVIS annotation file.
-
-    Args:
-        coco: what was parsed.
-        ann_file: the file's name in messages.
-        unique_names: whether category names must differ.
-
-    Raises:
-        ValueError: it lacks a top-level key or names a category twice; or these are no lists of
-            dicts, or images and categories have no id, or categories no name.
-    """
-    lacking = [key for key in _KEYS if not isinstance(coco, dict) or key not in coco]
+    """ValueError where a parsed file lacks lists, ids or names, or names a category twice."""
+    no_coco = f'{ann_file} is not a COCO annotation file'
+    lacking = [repr(key) for key in _KEYS if not isinstance(coco, dict) or key not in coco]
     if lacking:
-        raise ValueError(
-            f'{ann_file} is not a COCO annotation file: it has no {", ".join(map(repr, lacking))}.'
-        )
+        raise ValueError(f'{no_coco}: it has no {", ".join(lacking)}.')
     for key, needed in _KEYS.items():
         if mistake := _wrong_entries(coco[key], needed):
-            raise ValueError(f'{ann_file} is not a COCO annotation file: {key!r} {mistake}.')
-    if not unique_names:
-        return
-    if twice := repeated_names([cat['name'] for cat in coco['categories']]):
+            raise ValueError(f'{no_coco}: {key!r} {mistake}.')
+    twice = repeated_names([cat['name'] for cat in coco['categories']]) if unique_names else []
+    if twice:
+        names = ', '.join(map(repr, twice))
         raise ValueError(
-            f'{ann_file} names categories more than once: '
-            f'{", ".join(map(repr, twice))}. Give each its own name.'
+            f'{ann_file} names categories more than once: {names}. Give each its own name.'
         )
 
 
@@ -263,23 +214,12 @@ def _wrong_entries(entries: Any, needed: Sequence[str]) -> str | None:
 
 
 def check_classes(wanted: Sequence[str], names: Sequence[str], ann_file: str) -> None:
-    """Check that every class wanted is a category of the file.
-
-    Args:
-        wanted: names asked for.
-        names: names of the file.
-        ann_file: the file's name in messages.
-
-    Raises:
-        ValueError: some are missing, with the nearest that the file has; or one is wanted twice.
-    """
+    """ValueError where a name wanted is not among the file's, or is wanted twice."""
     if isinstance(wanted, str):
         raise ValueError(f'classes must be a list of names, got {wanted!r}.')
     if len(set(wanted)) < len(wanted):
         raise ValueError(f'classes must not repeat a name, got {list(wanted)}.')
     known = set(names)
-    lacking = [name for name in wanted if name not in known]
-    if not lacking:
-        return
-    hints = [quote_with_near(name, names) for name in lacking]
-    raise ValueError(f'{ann_file} has no categories named {", ".join(hints)}; it has {len(names)}.')
+    if lacking := [quote_with_near(name, names) for name in wanted if name not in known]:
+        many = f'{", ".join(lacking)}; it has {len(names)}'
+        raise ValueError(f'{ann_file} has no categories named {many}.')

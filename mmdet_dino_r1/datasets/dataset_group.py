@@ -21,10 +21,9 @@ class DatasetGroup(ConcatDataset):
     that member's prompts and ``DatasetGroupEvaluator`` takes it to that member's metric.
 
     Args:
-        datasets: config of each member by name. Besides the dataset's own arguments it may have
-            ``prompts``: where its exemplars come from (``ann_file``, ``data_prefix`` and, where
-            it differs from the member's, ``data_root``; ``match='id'`` matches categories by id
-            instead of by name). Set a member to None to drop it.
+        datasets: config of each member by name, None to drop it. Besides the dataset's own
+            arguments it may have ``prompts``: the ``ann_file``, ``data_prefix`` and, where it
+            differs, ``data_root`` of its exemplars; ``match='id'`` matches categories by id.
         only: names to keep; None keeps all.
         common: what the members share, such as ``type`` and ``pipeline``; a member's own arguments
             go first.
@@ -55,11 +54,20 @@ class DatasetGroup(ConcatDataset):
             for name, cfg in datasets.items()
             if cfg is not None
         }
+        if isinstance(only, str):
+            raise TypeError(f'only must be a list of names, got {only!r}.')
+        for name in only or ():
+            if name not in members:
+                near = quote_with_near(name, members)
+                raise KeyError(f'The group has no dataset {near}; it has {", ".join(members)}.')
         if only is not None:
-            members = {name: members[name] for name in self._checked(only, members)}
-        missing = {
-            name: path for name, cfg in members.items() if not os.path.isfile(path := _ann(cfg))
+            members = {name: members[name] for name in only}
+        paths = {
+            # as mmengine will join it
+            name: os.path.join(cfg.get('data_root') or '', cfg['ann_file'])
+            for name, cfg in members.items()
         }
+        missing = {name: path for name, path in paths.items() if not os.path.isfile(path)}
         if missing and (not skip_missing or len(missing) == len(members)):
             raise FileNotFoundError(
                 f'{len(missing)} of {len(members)} datasets are missing: '
@@ -73,18 +81,6 @@ class DatasetGroup(ConcatDataset):
         self.names = list(members)
         self.prompt_sources = {name: _prompts(cfg) for name, cfg in members.items()}
         super().__init__(list(members.values()), lazy_init=lazy_init)
-
-    @staticmethod
-    def _checked(only: Sequence[str], members: dict) -> list[str]:
-        if isinstance(only, str):
-            raise TypeError(f'only must be a list of names, got {only!r}.')
-        for name in only:
-            if name not in members:
-                raise KeyError(
-                    f'The group has no dataset {quote_with_near(name, members)}; it has '
-                    f'{", ".join(members)}.'
-                )
-        return list(only)
 
     @property
     def metainfo(self) -> dict:
@@ -102,11 +98,6 @@ class DatasetGroup(ConcatDataset):
         member, _ = self._get_ori_dataset_idx(idx)
         data['data_samples'].set_metainfo(dict(dataset_name=self.names[member]))
         return data
-
-
-def _ann(cfg: dict) -> str:
-    """Annotation file of a member as mmengine will join it."""
-    return os.path.join(cfg.get('data_root') or '', cfg['ann_file'])
 
 
 def _prompts(cfg: dict) -> dict | None:

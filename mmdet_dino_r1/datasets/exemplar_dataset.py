@@ -1,8 +1,7 @@
 """The reference images from which a prompt bank is encoded.
 
-Names: an *exemplar* is one box in an image, with its class; a *shot* is one exemplar of a class.
-Boxes are (x1, y1, x2, y2) in pixels: of the image file in annotations, of the network input in data
-samples.
+An *exemplar* is one box in an image, with its class; a *shot* is one exemplar of a class. Boxes are
+(x1, y1, x2, y2) in pixels: of the image file in entries, of the network input in data samples.
 """
 
 from __future__ import annotations
@@ -27,14 +26,12 @@ from .exemplar_selection import Box, candidate_boxes, choose_exemplars
 class ExemplarDataset(BaseDetDataset):
     """Up to ``shots`` exemplars of each class, by image.
 
-    Holds only the images that carry a chosen exemplar, each once, ordered by size, then id, so that
-    batches of one size come about. An item is what ``PackDetInputs`` packs, with
-    :func:`prompt_instances`, whose labels index ``metainfo['classes']``. How exemplars are chosen
-    is told in ``exemplar_selection.py``.
+    Holds only the images that carry a chosen exemplar (see ``exemplar_selection.py``), each once,
+    ordered by size, then id, for batches of one size. An item is what ``PackDetInputs`` packs, with
+    :func:`prompt_instances`, whose labels index ``metainfo['classes']``.
 
     Args:
-        ann_file: COCO- or LVIS-format annotation file; for images without ``file_name`` see
-            :func:`image_file`.
+        ann_file: COCO- or LVIS-format annotation file.
         pipeline: a test pipeline that ends in ``PackDetInputs`` and at most resizes the image.
             ``LoadAnnotations`` may be left out.
         shots: most exemplars per class.
@@ -51,10 +48,8 @@ class ExemplarDataset(BaseDetDataset):
 
     Attributes:
         class_ids: category id, in the annotation file, of each of ``metainfo['classes']``.
-        summary: what to state beside every number measured with these exemplars. ``shots`` is the
-            most asked for, ``fewest`` and ``most`` are exemplars of a class, ``num_images`` were
-            read of ``images_in_file``; ``classes_left_out`` have no box, and ``renamed`` are names
-            in the file that differ where categories are matched by id.
+        summary: what to state beside every number measured with these exemplars; its keys are told
+            in docs/prompt_banks.md.
 
     Raises:
         ValueError: the file is not COCO JSON, lacks a class wanted or a box of it, or ``shots`` is
@@ -102,23 +97,26 @@ class ExemplarDataset(BaseDetDataset):
             FileNotFoundError: there is no annotation file.
             ValueError: it is not COCO JSON, or lacks a class wanted or any box that could serve.
         """
-        coco, digest = self._read()
+        if not osp.isfile(self.ann_file) and '://' not in self.ann_file:
+            raise FileNotFoundError(
+                f'The annotation file of the exemplars does not exist: {self.ann_file}'
+            )
+        content = get(self.ann_file, backend_args=self.backend_args)
+        # matched by id, names do not matter and may repeat
+        coco = parse_coco(content, self.ann_file, unique_names=self.category_ids is None)
         categories = self._categories(coco)  # id -> our name
         candidates = candidate_boxes(coco, categories, self.ann_file)
-        without = [name for name, boxes in candidates.items() if not boxes]
-        if self.classes_wanted is None:
-            classes = [name for name in candidates if name not in set(without)]
-        else:
-            # a category that is not in the file at all has no entry among the candidates
-            without = [name for name in self.classes_wanted if not candidates.get(name)]
-            if without and not self.skip_missing:
-                raise ValueError(
-                    f'{self.ann_file} has no box that could serve as an exemplar for '
-                    f'{", ".join(map(repr, without))}. Take the exemplars from another annotation '
-                    'file, leave these classes out, or allow classes without a prompt '
-                    '(skip_missing=True); these are never detected.'
-                )
-            classes = [name for name in self.classes_wanted if name not in set(without)]
+        # a category that is not in the file at all has no entry among the candidates
+        wanted = candidates if self.classes_wanted is None else self.classes_wanted
+        classes = [name for name in wanted if candidates.get(name)]
+        without = [name for name in wanted if not candidates.get(name)]
+        if without and self.classes_wanted is not None and not self.skip_missing:
+            raise ValueError(
+                f'{self.ann_file} has no box that could serve as an exemplar for '
+                f'{", ".join(map(repr, without))}. Take the exemplars from another annotation '
+                'file, leave these classes out, or allow classes without a prompt '
+                '(skip_missing=True); these are never detected.'
+            )
         if not classes:
             raise ValueError(f'{self.ann_file} has no box that could serve as an exemplar.')
         id_of = {name: id_ for id_, name in categories.items()}
@@ -127,15 +125,14 @@ class ExemplarDataset(BaseDetDataset):
 
         images = {image['id']: image for image in coco['images']}
         chosen = defaultdict(list)  # image id -> [(label, box)]
-        counts = {}
+        counts = dict.fromkeys(classes, 0)
         for label, name in enumerate(classes):
-            exemplars = choose_exemplars(candidates[name], self.shots, self.seed, name)
-            counts[name] = len(exemplars)
-            for image_id, box in exemplars:
+            for image_id, box in choose_exemplars(candidates[name], self.shots, self.seed, name):
                 chosen[image_id].append((label, box))
+                counts[name] += 1
         self.summary = dict(
             ann_file=self.ann_file,
-            ann_sha256=digest,
+            ann_sha256=hashlib.sha256(content).hexdigest(),
             img_prefix=self.data_prefix['img'],
             seed=self.seed,
             shots=self.shots,
@@ -150,17 +147,6 @@ class ExemplarDataset(BaseDetDataset):
         )
         order = sorted(chosen, key=lambda id_: (images[id_]['height'], images[id_]['width'], id_))
         return [self._data_info(images[id_], chosen[id_]) for id_ in order]
-
-    def _read(self) -> tuple[dict, str]:
-        """The annotation file, and its hash."""
-        if not osp.isfile(self.ann_file) and '://' not in self.ann_file:
-            raise FileNotFoundError(
-                f'The annotation file of the exemplars does not exist: {self.ann_file}'
-            )
-        content = get(self.ann_file, backend_args=self.backend_args)
-        # matched by id, names do not matter and may repeat
-        coco = parse_coco(content, self.ann_file, unique_names=self.category_ids is None)
-        return coco, hashlib.sha256(content).hexdigest()
 
     def _categories(self, coco: dict) -> dict[int, str]:
         """Class name, as wanted, of each category id that is wanted."""
@@ -180,10 +166,9 @@ class ExemplarDataset(BaseDetDataset):
                 f'{self.ann_file} has no categories of id {", ".join(lacking)}; its ids are '
                 f'{", ".join(map(str, sorted(names)))}.'
             )
-        self._renamed = {
-            names[id_]: name for id_, name in by_id.items() if id_ in names and names[id_] != name
-        }
-        return {id_: name for id_, name in by_id.items() if id_ in names}
+        found = {id_: name for id_, name in by_id.items() if id_ in names}
+        self._renamed = {names[id_]: name for id_, name in found.items() if names[id_] != name}
+        return found
 
     def _data_info(self, image: dict, chosen: list[tuple[int, Box]]) -> dict:
         try:
@@ -203,11 +188,7 @@ class ExemplarDataset(BaseDetDataset):
         )
 
     def check_images(self) -> None:
-        """Look for every image file before any of them is encoded.
-
-        Raises:
-            FileNotFoundError: some are missing.
-        """
+        """Look for every image file before any is encoded; FileNotFoundError if one is missing."""
         if '://' in self.data_prefix['img'] or self.backend_args:
             return  # not on this machine
         paths = [self.get_data_info(index)['img_path'] for index in range(len(self))]
@@ -220,51 +201,37 @@ class ExemplarDataset(BaseDetDataset):
             )
 
     def prepare_data(self, idx: int) -> dict:
-        """Run the pipeline and attach ``prompt_instances``.
-
-        The boxes do not pass through the pipeline, so it matters neither whether nor where
-        ``LoadAnnotations`` stands.
+        """Run the pipeline and attach ``prompt_instances``, whose boxes do not pass through it.
 
         Raises:
             ValueError: the image cannot be read or has another size than annotated, or the
                 pipeline does more than resize.
         """
         info = self.get_data_info(idx)
-        labels = info.pop('exemplar_labels')
-        boxes = info.pop('exemplar_boxes')
-        height, width = info['height'], info['width']
+        labels, boxes = info.pop('exemplar_labels'), info.pop('exemplar_boxes')
+        ori_shape = info['height'], info['width']
         try:
             data = self.pipeline(info)
         except Exception as error:
             raise ValueError(f'{info["img_path"]} cannot be read as an image: {error}') from error
         sample = data['data_samples']
-        check_only_resized(sample.metainfo, (height, width))
-        sample.prompt_instances = prompt_instances(boxes, labels, (height, width), sample.img_shape)
+        check_only_resized(sample.metainfo, ori_shape)
+        sample.prompt_instances = prompt_instances(boxes, labels, ori_shape, sample.img_shape)
         return data
 
 
 def check_only_resized(metainfo: dict, ori_shape: tuple[int, int]) -> None:
-    """Make sure that boxes of the image file can be scaled to the network input.
-
-    Args:
-        metainfo: of the data sample: what the pipeline did.
-        ori_shape: height and width as annotated, in pixels.
-
-    Raises:
-        ValueError: the file has another size, or the pipeline did more than resize.
-    """
+    """ValueError where an image has another (height, width) or the pipeline did not only resize."""
     found = metainfo.get('ori_shape', ori_shape)[:2]
     if tuple(found) != tuple(ori_shape):
         raise ValueError(
             f'{metainfo.get("img_path")} is {found[1]}x{found[0]} pixels, its '
             f'annotation file says {ori_shape[1]}x{ori_shape[0]}.'
         )
+    height, width = metainfo['img_shape']
     scale = metainfo.get('scale_factor', (1.0, 1.0))  # (w, h)
-    expected = (ori_shape[0] * scale[1], ori_shape[1] * scale[0])
-    moved = any(
-        abs(got - want) > 1 for got, want in zip(metainfo['img_shape'], expected, strict=True)
-    )
-    if moved or metainfo.get('flip', False):
+    off = abs(height - ori_shape[0] * scale[1]), abs(width - ori_shape[1] * scale[0])
+    if max(off) > 1 or metainfo.get('flip', False):
         raise ValueError(
             'The pipeline flips, crops or pads the image, or its PackDetInputs leaves scale_factor '
             'out of meta_keys; give it a test pipeline that only resizes.'

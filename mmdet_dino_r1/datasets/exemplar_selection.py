@@ -18,6 +18,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from math import isfinite
 from typing import Any
 
@@ -29,16 +30,10 @@ MIN_SIDE = 8.0
 def candidate_boxes(
     coco: dict, categories: Mapping[int, str], ann_file: str
 ) -> dict[str, list[tuple[Any, Box]]]:
-    """The boxes that may become exemplars, by class.
+    """The boxes that may become exemplars, by class: ``(image id, box)``, clipped to their image.
 
-    Args:
-        coco: a parsed COCO or LVIS file.
-        categories: class name of each category id wanted.
-        ann_file: the file's name in messages.
-
-    Returns:
-        ``(image id, box)`` of each class, boxes clipped to their image. Boxes outside it, under
-        1 pixel, not finite, crowds and ignored ones are left out.
+    Boxes outside it, under 1 pixel, not finite, crowds and ignored ones are left out.
+    ``categories`` names each category id wanted.
 
     Raises:
         ValueError: an annotation lacks a key, names an image that the file has not, or has a
@@ -71,16 +66,9 @@ def candidate_boxes(
 def choose_exemplars(
     candidates: Sequence[tuple[Any, Box]], shots: int, seed: int, name: str
 ) -> list[tuple[Any, Box]]:
-    """Choose exemplars of one class by the rule above.
+    """Choose exemplars of one class by the rule above, first choice first.
 
-    Args:
-        candidates: ``(image id, box)`` of its boxes in any order, none of them degenerate.
-        shots: most exemplars.
-        seed: of the choice.
-        name: of the class; part of the seed.
-
-    Returns:
-        The chosen candidates, first choice first.
+    Candidates are its boxes in any order, none of them degenerate.
     """
     usable = [item for item in candidates if shorter_side(item[1]) >= MIN_SIDE]
     if not usable:
@@ -96,16 +84,8 @@ def choose_exemplars(
     for image_id in order:
         by_image[image_id].sort(key=lambda _: rng.random())
 
-    chosen: list[tuple[Any, Box]] = []
-    turn = 0
-    while len(chosen) < min(shots, len(usable)):
-        chosen += [
-            (image_id, by_image[image_id][turn])
-            for image_id in order
-            if turn < len(by_image[image_id])
-        ]
-        turn += 1
-    return chosen[:shots]
+    in_turn = zip_longest(*([(id_, box) for box in by_image[id_]] for id_ in order))
+    return [item for turn in in_turn for item in turn if item is not None][:shots]
 
 
 def shorter_side(box: Box) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from mmdet.datasets.samplers import AspectRatioBatchSampler
 from mmdet.registry import DATA_SAMPLERS
@@ -16,11 +17,10 @@ from ..utils.randomness import derived_seed, seeded_on_cpu
 class ResumableBatchSampler(AspectRatioBatchSampler):
     """mmdet's batches of like aspect ratio, with a seed for each sample and a place to begin at.
 
-    mmengine seeds each loader worker once; what a sample's augmentations draw then depends on the
-    number of workers and on everything that the worker loaded before, so no resumed run could
-    continue it. Here every sample of the stream has a seed of its own, made of the run's seed, the
-    epoch, the rank and its place, under which its pipeline runs. And the first batches can be left
-    out without loading them: :class:`ResumeHook` sets ``skip`` for a run that was stopped there.
+    mmengine seeds each loader worker once; what a sample draws then depends on all that the worker
+    loaded before. Here the pipeline of every sample runs under a seed of its own, made of the run's
+    seed, the epoch, the rank and its place. :class:`ResumeHook` sets ``skip`` to leave out the
+    batches that a stopped run had taken, without loading them.
 
     It puts a ``__getitems__`` on the dataset, PyTorch's hook for fetching a batch at once, so
     that datasets, wrappers and pipelines of all kinds need no change.
@@ -56,18 +56,14 @@ class ResumableBatchSampler(AspectRatioBatchSampler):
             place += len(batch)
 
 
+@dataclass
 class SeededSamples:
-    """Fetches samples, each under its own seed.
+    """Fetches the samples of a ``dataset`` for a batch of (index, seed), each under its seed."""
 
-    Args:
-        dataset: any map-style dataset.
-    """
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
+    dataset: Dataset
 
     def __call__(self, batch: Sequence[tuple[int, int]]) -> list:
-        """Samples of a batch of (index, seed)."""
+        """Samples of a batch."""
         samples = []
         for index, seed in batch:
             with seeded_on_cpu(seed):

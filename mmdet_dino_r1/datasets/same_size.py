@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 from mmdet.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler, Sampler
@@ -12,10 +13,9 @@ from torch.utils.data import BatchSampler, Sampler
 class SameSizeBatchSampler(BatchSampler):
     """Ends a batch wherever the image size changes; the order stays the sampler's.
 
-    Images of different sizes are padded to a common one, and padding is felt: group norms average
-    over it, convolutions see it at the border. With this batch sampler nothing is padded, and
-    detections do not depend on the batch size beyond rounding. Sort the dataset
-    (``CocoJsonDataset(sort_by_size=True)``) and most batches are full.
+    Padding images to a common size is felt: group norms average over it, convolutions see it at
+    the border. Here nothing is padded, and detections do not depend on the batch size beyond
+    rounding. Sort the dataset (``CocoJsonDataset(sort_by_size=True)``) and most batches are full.
 
     Sizes are those of the image files, as annotated; a test pipeline resizes equal sizes equally.
 
@@ -36,16 +36,14 @@ class SameSizeBatchSampler(BatchSampler):
 
     def _split(self) -> list[list[int]]:
         dataset = getattr(self.sampler, 'dataset', None) or self.sampler.data_source
-        batches: list[list[int]] = []
-        size_before = None
-        for index in self.sampler:
+
+        def size_of(index: int) -> tuple[int, int]:
             info = dataset.get_data_info(index)
-            size = (info['height'], info['width'])
-            if size != size_before or len(batches[-1]) == self.batch_size:
-                batches.append([])
-            batches[-1].append(index)
-            size_before = size
-        return batches
+            return info['height'], info['width']
+
+        same_size = (list(group) for _, group in groupby(self.sampler, size_of))
+        step = self.batch_size
+        return [same[i : i + step] for same in same_size for i in range(0, len(same), step)]
 
     def __iter__(self) -> Iterator[list[int]]:
         self._batches = self._split()

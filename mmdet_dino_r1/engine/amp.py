@@ -1,7 +1,6 @@
 """mmengine's optimiser wrappers that let no bad gradient into the weights, on a CPU as well.
 
-Names: overflow = a gradient that is not finite under float16 with loss scaling, which is normal now
-and then: the step is skipped and the scale halved.
+Overflow: a gradient not finite under loss scaling. The step is skipped and the scale halved.
 """
 
 from __future__ import annotations
@@ -27,52 +26,34 @@ MAX_OVERFLOWS = 30
 class _GradientCheck:
     """Stop before gradients that are not finite are used (a mixin).
 
-    mmengine clips them, logs ``grad_norm: nan`` and goes on; after that every weight is NaN. Where
-    the norm is clipped, clipping itself finds out: no further wait for the device.
+    mmengine goes on with them, and every weight is NaN. Where the norm is clipped, clipping itself
+    finds out: no further wait for the device.
     """
 
     _model: nn.Module | None = None
     _overflows = 0
 
     def watch(self, model: nn.Module) -> None:
-        """Learn the names of the parameters, and who can tell of the step.
-
-        Args:
-            model: whose parameters are optimised, without a wrapper. Its ``step_diagnostics``, if
-                it has any (see ``DINOR1``), tell in the message what the step was.
-        """
+        """Learn from the bare model how parameters are named and what the step was."""
         self._model = model
-
-    @property
-    def _may_overflow(self) -> bool:
-        scaler = getattr(self, 'loss_scaler', None)
-        return scaler is not None and scaler.is_enabled()
-
-    def _check_while_clipping(self) -> bool:
-        """Have the clipping raise at a norm that is not finite; False where none is computed."""
-        if self.clip_grad_kwargs is None or self.grad_name != 'grad_norm':
-            return False
-        if not self._may_overflow:
-            self.clip_grad_kwargs = dict(error_if_nonfinite=True) | self.clip_grad_kwargs
-        return True
 
     def step(self, **kwargs) -> None:
         """Clip and update.
-
-        Args:
-            **kwargs: the optimiser's.
 
         Raises:
             FloatingPointError: gradients are not finite, or overflowed ``MAX_OVERFLOWS`` times
                 in a row.
         """
-        has_norm = self._check_while_clipping()
-        if self._may_overflow:
+        has_norm = self.clip_grad_kwargs is not None and self.grad_name == 'grad_norm'
+        scaler = getattr(self, 'loss_scaler', None)
+        if scaler is not None and scaler.is_enabled():
             super().step(**kwargs)
             if has_norm:
                 self._count_overflows()
             return
-        if not has_norm:
+        if has_norm:
+            self.clip_grad_kwargs = dict(error_if_nonfinite=True) | self.clip_grad_kwargs
+        else:
             self._raise_if_bad()
         try:
             super().step(**kwargs)
@@ -91,22 +72,16 @@ class _GradientCheck:
             )
 
     def _raise_if_bad(self) -> None:
-        names = {} if self._model is None else {id(p): n for n, p in self._model.named_parameters()}
-        parameters = [
-            parameter
-            for group in self.optimizer.param_groups
-            for parameter in group['params']
-            if parameter.grad is not None
-        ]
+        groups = self.optimizer.param_groups
+        parameters = [p for group in groups for p in group['params'] if p.grad is not None]
         if not parameters:
             return
         norms = torch.stack([parameter.grad.norm() for parameter in parameters])
         if norms.norm().isfinite():  # the one wait for the device where all is well
             return
-        named = [names.get(id(parameter), 'unnamed') for parameter in parameters]
-        finite = norms.isfinite().tolist()
-        bad = [name for name, is_finite in zip(named, finite, strict=True) if not is_finite]
-        bad = bad or [named[int(norms.argmax())]]
+        names = {} if self._model is None else {id(p): n for n, p in self._model.named_parameters()}
+        wrong = norms.isfinite().logical_not().nonzero()[:, 0].tolist() or [int(norms.argmax())]
+        bad = [names.get(id(parameters[index]), 'unnamed') for index in wrong]
         shared = ''
         if dist.get_world_size() > 1:
             shared = ' (They are averaged over ranks: the cause may lie with another.)'
@@ -129,10 +104,9 @@ class CheckedOptimWrapper(_GradientCheck, OptimWrapper):
 class CheckedAmpOptimWrapper(_GradientCheck, AmpOptimWrapper):
     """mmengine's ``AmpOptimWrapper``, on a CPU too, that stops at bad gradients (ours).
 
-    Differs from the parent in three more ways. Without an accelerator, where the parent refuses to
-    work, it uses autocast and loss scaling of the CPU, in bfloat16 unless ``dtype`` says float16.
-    ``loss_scale='dynamic'`` (all that ``--amp`` can say) scales nothing under bfloat16, which is as
-    wide as float32: there a gradient that is not finite is a mistake. And a run may be resumed in
+    Without an accelerator, where the parent refuses to work, it uses autocast and loss scaling of
+    the CPU, in bfloat16 unless ``dtype`` says float16. ``loss_scale='dynamic'`` (all that ``--amp``
+    can say) scales nothing under bfloat16, which is as wide as float32. A run may be resumed in
     another precision.
 
     Args:

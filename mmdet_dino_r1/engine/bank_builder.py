@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from mmengine.dataset import pseudo_collate
@@ -26,37 +27,19 @@ def encode_prompt_bank(
     progress: bool = False,
     provenance: Mapping | None = None,
 ) -> PromptBank:
-    """Encode an ``ExemplarDataset`` with the weights in force (protocol Visual-G).
+    """Encode an ``ExemplarDataset`` with the weights of a ``DINOR1`` (protocol Visual-G).
 
-    Every process encodes every n-th batch. Batches hold images of one size and are the same
-    however many processes there are, so the bank is, too.
-
-    Args:
-        model: a ``DINOR1``; left in eval mode.
-        exemplars: what to encode.
-        batch_size: most images of a batch.
-        num_workers: of the data loader.
-        keep_exemplars: keep each exemplar's embedding beside the means.
-        progress: show a progress bar on a terminal.
-        provenance: more to state about the bank, such as ``model``.
-
-    Returns:
-        The bank, on the CPU, on every process.
+    Every process encodes every n-th batch and gets the whole bank, on the CPU. Batches hold images
+    of one size and are the same however many processes there are, so the bank is, too.
 
     Raises:
         FileNotFoundError: image files are missing; looked for before any is encoded.
         ValueError: an image cannot be read or has another size than annotated.
     """
     exemplars.check_images()
-    batches = list(
-        DATA_SAMPLERS.build(
-            dict(
-                type='SameSizeBatchSampler',
-                sampler=SequentialSampler(exemplars),
-                batch_size=batch_size,
-            )
-        )
-    )
+    sampler = SequentialSampler(exemplars)
+    cfg = dict(type='SameSizeBatchSampler', sampler=sampler, batch_size=batch_size)
+    batches = list(DATA_SAMPLERS.build(cfg))
     mine = batches[get_rank() :: get_world_size()]
     loader = DataLoader(
         exemplars, batch_sampler=mine, num_workers=num_workers, collate_fn=pseudo_collate
@@ -71,20 +54,15 @@ def encode_prompt_bank(
     in_order = [by_rank[i % len(by_rank)][i // len(by_rank)] for i in range(len(batches))]
     embeddings = torch.cat(in_order)
     record = _record(exemplars, embeddings if keep_exemplars else None)
-    bank = PromptBank.from_exemplars(
-        exemplars.metainfo['classes'],
-        embeddings,
-        record.labels,
-        dict(
-            exemplars.summary,
-            weights=weights_fingerprint(model),
-            package_version=__version__,
-            **(provenance or {}),
-        ),
+    described = dict(
+        exemplars.summary,
+        weights=weights_fingerprint(model),
+        package_version=__version__,
+        **(provenance or {}),
     )
-    return PromptBank(
-        bank.class_names, bank.embeddings, bank.provenance, exemplars.class_ids, record
-    )
+    classes = exemplars.metainfo['classes']
+    bank = PromptBank.from_exemplars(classes, embeddings, record.labels, described)
+    return replace(bank, class_ids=exemplars.class_ids, exemplars=record)
 
 
 def weights_fingerprint(model: nn.Module) -> str:
@@ -92,14 +70,10 @@ def weights_fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        digest.update(_bytes(tensor))
+        # a copy: FSDP frees the storage of its weights afterwards, which numpy's view would pin
+        flat = tensor.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1)
+        digest.update(memoryview(flat.view(torch.uint8).numpy()))
     return digest.hexdigest()[:16]
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    # a copy: FSDP frees the storage of its weights afterwards, which numpy's view would pin
-    flat = tensor.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
 
 
 def _record(exemplars: Dataset, embeddings: Tensor | None) -> BankExemplars:

@@ -18,9 +18,8 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """mmengine's constructor, with parameters of the same options in one group (ours).
 
     With a ``paramwise_cfg`` mmengine gives every parameter a group of its own, and PyTorch's
-    optimisers, which update a whole group at once, are left with one tensor at a time. The updates
-    are the same. The state of an optimiser depends on the groups: a run that was started with
-    mmengine's constructor is resumed with it (``--cfg-options
+    optimisers update a group at a time. The updates are the same, the optimiser's state is not: a
+    run that was started with mmengine's constructor is resumed with it (``--cfg-options
     optim_wrapper.constructor=DefaultOptimWrapperConstructor``).
 
     For mmengine's ``OptimWrapper`` and ``AmpOptimWrapper`` it builds the like-named wrappers of
@@ -44,14 +43,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         prefix: str = '',
         is_dcn_module: bool | None = None,
     ) -> None:
-        """Add the parameters of ``module``; the groups of a whole model are merged at the end.
-
-        Args:
-            params: groups so far, changed in place.
-            module: whose parameters to add.
-            prefix: the module's name within the model; empty: it is the model.
-            is_dcn_module: see the parent.
-        """
+        """Add a module's parameters to ``params``; those of the whole model are then merged."""
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix:
             return

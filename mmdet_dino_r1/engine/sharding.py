@@ -17,15 +17,7 @@ INSTEAD_OF_SHARDS = (
 
 
 def refuse_sharded_reference(model: nn.Module, loss_grqo: nn.Module | None) -> None:
-    """Refuse GRQO's reference model where the policy is sharded.
-
-    Args:
-        model: as the runner holds it, wrapped.
-        loss_grqo: of the detector's head, a ``GRQOLoss`` or None.
-
-    Raises:
-        ValueError: the loss has a KL term and the wrapper shards.
-    """
+    """ValueError where the runner's model shards the policy and ``loss_grqo`` has a KL term."""
     strategy = STRATEGY_OF_WRAPPER.get(type(model).__name__)
     if strategy is not None and loss_grqo is not None and loss_grqo.kl_weight > 0:
         raise ValueError(no_reference_message(strategy))

@@ -16,20 +16,11 @@ from .bank_builder import weights_fingerprint
 def text_prompt_bank(
     model: nn.Module, texts: TextEmbeddings, class_names: Sequence[str]
 ) -> PromptBank:
-    """One prompt per class name, without any image.
+    """One prompt per class name, on the CPU; the names need not be those of the training.
 
     The projected text gives the direction, which is all that the contrast has taught; the length
     is that of a visual prompt (:func:`prompt_norm`), since the fusion encoder has never seen
     another.
-
-    Args:
-        model: a ``DINOR1`` trained with ``text_alignment``.
-        texts: made with the language model of the training.
-        class_names: the classes of the dataset that is tested, in label order. They need not be
-            those of the training.
-
-    Returns:
-        The bank, on the CPU, for ``model.set_prompt_bank``.
 
     Raises:
         ValueError: the model has no alignment, the texts have another width or lack a class.
@@ -64,12 +55,9 @@ def text_prompt_bank(
 
 
 def prompt_norm(norm: nn.LayerNorm) -> Tensor:
-    """Length of the vectors that leave the prompt encoder's last layer norm, as a root mean square.
+    """Root mean square length of vectors out of the prompt encoder's last layer norm, scalar.
 
     What is normalised has mean 0 and mean square 1 over its entries. Scaled by w and shifted by
     b, with no entry favoured, its squared length is |w|^2 + |b|^2 on average.
-
-    Returns:
-        Scalar; sqrt(dim) for a fresh one.
     """
     return (norm.weight.square().sum() + norm.bias.square().sum()).sqrt()

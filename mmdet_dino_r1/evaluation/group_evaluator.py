@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from mmdet.registry import EVALUATOR, METRICS
@@ -43,10 +44,9 @@ class DatasetGroupEvaluator(Evaluator):
     all keys that every member has. Values of -1, COCO's word for "no such boxes", stay out of
     the mean of their key; a member without any detection counts as 0.
 
-    What mmdet's ``MultiDatasetsEvaluator`` lacks: the mean; the file of ``--out``, whose metric
-    is cut off where the list of metrics is zipped with the datasets; and thrift, because each of
-    its metrics keeps the samples of all datasets. Here a sample goes to its own dataset's metric
-    alone, and metrics that are appended to ``metrics`` get all samples.
+    mmdet's ``MultiDatasetsEvaluator`` has no mean, loses the file of ``--out`` and keeps all
+    samples in each metric. Here a sample goes to its own dataset's metric alone, and metrics that
+    are appended to ``metrics``, as by ``--out``, get all.
 
     Args:
         metrics: Config of a metric that keeps one result per image, such as ``CocoMetric``,
@@ -69,11 +69,7 @@ class DatasetGroupEvaluator(Evaluator):
 
     @Evaluator.dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict) -> None:
-        """Set the group's meta information; builds the metrics of its members.
-
-        Raises:
-            ValueError: the tested dataset is no group, or a name occurs twice or is 'mean'.
-        """
+        """Build the metrics of the members; ValueError for no group, a name twice or 'mean'."""
         Evaluator.dataset_meta.fset(self, dataset_meta)
         datasets = dataset_meta.get('datasets') if isinstance(dataset_meta, dict) else None
         if not datasets:
@@ -98,10 +94,6 @@ class DatasetGroupEvaluator(Evaluator):
     ) -> None:
         """Give each sample to the metric of its dataset, and all to the other metrics.
 
-        Args:
-            data_samples: Predictions with the meta keys ``dataset_name`` and ``img_id``.
-            data_batch: What the model was given.
-
         Raises:
             TypeError: The metric does not keep one result per image.
             ValueError: A sample is of no dataset of the group.
@@ -111,15 +103,14 @@ class DatasetGroupEvaluator(Evaluator):
             for sample in data_samples
         ]
         for sample in samples:
-            name = sample.get('dataset_name')
-            if name not in self._members:
+            member = self._members.get(name := sample.get('dataset_name'))
+            if member is None:
                 raise ValueError(
                     "A sample has no 'dataset_name'; the tested dataset must be a DatasetGroup."
                     if name is None
                     else f'A sample is of dataset {name!r}, the group has '
                     f'{", ".join(self._members)}.'
                 )
-            member = self._members[name]
             member.metric.process(data_batch, [sample])
             member.img_ids.append(sample['img_id'])
             if len(member.metric.results) != len(member.img_ids):
@@ -130,14 +121,7 @@ class DatasetGroupEvaluator(Evaluator):
         super().process(samples, data_batch)
 
     def evaluate(self, size: int) -> dict:
-        """Evaluate all members and the whole-run metrics.
-
-        Args:
-            size: Samples of the whole group; for the whole-run metrics.
-
-        Returns:
-            Metrics of each member, and their mean; the same in every process.
-        """
+        """Metrics of each member, their mean and whole-run ones, the same in every process."""
         found = [self._evaluate_members()]
         broadcast_object_list(found)
         return found[0] | super().evaluate(size)
@@ -154,16 +138,13 @@ class DatasetGroupEvaluator(Evaluator):
             if not is_main_process():
                 continue
             by_image = {}
-            for part in parts:
-                for img_id, result in part:
-                    by_image.setdefault(img_id, result)  # samplers pad with images of other ranks
+            for img_id, result in chain(*parts):
+                by_image.setdefault(img_id, result)  # samplers pad with images of other ranks
             if by_image:
                 values = member.metric.compute_metrics(list(by_image.values()))
                 prefix = f'{member.metric.prefix}/' if member.metric.prefix else ''
                 by_member[name] = {prefix + key: value for key, value in values.items()}
-        if not is_main_process():
-            return None
-        return self._summarize(by_member)
+        return self._summarize(by_member) if is_main_process() else None
 
     def _summarize(self, by_member: dict[str, dict[str, float]]) -> dict[str, float]:
         """Log the table and join all values."""
@@ -190,11 +171,8 @@ class DatasetGroupEvaluator(Evaluator):
         rows.append([MEAN, '', '', *(_shown(mean[key]) for key in keys)])
         table = AsciiTable(rows)
         table.inner_footing_row_border = True
-        counted = [
-            name
-            for name, values in by_member.items()
-            if not keys or values.get(keys[0], _ABSENT) != _ABSENT
-        ]
+        # without keys no member has detections, and each counts as 0
+        counted = [n for n, values in by_member.items() if not keys or values[keys[0]] != _ABSENT]
         skipped = list(self.dataset_meta.get('skipped') or ())
         skipped += [name for name in self._members if name not in counted]
         total = len(counted) + len(skipped)
@@ -203,19 +181,12 @@ class DatasetGroupEvaluator(Evaluator):
 
 
 def mean_over_datasets(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Arithmetic mean of each key that all datasets have.
-
-    Args:
-        metrics: Of each dataset; -1 where it has no such boxes.
-
-    Returns:
-        Mean over the datasets whose value is not -1; -1 if there is none.
-    """
-    keys = [key for key in metrics[0] if all(key in other for other in metrics)] if metrics else []
+    """Mean of each key that all datasets have, over those whose value is not -1; else -1."""
     mean = {}
-    for key in keys:
-        values = [other[key] for other in metrics if other[key] != _ABSENT]
-        mean[key] = sum(values) / len(values) if values else _ABSENT
+    for key in metrics[0] if metrics else ():
+        if all(key in other for other in metrics):
+            values = [other[key] for other in metrics if other[key] != _ABSENT]
+            mean[key] = sum(values) / len(values) if values else _ABSENT
     return mean
 
 

@@ -21,13 +21,7 @@ from ..utils.near_names import near_names
 
 # A detection; `position` is its place among those of its image, `box` is x1, y1, x2, y2 in pixels.
 DETECTION = np.dtype(
-    [
-        ('image', np.int64),
-        ('position', np.int32),
-        ('label', np.int32),
-        ('score', np.float32),
-        ('box', np.float32, 4),
-    ]
+    [('image', 'i8'), ('position', 'i4'), ('label', 'i4'), ('score', 'f4'), ('box', 'f4', 4)]
 )
 _LVIS_KEYS = {
     'images': ('id', 'neg_category_ids', 'not_exhaustive_category_ids'),
@@ -45,18 +39,15 @@ _REMEDY = (
 class LVISBoxMetric(BaseMetric):
     """Box AP on LVIS as lvis-api computes it, and Fixed AP beside it.
 
-    Standard AP keeps the best detections of each image. Fixed AP (Dave et al., "Evaluating
-    Large-Vocabulary Object Detectors", arXiv 2102.01066) keeps the best of each category over
-    the whole set, any number in an image, so that categories do not compete for places. Keys:
+    Standard AP keeps the best detections of each image. Fixed AP (Dave et al., arXiv 2102.01066)
+    keeps the best of each category over the whole set, so that categories do not compete. Keys:
     ``lvis/bbox_AP`` and ``lvis_fixed_ap/AP``, each also with 50, 75, s, m, l, r, c and f, in
     [0, 1] and not rounded; -1 where the file has no such boxes.
 
-    Why not mmdet's two metrics: ``LVISMetric`` rounds to three decimals. ``LVISFixedAPMetric``
-    counts images twice that a distributed sampler padded, breaks ties by the order in which
-    images arrive, and merges lists of Python dicts for every batch. Here the result depends on
-    neither the order of images nor the number of processes: equal scores are ordered by image
-    id, then by the place in the image. Labels stand for categories by class name, and only the
-    dataset's classes are evaluated, as ``CocoMetric`` does.
+    mmdet's ``LVISMetric`` rounds to three decimals; its ``LVISFixedAPMetric`` counts images twice
+    that a distributed sampler padded. Here the result depends on neither the order of images nor
+    the number of processes: equal scores are ordered by image id, then by the place in the image.
+    Labels stand for categories by class name, and only the dataset's classes are evaluated.
 
     Args:
         ann_file: LVIS annotation file.
@@ -100,26 +91,16 @@ class LVISBoxMetric(BaseMetric):
 
     @BaseMetric.dataset_meta.setter
     def dataset_meta(self, dataset_meta: dict) -> None:
-        """Set the tested dataset's meta information.
-
-        Raises:
-            ValueError: If a class is not in the file.
-        """
+        """Set the tested dataset's meta information; ValueError if the file lacks a class."""
         self._dataset_meta = dataset_meta
         # here, not after hours of testing
         self._category_ids = self._ids_of(dataset_meta['classes'])
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep the detections of a batch.
+        """Keep the detections of a batch; ValueError for an image not in the annotation file.
 
-        Args:
-            data_batch: Unused.
-            data_samples: With ``img_id`` and ``pred_instances``: ``bboxes`` ``(n, 4)`` as
-                x1, y1, x2, y2 in pixels of the original image, ``scores`` and ``labels``
-                ``(n, )``.
-
-        Raises:
-            ValueError: If an image is not in the annotation file.
+        ``pred_instances`` of a sample have ``bboxes`` ``(n, 4)`` as x1, y1, x2, y2 in pixels of the
+        original image, ``scores`` and ``labels`` ``(n, )``.
         """
         for sample in data_samples:
             image, pred = sample['img_id'], sample['pred_instances']
@@ -137,35 +118,20 @@ class LVISBoxMetric(BaseMetric):
             self._held += len(found)
         if self._held > self._limit:
             images, found = join_parts(self.results)
-            found = found[self._per_image(found) | self._per_category(found)]
-            self.results[:] = [(images, found)]
-            self._held = len(found)
+            kept = found[self._per_image(found) | self._per_category(found)]
+            self.results[:] = [(images, kept)]
+            self._held = len(kept)
             self._limit = max(self.max_held, 2 * self._held)
 
     def evaluate(self, size: int) -> dict:
-        """Evaluate what all processes kept.
-
-        Args:
-            size: Unused: images that the sampler padded are known by their id.
-
-        Returns:
-            The metrics, the same in every process.
-        """
+        """Metrics of what all processes kept; an image that a sampler repeats counts once."""
         self.results[:] = [join_parts(self.results)]
         self._limit, self._held = self.max_held, 0
         # one part from each process
         return super().evaluate(get_world_size())
 
     def compute_metrics(self, results: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-        """Compute both APs.
-
-        Args:
-            results: Parts: ids of images, ``(num_images, )``, and their ``DETECTION`` records,
-                ``(n, )``.
-
-        Returns:
-            Values by key, in [0, 1] or -1.
-        """
+        """Both APs, in [0, 1] or -1, of parts as for :func:`join_parts`, of shape ``(n, )``."""
         images, found = join_parts(results)
         fixed = self._per_category(found)
         self._report(len(images), found[fixed])
@@ -178,9 +144,9 @@ class LVISBoxMetric(BaseMetric):
                 path = Path(f'{self.outfile_prefix}{suffix}.bbox.json')
                 _dump(_annotations(found[kept], self._category_ids), path)
             values = self._average_precision(found[kept])
+            metrics |= {name + key: value for key, value in values.items()}
             line = ', '.join(f'{name}{key} {value:.4f}' for key, value in values.items())
             print_log(line, logger='current')
-            metrics |= {name + key: value for key, value in values.items()}
         return metrics
 
     def _per_image(self, found: np.ndarray) -> np.ndarray:
@@ -194,24 +160,19 @@ class LVISBoxMetric(BaseMetric):
         categories = sorted(self._truth.dataset['categories'], key=lambda cat: cat['id'])
         id_of = {cat['name']: cat['id'] for cat in categories}
         unclaimed = id_of.keys() - set(classes)
-        ids, missing = [], []
         for label, name in enumerate(classes):
             if name not in id_of and len(classes) == len(categories):
                 # mmdet spells `speaker_(stereo_equipment)` right, LVIS does not
                 other = categories[label]['name']
                 if other in unclaimed and near_names(name, [other], cutoff=0.9):
                     print_log(f'Class {name!r} is {other!r} in {self.ann_file}.', 'current')
-                    name = other
-            if name in id_of:
-                ids.append(id_of[name])
-            else:
-                missing.append(name)
-        if missing:
+                    id_of[name] = id_of[other]
+        if missing := [name for name in classes if name not in id_of]:
             raise ValueError(
                 f'{self.ann_file} lacks {len(missing)} of the {len(classes)} classes of the '
                 f'dataset: {with_nearest(missing, id_of)}.'
             )
-        return np.array(ids)
+        return np.array([id_of[name] for name in classes])
 
     def _average_precision(self, found: np.ndarray) -> dict[str, float]:
         """What lvis-api finds for these detections."""
@@ -228,7 +189,6 @@ class LVISBoxMetric(BaseMetric):
         return {key: float(value) for key, value in results.items() if key.startswith('AP')}
 
     def _report(self, images: int, fixed: np.ndarray) -> None:
-        """Log what it takes to read the numbers."""
         counts = np.bincount(fixed['label'], minlength=len(self._category_ids))
         few = int((counts < self.fixed_ap_dets).sum())
         print_log(
@@ -244,14 +204,10 @@ class LVISBoxMetric(BaseMetric):
 def join_parts(
     parts: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Join parts of a test set, each image once.
+    """Join parts of a test set, each image once: of one in several parts the first counts.
 
-    Args:
-        parts: Ids of images, int ``(num_images, )`` without repetition, and the ``DETECTION``
-            records of these images. Of an image in several parts the first counts.
-
-    Returns:
-        The same for the whole: sorted ids, and records ordered by image, then position.
+    A part is the ids of its images, int ``(num_images, )`` without repetition, and their
+    ``DETECTION`` records. The whole has sorted ids, and records ordered by image, then position.
     """
     if not parts:
         return np.empty(0, np.int64), np.empty(0, DETECTION)
@@ -265,16 +221,9 @@ def join_parts(
 
 
 def best_of_each(found: np.ndarray, group: str, count: int) -> np.ndarray:
-    """Which records are among the best of their group.
+    """Which records, bool ``(n, )``, are among the ``count`` best of their image or label.
 
-    Args:
-        found: ``DETECTION`` records ordered by image, then position, ``(n, )``. Of equal scores
-            the first counts as the better.
-        group: Field that names the group: ``image`` or ``label``.
-        count: How many of each group.
-
-    Returns:
-        Mask, bool ``(n, )``.
+    They are ordered by image, then position; of equal scores the first counts as the better.
     """
     order = np.lexsort((-found['score'], found[group]))  # stable
     groups = found[group][order]
@@ -290,14 +239,9 @@ def _annotations(found: np.ndarray, category_ids: np.ndarray) -> Iterator[dict]:
         part = found[start : start + 100_000]
         boxes = part['box'].astype(float)
         boxes[:, 2:] -= boxes[:, :2]
-        for image, category, box, score in zip(
-            part['image'].tolist(),
-            category_ids[part['label']].tolist(),
-            boxes.tolist(),
-            part['score'].tolist(),
-            strict=True,
-        ):
-            yield dict(image_id=image, category_id=category, bbox=box, score=score)
+        columns = part['image'], category_ids[part['label']], boxes, part['score']
+        for values in zip(*(column.tolist() for column in columns), strict=True):
+            yield dict(zip(('image_id', 'category_id', 'bbox', 'score'), values, strict=True))
 
 
 def _dump(annotations: Iterator[dict], path: Path) -> None:
@@ -352,30 +296,15 @@ class _Detections(LVISResults):
         self._create_index()
 
 
-class _Numpy:
-    """numpy with ``np.float``, which it dropped in 1.24 and lvis 0.5.3 uses."""
-
-    float = float
-
-    def __getattr__(self, name: str):
-        return getattr(np, name)
-
-
-def _with_numpy_float(function: types.FunctionType) -> types.FunctionType:
-    """The same function, in whose module ``np`` has ``np.float``."""
-    return types.FunctionType(
-        function.__code__,
-        function.__globals__ | {'np': _Numpy()},
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-
-
 class _Evaluation(LVISEval):
     """lvis-api's evaluation, also under a recent numpy."""
 
-    accumulate = _with_numpy_float(LVISEval.accumulate)
+    # the same function beside an `np` with `np.float`, which numpy dropped in 1.24
+    accumulate = types.FunctionType(
+        LVISEval.accumulate.__code__,
+        LVISEval.accumulate.__globals__
+        | {'np': types.SimpleNamespace(**vars(np) | {'float': float})},
+    )
 
     def _get_gt_dt(self, img_id: int, cat_id: int) -> tuple[list, list]:
         # without an entry for each of millions of pairs that nobody looks at

@@ -12,15 +12,9 @@ from ..utils.near_names import quote_with_near, some
 
 
 def check_named_rows(what: str, names: Sequence[str], rows: Tensor) -> None:
-    """Refuse what is not one row of numbers for each of several different names.
+    """ValueError where ``rows`` (len(names), dim) of a ``what`` are not finite, one a name.
 
-    Args:
-        what: holds them: 'prompt bank'.
-        names: of classes.
-        rows: (len(names), dim).
-
-    Raises:
-        ValueError: there is no name, one occurs twice, shapes differ, or a row is not finite.
+    There must be a name, and none may occur twice.
     """
     if len(names) == 0:
         raise ValueError(f'A {what} needs at least one class.')

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -111,13 +112,9 @@ class PromptBank:
         labels: Tensor,
         provenance: dict | None = None,
     ) -> PromptBank:
-        """Average exemplars per class (protocol Visual-G).
+        """Average exemplars per class (protocol Visual-G), whose names are in label order.
 
-        Args:
-            class_names: of every class, in label order.
-            embeddings: (num_exemplars, dim), in any order.
-            labels: (num_exemplars,) long.
-            provenance: see the class.
+        The ``embeddings`` are (num_exemplars, dim), the ``labels`` (num_exemplars,) long.
 
         Raises:
             ValueError: a class has no exemplar.
@@ -133,12 +130,9 @@ class PromptBank:
         return cls(tuple(class_names), means.to(embeddings.dtype), provenance or {})
 
     def aligned_to(self, class_names: Sequence[str], skip_missing: bool = False) -> PromptBank:
-        """The bank's rows for exactly these classes, in this order, matched by name.
+        """The bank's rows for exactly a tested dataset's classes, in this order, matched by name.
 
-        Args:
-            class_names: the classes of the dataset that is tested, in label order.
-            skip_missing: leave classes that the bank lacks without a prompt instead of failing;
-                they are then never detected.
+        With ``skip_missing`` classes that the bank lacks have no prompt and are never detected.
 
         Raises:
             ValueError: a class is not in the bank; the nearest names are given.
@@ -218,12 +212,9 @@ class PromptBank:
                     f'The banks were made by models of different {what} ({_some(values)}); '
                     'build them with the same checkpoint.'
                 )
-        first = banks[0].provenance
-        common = {
-            key: value
-            for key, value in first.items()
-            if all(bank.provenance.get(key) == value for bank in banks)
-        }
+        common = dict(banks[0].provenance)
+        for bank in banks[1:]:
+            common = {k: v for k, v in common.items() if bank.provenance.get(k) == v}
         merged = [dict(bank.provenance, classes=list(bank.class_names)) for bank in banks]
         ids = [bank.class_ids for bank in banks]
         return PromptBank(
@@ -247,7 +238,7 @@ def _join_exemplars(banks: Sequence[PromptBank]) -> BankExemplars | None:
     parts = [bank.exemplars for bank in banks if bank.exemplars is not None]
     if len(parts) < len(banks):
         return None
-    starts = [sum(len(bank) for bank in banks[:index]) for index in range(len(banks))]
+    starts = list(accumulate((len(bank) for bank in banks[:-1]), initial=0))
     encoded = [part.embeddings for part in parts if part.embeddings is not None]
     return BankExemplars(
         labels=torch.cat([p.labels + start for p, start in zip(parts, starts, strict=True)]),

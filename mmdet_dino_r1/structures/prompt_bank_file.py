@@ -23,31 +23,21 @@ BANK_FILE = TensorFile(
 
 
 def save_prompt_bank(bank: PromptBank, path: str | Path) -> Path:
-    """Write a bank; the file appears whole or not at all.
-
-    Args:
-        bank: what to write.
-        path: of the file, ``*.safetensors`` by custom; its folder is made.
-
-    Returns:
-        The path.
+    """Write ``*.safetensors``, whole or not at all, and make its folder; returns the path.
 
     Raises:
         OSError: the file cannot be written.
     """
     tensors = dict(embeddings=bank.embeddings)
     described = dict(
-        class_names=list(bank.class_names),
-        class_ids=list(bank.class_ids),
-        provenance=bank.provenance,
+        class_names=bank.class_names, class_ids=bank.class_ids, provenance=bank.provenance
     )
     if bank.exemplars is not None:
         tensors['exemplar_labels'] = bank.exemplars.labels
         tensors['exemplar_boxes'] = bank.exemplars.boxes
         if bank.exemplars.embeddings is not None:
             tensors['exemplar_embeddings'] = bank.exemplars.embeddings
-        described['image_ids'] = list(bank.exemplars.image_ids)
-        described['file_names'] = list(bank.exemplars.file_names)
+        described |= dict(image_ids=bank.exemplars.image_ids, file_names=bank.exemplars.file_names)
     return BANK_FILE.write(path, tensors, described)
 
 

@@ -70,14 +70,7 @@ class TextEmbeddings:
 
 
 def save_text_embeddings(texts: TextEmbeddings, path: str | Path) -> Path:
-    """Write a file; it appears whole or not at all.
-
-    Args:
-        texts: what to write.
-        path: of the file, ``*.safetensors`` by custom; its folder is made.
-
-    Returns:
-        The path.
+    """Write ``*.safetensors``, whole or not at all, and make its folder; returns the path.
 
     Raises:
         OSError: the file cannot be written.

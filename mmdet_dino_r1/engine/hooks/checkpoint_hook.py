@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 
 from mmdet.registry import HOOKS
@@ -14,7 +15,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-_UNFINISHED = '.part'
+from ...utils.atomic_write import atomic_path
 
 
 class CheckpointNotSaved(OSError):
@@ -26,49 +27,40 @@ class AtomicFileBackend(LocalBackend):
     """Writes beside the file and renames: under its name there is a whole file or none."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write a file.
-
-        Args:
-            obj: its content.
-            filepath: its path; folders are made.
-
-        Raises:
-            OSError: it cannot be written; what was there before is still there.
-        """
+        """Write a file; where it cannot be written (OSError), what was there before stays."""
         path = Path(filepath)
-        part = path.with_name(path.name + _UNFINISHED)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, 'wb') as file:
+            with atomic_path(path) as unfinished, open(unfinished, 'wb') as file:
                 file.write(obj)
                 file.flush()
                 os.fsync(file.fileno())  # a quota of a network disk is told no sooner
-            os.replace(part, path)
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             need = f'{error.strerror} ({len(obj) / 1e6:.1f} MB to write)'
             raise OSError(error.errno, need, str(path)) from error
 
 
-class _RemovesLater(AtomicFileBackend):
-    """Keeps what it shall remove until the new checkpoint is there."""
+def _safely(save: Callable) -> Callable:
+    """The parent's method; after it outdated checkpoints go, or the error is explained."""
 
-    def __init__(self) -> None:
-        self.outdated: list[str] = []
+    @wraps(save)
+    def saves(self: SafeCheckpointHook, runner: Runner, *args, **kwargs) -> None:
+        try:
+            save(self, runner, *args, **kwargs)
+        except OSError as error:
+            if not self._is_local:
+                raise
+            # mmengine empties `last_checkpoint` before it writes, which fails on a full disk
+            if self._named is not None:
+                with suppress(OSError):
+                    _name_file(runner).write_text(self._named, encoding='utf-8')
+            raise CheckpointNotSaved(self._explain(error)) from error
+        if self._is_local:
+            self._named = self.last_ckpt or self._named
+            while self._outdated:
+                os.remove(self._outdated.pop())
 
-    def remove(self, filepath: str | Path) -> None:
-        """Note that the file can go.
-
-        Args:
-            filepath: its path.
-        """
-        self.outdated.append(str(filepath))
-
-    def remove_outdated(self) -> None:
-        """Remove all that can go."""
-        while self.outdated:
-            super().remove(self.outdated.pop())
+    return saves
 
 
 @HOOKS.register_module()
@@ -90,65 +82,26 @@ class SafeCheckpointHook(CheckpointHook):
     """
 
     _is_local = False  # a validation by itself saves nothing
+    after_train_epoch = _safely(CheckpointHook.after_train_epoch)
+    after_train_iter = _safely(CheckpointHook.after_train_iter)
+    after_val_epoch = _safely(CheckpointHook.after_val_epoch)
 
     def before_train(self, runner: Runner) -> None:
         """Take over the writing, and clear what a killed run left unfinished."""
         super().before_train(runner)
         self._named: str | None = None
+        self._outdated: list[str] = []
         self._is_local = type(self.file_backend) is LocalBackend
         if not self._is_local:
             return
         self.backend_args = dict(backend='atomic')
-        self.file_backend = _RemovesLater()
+        self.file_backend = AtomicFileBackend()
+        self.file_backend.remove = self._outdated.append  # not before the new one is there
         if is_main_process():
-            for path in Path(self.out_dir).glob(f'*.pth{_UNFINISHED}'):
+            for path in Path(self.out_dir).glob('*.pth.*.tmp'):  # of `atomic_path`
                 path.unlink()
             with suppress(OSError):
                 self._named = _name_file(runner).read_text(encoding='utf-8')
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Save when due; then remove what is outdated.
-
-        Raises:
-            CheckpointNotSaved: it could not be written.
-        """
-        with self._safely(runner):
-            super().after_train_epoch(runner)
-
-    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Save when due; then remove what is outdated.
-
-        Raises:
-            CheckpointNotSaved: it could not be written.
-        """
-        with self._safely(runner):
-            super().after_train_iter(runner, *args, **kwargs)
-
-    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Save the best when there is one; then remove what is outdated.
-
-        Raises:
-            CheckpointNotSaved: it could not be written.
-        """
-        with self._safely(runner):
-            super().after_val_epoch(runner, metrics)
-
-    @contextmanager
-    def _safely(self, runner: Runner) -> Iterator[None]:
-        if not self._is_local:
-            yield
-            return
-        try:
-            yield
-        except OSError as error:
-            # mmengine empties `last_checkpoint` before it writes, which fails on a full disk
-            if self._named is not None:
-                with suppress(OSError):
-                    _name_file(runner).write_text(self._named, encoding='utf-8')
-            raise CheckpointNotSaved(self._explain(error)) from error
-        if self.last_ckpt is not None:
-            self._named = self.last_ckpt
-        self.file_backend.remove_outdated()
 
     def _explain(self, error: OSError) -> str:
         if self._named is None:

@@ -23,16 +23,9 @@ def protocol_record(
     provenances: Mapping[str | None, dict],
     fingerprint: str | None = None,
 ) -> dict:
-    """Describe an evaluation, and print it in one line.
+    """``weights`` and ``protocol`` of the record, in plain JSON values; prints a line of it.
 
-    Args:
-        protocol: 'visual_g' or 'visual_i'.
-        model: a ``DINOR1``, for its ``test_cfg``.
-        provenances: of each test set's prompt bank, by name; None names a single one.
-        fingerprint: of the model's weights, where it was computed.
-
-    Returns:
-        ``weights`` and ``protocol`` of the record, in plain JSON values.
+    The provenances are those of each test set's prompt bank, by name; None names a single one.
     """
     cfg = model.test_cfg
     described = dict(
@@ -42,7 +35,12 @@ def protocol_record(
         detections_per_chunk=cfg.get('max_per_chunk', 0),
         nms=dict(cfg['nms']) if cfg.get('nms') else None,
     )
-    splits = {name: _split(provenance) for name, provenance in provenances.items()}
+    keys = dict(shots='shots', fewest='fewest', seed='seed', source='ann_file')
+    splits = {
+        name: {ours: provenance.get(theirs, 'unknown') for ours, theirs in keys.items()}
+        | dict(without_prompt=provenance.get('classes_left_out', []))
+        for name, provenance in provenances.items()
+    }
     first, *others = splits.values()
     described |= {
         key: value if all(other[key] == value for other in others) else 'differs'
@@ -50,10 +48,11 @@ def protocol_record(
     }
     if None not in splits:
         described['datasets'] = splits
+    source = described['source'] if None in splits else 'each train split'
     print_log(
         'Protocol {name}: N = {shots}, seed {seed}, prompts from {source}, '
         '{detections_per_image} detections per image, chunk size {chunk_size}'.format(
-            **dict(described, source=described['source'] if None in splits else 'each train split')
+            **described | dict(source=source)
         ),
         logger='current',
     )
@@ -62,14 +61,7 @@ def protocol_record(
 
 @master_only
 def write_record(runner: Runner, name: str, record: dict, metrics: Mapping | None) -> None:
-    """Write ``<log dir>/metrics/<name>.json``.
-
-    Args:
-        runner: whose log dir, config and checkpoint count.
-        name: of the evaluation: 'test', 'epoch_3', 'iter_500'.
-        record: of :func:`protocol_record`.
-        metrics: results by key; what is not finite becomes null.
-    """
+    """Write ``<log dir>/metrics/<name>.json``; metrics that are not finite become null."""
     path = Path(runner.log_dir) / 'metrics' / f'{name}.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     content = dict(
@@ -83,13 +75,6 @@ def write_record(runner: Runner, name: str, record: dict, metrics: Mapping | Non
     )
     path.write_text(json.dumps(content, indent=1, default=str) + '\n', encoding='utf-8')
     print_log(f'Metrics and protocol: {path}', logger='current')
-
-
-def _split(provenance: Mapping) -> dict:
-    """The part of a bank's provenance that the protocol asks to be stated."""
-    keys = dict(shots='shots', fewest='fewest', seed='seed', source='ann_file')
-    described = {ours: provenance.get(theirs, 'unknown') for ours, theirs in keys.items()}
-    return described | dict(without_prompt=provenance.get('classes_left_out', []))
 
 
 def _plain(value: object) -> object:

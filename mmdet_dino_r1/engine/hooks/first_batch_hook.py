@@ -1,7 +1,4 @@
-"""A picture of what the first training step is given: wrong boxes are seen there (ours).
-
-Shapes: bs, H, W (of the padded batch), num_exemplars. Pictures are BGR.
-"""
+"""A picture of what the first training step is given: wrong boxes are seen there (ours)."""
 
 from __future__ import annotations
 
@@ -25,19 +22,18 @@ from torch import Tensor, nn
 from ...utils.wrappers import unwrapped
 from .text_alignment_hook import training_classes
 
-TRUTH, EXEMPLAR = (0, 200, 0), (0, 128, 255)  # green, orange
+TRUTH, EXEMPLAR = (0, 200, 0), (0, 128, 255)  # green, orange; BGR as all here
 _LONGEST = 640  # side of an image in the picture, in pixels
 _CAPTION = 22  # height of the line above it
 
 
 @HOOKS.register_module()
 class FirstBatchHook(Hook):
-    """Write ``first_batch.jpg`` beside the log of each training, once.
+    """Write ``first_batch.jpg`` beside the log of each training, before the first losses.
 
     It shows the images as the network gets them, their boxes with class names in green, and in
-    orange the exemplars drawn for the step. It is written before the losses are computed, so a
-    first step that fails leaves it too. Later steps cost nothing, no random number is drawn, and
-    what goes wrong with the picture is a warning.
+    orange the exemplars drawn for the step. No random number is drawn, and what goes wrong with
+    the picture is a warning.
 
     Args:
         max_images: how many images of the main process's batch are shown; 0: no picture.
@@ -56,25 +52,21 @@ class FirstBatchHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Watch, in the first step, what detector and prompt encoder are called with."""
-        if not self._is_due:
+        due, self._is_due = self._is_due, False
+        # a detector without it is another one, or in an unknown wrapper
+        if not due or not hasattr(detector := unwrapped(runner.model), 'prompt_encoder'):
             return
-        self._is_due = False
-        detector, seen = unwrapped(runner.model), {}
-        if not hasattr(detector, 'prompt_encoder'):  # another detector, or in an unknown wrapper
-            return
+        step = {}
 
-        def keep(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            seen.update(kwargs)
+        def watch(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            step.update(kwargs)
+            if module is detector.prompt_encoder:
+                for handle in handles:
+                    handle.remove()
+                self._write(runner, detector.data_preprocessor, step)
 
-        def draw(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            for handle in handles:
-                handle.remove()
-            self._write(runner, detector.data_preprocessor, seen | kwargs)
-
-        handles = [
-            detector.register_forward_pre_hook(keep, with_kwargs=True),
-            detector.prompt_encoder.register_forward_pre_hook(draw, with_kwargs=True),
-        ]
+        watched = (detector, detector.prompt_encoder)
+        handles = [m.register_forward_pre_hook(watch, with_kwargs=True) for m in watched]
 
     def _write(self, runner: Runner, preprocessor: nn.Module, step: dict) -> None:
         path, classes = Path(runner.log_dir) / 'first_batch.jpg', ()
@@ -92,18 +84,12 @@ class FirstBatchHook(Hook):
 
 
 def as_pixels(batch_inputs: Tensor, preprocessor: nn.Module) -> np.ndarray:
-    """(bs, 3, H, W) network input -> (bs, H, W, 3) uint8.
-
-    Args:
-        batch_inputs: (bs, 3, H, W), what the preprocessor made of images loaded as BGR.
-        preprocessor: mmengine's ``ImgDataPreprocessor`` or a child of it.
-    """
+    """(bs, 3, H, W) network input -> (bs, H, W, 3) uint8, by an ``ImgDataPreprocessor``."""
     if preprocessor._enable_normalize:
         batch_inputs = batch_inputs * preprocessor.std + preprocessor.mean
     if preprocessor._channel_conversion:
         batch_inputs = batch_inputs.flip(1)
-    pixels = batch_inputs.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-    return pixels.cpu().contiguous().numpy()
+    return batch_inputs.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().contiguous().numpy()
 
 
 def draw_batch(
@@ -113,18 +99,10 @@ def draw_batch(
     boxes: Tensor,
     classes: Sequence[str] = (),
 ) -> np.ndarray:
-    """The images of a batch side by side with their boxes.
+    """The images of a batch, (bs, H, W, 3) uint8, side by side with their boxes.
 
-    Args:
-        images: (bs, H, W, 3) uint8.
-        samples: with ``gt_instances``, boxes (x1, y1, x2, y2) in pixels of the network input.
-        image_index: (num_exemplars,) long, in which image each exemplar lies.
-        boxes: (num_exemplars, 4) exemplars, normalised (cx, cy, w, h). One that is no box of its
-            image stands for none and is left out.
-        classes: names by label.
-
-    Returns:
-        (height, width, 3) uint8.
+    The exemplars' ``boxes`` (num_exemplars, 4) are normalised (cx, cy, w, h), ``image_index``
+    (num_exemplars,) tells the image of each. One that is no box of its image is left out.
     """
     scale = _LONGEST / max(images.shape[1:3])
     height, width = (round(side * scale) for side in images.shape[1:3])
@@ -141,10 +119,9 @@ def draw_batch(
         for (x, y, *_), label in zip((truth * scale).int().tolist(), labels, strict=True):
             name = classes[label] if label < len(classes) else ''
             _text(tile, name if name and name.isascii() else str(label), x + 5, y + 16)
-        caption = np.zeros((_CAPTION, width, 3), np.uint8)
+        tiles.append(cv2.copyMakeBorder(tile, _CAPTION, 0, 0, 0, cv2.BORDER_CONSTANT))
         name = Path(sample.get('img_path') or str(sample.get('img_id'))).name
-        _text(caption, f'{name}: {len(truth)} boxes, {len(chosen)} exemplars', 3, 15)
-        tiles.append(np.vstack([caption, tile]))
+        _text(tiles[-1], f'{name}: {len(truth)} boxes, {len(chosen)} exemplars', 3, 15)
     columns = ceil(len(tiles) ** 0.5)
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[first : first + columns]) for first in range(0, len(tiles), columns)]
@@ -152,6 +129,5 @@ def draw_batch(
 
 
 def _text(image: np.ndarray, text: str, x: int, y: int) -> None:
-    for ink, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # white, outlined
-        font = cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(image, text, (x, y), font, 0.45, ink, thickness, cv2.LINE_AA)
+    for ink, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # white, outlined
+        cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, ink, width, cv2.LINE_AA)

@@ -16,10 +16,9 @@ class GradientShareHook(Hook):
     """Log the norm of GRQO's gradient as a share of the detection losses', on request.
 
     At each interval, before the step, the same batch goes through the model once more and the
-    two sums of losses are differentiated apart. It costs about a step each time, and leaves no
-    trace: parameters' gradients, buffers and random numbers are put back. Logged on each
-    rank's own batch as ``grqo_grad_share`` and ``grqo_grad_cosine`` (with which direction: 1
-    the same, 0 orthogonal).
+    two sums of losses are differentiated apart. It costs about a step each time and leaves no
+    trace. Logged on each rank's own batch: ``grqo_grad_share`` and ``grqo_grad_cosine`` (of the
+    directions: 1 the same, 0 orthogonal).
 
     Args:
         interval: iterations between measurements. Where the reference model has just been
@@ -43,8 +42,7 @@ class GradientShareHook(Hook):
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         devices = [p.device for p in model.parameters() if p.is_cuda][:1]
         with torch.random.fork_rng(devices):
-            data = model.data_preprocessor(data_batch, True)
-            losses = model(**data, mode='loss')
+            losses = model(**model.data_preprocessor(data_batch, True), mode='loss')
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
         grqo, detection = split_losses(losses)
@@ -64,29 +62,10 @@ def split_losses(losses: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 def gradient_share(
     part: Tensor, rest: Tensor, parameters: list[torch.nn.Parameter]
 ) -> tuple[float, float]:
-    """Norm of one loss's gradient over another's, and the cosine between them.
-
-    Args:
-        part: scalar loss.
-        rest: scalar loss.
-        parameters: what to differentiate by.
-
-    Returns:
-        ``|grad part| / |grad rest|`` and the cosine (0 where a gradient vanishes).
-    """
-    grads = [
-        torch.cat(
-            [
-                (torch.zeros_like(p) if g is None else g).flatten().double()
-                for p, g in zip(
-                    parameters,
-                    torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True),
-                    strict=True,
-                )
-            ]
-        )
-        for loss in (part, rest)
-    ]
-    norms = [grad.norm() for grad in grads]
-    cosine = grads[0] @ grads[1] / (norms[0] * norms[1]).clamp(min=torch.finfo(torch.double).tiny)
+    """Of scalar losses, ``|grad part| / |grad rest|`` and the cosine (0 where one vanishes)."""
+    options = dict(retain_graph=True, allow_unused=True, materialize_grads=True)
+    grads = [torch.autograd.grad(loss, parameters, **options) for loss in (part, rest)]
+    of_part, of_rest = (torch.cat([g.flatten().double() for g in each]) for each in grads)
+    norms = of_part.norm(), of_rest.norm()
+    cosine = of_part @ of_rest / (norms[0] * norms[1]).clamp(min=torch.finfo(torch.double).tiny)
     return (norms[0] / norms[1]).item(), cosine.item()

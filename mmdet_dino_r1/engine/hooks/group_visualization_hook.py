@@ -18,10 +18,9 @@ from ...config.tested_sets import members_of
 class GroupVisualizationHook(DetVisualizationHook):
     """mmdet's hook, also for a ``DatasetGroup``: ``--show-dir`` and pictures of validations.
 
-    mmdet's has one list of class names for all samples and one folder, where pictures of the
-    same name overwrite each other. Here each sample is drawn with the class names and colours of
-    its own dataset, and ``--show-dir`` has a folder for each dataset. On a single dataset it is
-    mmdet's hook. Arguments are those of ``DetVisualizationHook``.
+    Each sample is drawn with the class names and colours of its own dataset, and ``--show-dir``
+    has a folder for each dataset. On a single dataset it is mmdet's hook. Arguments are those of
+    ``DetVisualizationHook``.
     """
 
     def after_val_iter(

@@ -33,7 +33,6 @@ from .evaluation_record import protocol_record, write_record
 from .sample_lookup import SampleLookup, interactive_prompts
 
 PROTOCOLS = ('visual_g', 'visual_i', 'text')
-TITLES = dict(visual_g='Visual-G prompts', text='Prompts from text')
 # of the dict `bank`
 _ENCODING_KEYS = ('keep_exemplars', 'batch_size')
 _KNOWN = {'path', 'text_embeddings', *SPLIT_KEYS, *CHOICE_KEYS, *_ENCODING_KEYS}
@@ -43,21 +42,17 @@ _KNOWN = {'path', 'text_embeddings', *SPLIT_KEYS, *CHOICE_KEYS, *_ENCODING_KEYS}
 class PromptBankHook(Hook):
     """Gives the model its prompts before every validation and test, and states the protocol.
 
-    - ``protocol='visual_g'`` (generic): per class the mean of N exemplars from a named split, all
-      classes in every image. The bank is encoded with the weights in force (after an EMA hook
-      has put its own in place); for a test it is kept under the work dir
-      (``prompt_banks/<key>.safetensors``) and used again where weights, exemplars and pipeline
-      are the same.
-    - ``protocol='visual_i'`` (interactive): each test image brings one random ground-truth box
-      of each class present in it. That tells the model which classes are there; never mix its
-      numbers with Visual-G's.
-    - ``protocol='text'``: the class names alone, by the file ``bank.text_embeddings``, else the
-      one that the model's ``text_alignment`` names. Only as good as that alignment.
+    - 'visual_g' (generic): per class the mean of N exemplars from a named split, encoded with the
+      weights in force, an EMA's too. A test keeps the bank in ``<work dir>/prompt_banks`` and uses
+      it again where weights, exemplars and pipeline are the same.
+    - 'visual_i' (interactive): each test image brings one random ground-truth box of each class
+      present, which gives the classes away; never mix its numbers with Visual-G's.
+    - 'text': the class names alone, by the file ``bank.text_embeddings``, else the one that the
+      model's ``text_alignment`` names. Only as good as that alignment.
 
-    A ``DatasetGroup``, or mmdet's ``ConcatDataset``, gets one bank per member. Protocol, N, seed,
-    split, detections per image and chunk size are printed and written beside the metrics, into
-    ``<work dir>/<timestamp>/metrics/{test,epoch_N,iter_N}.json``. Put the hook into
-    ``default_hooks``.
+    A ``DatasetGroup``, or mmdet's ``ConcatDataset``, gets one bank per member. Metrics and protocol
+    are written into ``<work dir>/<timestamp>/metrics/{test,epoch_N,iter_N}.json``. Put the hook
+    into ``default_hooks``.
 
     Args:
         bank: path of a bank, or dict(path=...); or where exemplars come from: ``shots`` (N,
@@ -93,23 +88,13 @@ class PromptBankHook(Hook):
         self._lookup: SampleLookup | None = None
         self._record: dict = {}
 
-    # --- when ---------------------------------------------------------------------------
-
     def before_val_epoch(self, runner: Runner) -> None:
-        """Prompts for the validation set, from the weights as they are now.
-
-        Raises:
-            ValueError: no prompts can be had for it, or, with ``strict``, other weights made them.
-        """
+        """Prompts for the validation set, from the weights as they are now."""
         with whole_weights(runner.model):
             self._install(runner, runner.val_dataloader, may_reuse=False)
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Prompts for the test set.
-
-        Raises:
-            ValueError: as for a validation.
-        """
+        """Prompts for the test set."""
         with whole_weights(runner.model):
             self._install(runner, runner.test_dataloader, may_reuse=True)
 
@@ -119,12 +104,11 @@ class PromptBankHook(Hook):
             return
         samples = data_batch['data_samples']
         entries = self._lookup.entries(batch_idx, samples)
-        for sample, (index, info) in zip(samples, entries, strict=True):
+        for sample, (member, info) in zip(samples, entries, strict=True):
             if self.protocol == 'visual_i':
                 sample.prompt_instances = interactive_prompts(info, sample, self._seed)
             else:
-                name = position_name(self._lookup.member(index))
-                sample.set_metainfo(dict(dataset_name=name))
+                sample.set_metainfo(dict(dataset_name=position_name(member)))
 
     before_test_iter = before_val_iter
 
@@ -137,8 +121,6 @@ class PromptBankHook(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Write metrics and protocol of a test."""
         write_record(runner, 'test', self._record, metrics)
-
-    # --- what ---------------------------------------------------------------------------
 
     def _install(self, runner: Runner, loader: DataLoader, may_reuse: bool) -> None:
         model = unwrapped(runner.model)
@@ -167,24 +149,20 @@ class PromptBankHook(Hook):
                 self._check_weights(bank, fingerprint)
             else:
                 exemplars = DATASETS.build(exemplar_config(self.bank, runner.cfg, member, source))
-                bank = self._built_or_kept(runner, loader, model, exemplars, may_reuse, fingerprint)
+                bank = self._built_or_kept(runner, loader, exemplars, may_reuse, fingerprint)
             aligned = bank.aligned_to(classes, self.bank.get('skip_missing', False))
             model.set_prompt_bank(aligned, name)
             without = [label for label in classes if label not in set(aligned.class_names)]
             provenances[name] = dict(bank.provenance, classes_left_out=without)
-            where = '' if name is None else f' of {name}'
-            lines = [
-                f'{TITLES[self.protocol]}{where}: {protocol_summary(bank.provenance)} '
-                f'({len(classes)} classes)',
-                *bank.differences_from(classes),
-            ]
-            print_log('\n  '.join(lines), logger='current')
+            title = 'Prompts from text' if self.protocol == 'text' else 'Visual-G prompts'
+            title += '' if name is None else f' of {name}'
+            line = f'{title}: {protocol_summary(bank.provenance)} ({len(classes)} classes)'
+            print_log('\n  '.join([line, *bank.differences_from(classes)]), logger='current')
         self._record = protocol_record(self.protocol, model, provenances, fingerprint)
 
     def _texts(self, model: nn.Module) -> TextEmbeddings:
-        path = self.bank.get('text_embeddings')
-        if path is None and model.text_alignment is not None:
-            path = model.text_alignment.embeddings
+        of_model = getattr(model.text_alignment, 'embeddings', None)
+        path = self.bank.get('text_embeddings') or of_model
         if path is None:
             raise ValueError(
                 "PromptBankHook.protocol='text' needs bank=dict(text_embeddings=FILE); make the "
@@ -193,28 +171,22 @@ class PromptBankHook(Hook):
         return load_text_embeddings(path)
 
     def _built_or_kept(
-        self,
-        runner: Runner,
-        loader: DataLoader,
-        model: nn.Module,
-        exemplars: Dataset,
-        may_reuse: bool,
-        fingerprint: str,
+        self, runner: Runner, loader: DataLoader, exemplars: Dataset, may_reuse: bool, weights: str
     ) -> PromptBank:
         """Encode a bank, or read it where the very same one was encoded before."""
-        batch_size = (
-            self.bank.get('batch_size') or loader.batch_size or loader.batch_sampler.batch_size
+        options = dict(
+            batch_size=self.bank.get('batch_size')
+            or loader.batch_size
+            or loader.batch_sampler.batch_size,
+            keep_exemplars=self.bank.get('keep_exemplars', True),
         )
-        keep_exemplars = self.bank.get('keep_exemplars', True)
-        summary = exemplars.summary
         key = dict(
-            summary,
-            weights=fingerprint,
+            exemplars.summary,
+            weights=weights,
             classes=exemplars.metainfo['classes'],
             pipeline=repr(exemplars.pipeline),
-            batch_size=batch_size,
-            keep_exemplars=keep_exemplars,
             package_version=__version__,
+            **options,
         )
         digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
         path = Path(runner.work_dir) / 'prompt_banks' / f'{digest[:16]}.safetensors'
@@ -222,17 +194,21 @@ class PromptBankHook(Hook):
             print_log(f'Prompt bank: {path}, encoded before', logger='current')
             return load_prompt_bank(path)
         bank = encode_prompt_bank(
-            model,
+            unwrapped(runner.model),
             exemplars,
-            batch_size=batch_size,
             num_workers=loader.num_workers,
-            keep_exemplars=keep_exemplars,
             progress=may_reuse,
             provenance=dict(model=Path(runner.cfg.filename or '').stem),
+            **options,
         )
+        if may_reuse and is_main_process():
+            level = logging.INFO
+            try:
+                told = f'Prompt bank kept: {save_prompt_bank(bank, path)}'
+            except OSError as error:  # a work dir that is full or read-only costs only the time
+                told, level = f'The prompt bank was not kept: {error}', logging.WARNING
+            print_log(told, logger='current', level=level)
         if may_reuse:
-            if is_main_process():
-                _keep(bank, path)
             barrier()
         return bank
 
@@ -242,12 +218,3 @@ class PromptBankHook(Hook):
             if self.strict:
                 raise ValueError(message)
             print_log(message, logger='current', level=logging.WARNING)
-
-
-def _keep(bank: PromptBank, path: Path) -> None:
-    try:
-        save_prompt_bank(bank, path)
-    except OSError as error:  # a work dir that is read-only or full costs the time, not the test
-        print_log(f'The prompt bank was not kept: {error}', logger='current', level=logging.WARNING)
-    else:
-        print_log(f'Prompt bank kept: {path}', logger='current')

@@ -15,10 +15,9 @@ from ..sharding import refuse_sharded_reference
 class ReferenceModelHook(Hook):
     """Refresh the reference model at intervals; hold GRQO back until it is time.
 
-    Works in epoch- and iteration-based loops, in one process or many (each rank copies its own
-    replica of the policy, and replicas are equal). Put it into ``default_hooks``. A checkpoint
-    saved within an interval carries the snapshot (``reference_model``), so that a resumed run
-    goes on with the policy of the interval's start; one without it takes the resumed weights.
+    Works in epoch- and iteration-based loops; each rank copies its own replica of the policy. Put
+    it into ``default_hooks``. A checkpoint saved within an interval carries the snapshot
+    (``reference_model``), with which a resumed run goes on.
 
     Args:
         interval: refresh every this many epochs (or iterations). The paper: every epoch.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, count, repeat
 
 from mmdet.registry import DATA_SAMPLERS, HOOKS
 from mmengine.dist import get_rank
@@ -20,10 +21,9 @@ class ResumeHook(Hook):
 
     A checkpoint of mmengine holds no state of any generator. Here none is needed: before each
     step the generators are seeded from the run's seed, the rank and the iteration, so exemplars,
-    denoising noise and drop paths are those of the uninterrupted run (ours). Of the data,
-    mmengine's epoch-based loop begins an interrupted epoch anew, and the iteration-based loop of
-    mmengine 0.10.7 loads all that was trained on before; with a ``ResumableBatchSampler`` for
-    ``train_dataloader.batch_sampler`` both continue with the next batch, at once.
+    denoising noise and drop paths are those of the uninterrupted run (ours). mmengine's loops
+    begin an interrupted epoch anew, or load all that was trained on before; with a
+    ``ResumableBatchSampler`` for ``train_dataloader.batch_sampler`` they continue at once.
 
     Put it into ``default_hooks``. With another batch sampler only the steps are seeded.
     ``randomness.diff_rank_seed`` is not resumable: the order of the data hangs on each rank's
@@ -44,10 +44,7 @@ class ResumeHook(Hook):
             return
         loader = runner.train_loop.dataloader
         in_iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
-        if in_iterations:
-            done = runner.iter
-        else:
-            done = runner.iter - runner.epoch * len(loader)
+        done = runner.iter if in_iterations else runner.iter - runner.epoch * len(loader)
         if not hasattr(loader.batch_sampler, 'skip'):
             if done:
                 print_log(
@@ -58,10 +55,11 @@ class ResumeHook(Hook):
             return
         self._renew_sampler(runner, loader)
         if in_iterations:
+            # without `skip_iter` the loop asks for all batches that are done, to throw them away
             advances_itself = hasattr(runner.train_loop.dataloader_iterator, 'skip_iter')
-            runner.train_loop.dataloader_iterator = ContinuedBatches(
-                loader, done, blanks=0 if advances_itself else done
-            )
+            blanks = repeat(None, 0 if advances_itself else done)
+            batches = _endless(loader, done)
+            runner.train_loop.dataloader_iterator = ContinuedBatches(blanks, batches)
         elif 0 < done <= len(loader):
             # all of them where the checkpoint was saved just before the epoch's end was dealt with
             loader.batch_sampler.skip = done
@@ -82,39 +80,20 @@ class ResumeHook(Hook):
         seed_generators(derived_seed(runner.seed, get_rank(), runner.iter))
 
 
-class ContinuedBatches:
-    """Stands in for an iteration-based loop's endless iterator from a given iteration on.
-
-    Args:
-        loader: with a ``ResumableBatchSampler``.
-        done: batches that the stopped run had taken.
-        blanks: how often the loop will ask for a batch only to throw it away.
-    """
-
-    def __init__(self, loader: DataLoader, done: int, blanks: int) -> None:
-        self._blanks = blanks
-        self._batches = self._endless(loader, done)
-
-    def __iter__(self) -> ContinuedBatches:
-        return self
-
-    def __next__(self):
-        if self._blanks > 0:
-            self._blanks -= 1
-            return None
-        return next(self._batches)
+class ContinuedBatches(chain):
+    """Stands in for an iteration-based loop's endless iterator in a resumed run."""
 
     def skip_iter(self, num_iters: int) -> None:
         """What the loop of onedl-mmengine calls in place of asking for batches: all is done."""
 
-    def _endless(self, loader: DataLoader, done: int) -> Iterator:
-        # an endless sampler is one pass for ever; its loader's length means nothing
-        passes = 0 if _is_endless(loader) else done // len(loader)
-        loader.batch_sampler.skip = done - passes * len(loader)
-        while True:
-            _set_epoch(loader, passes)
-            yield from loader
-            passes += 1
+
+def _endless(loader: DataLoader, done: int) -> Iterator:
+    # an endless sampler is one pass for ever; its loader's length means nothing
+    first = 0 if _is_endless(loader) else done // len(loader)
+    loader.batch_sampler.skip = done - first * len(loader)
+    for passes in count(first):
+        _set_epoch(loader, passes)
+        yield from loader
 
 
 def _is_endless(loader: DataLoader) -> bool:

@@ -16,12 +16,8 @@ from ...structures.prompt_instances import prompt_instances
 class SampleLookup:
     """Follows a loader batch by batch, by its own batch sampler.
 
-    Data samples say neither which member of a ``ConcatDataset`` they are of nor what their
-    boxes were before the pipeline; the dataset does.
-
-    Args:
-        loader: whose sampler gives the same order every time it is asked, as mmengine's do
-            within an epoch.
+    Data samples say neither which member of a ``ConcatDataset`` they are of nor what their boxes
+    were before the pipeline; the dataset does. The loader's sampler must give the same order twice.
     """
 
     def __init__(self, loader: DataLoader) -> None:
@@ -29,11 +25,7 @@ class SampleLookup:
         self._batches = list(loader.batch_sampler)
 
     def entries(self, batch_idx: int, samples: list[DetDataSample]) -> list[tuple[int, dict]]:
-        """Index and ``data_info`` of each sample.
-
-        Args:
-            batch_idx: number of the batch in its epoch, from 0.
-            samples: of this batch.
+        """Position of the member in a ``ConcatDataset``, and ``data_info``, of each sample.
 
         Raises:
             RuntimeError: the samples are others than the sampler promised.
@@ -48,24 +40,15 @@ class SampleLookup:
                     "that gives the same order twice, as dict(type='DefaultSampler', "
                     'shuffle=False) does.'
                 )
-            found.append((index, info))
+            found.append((bisect_right(getattr(self.dataset, 'cumulative_sizes', ()), index), info))
         return found
-
-    def member(self, index: int) -> int:
-        """Position, in a ``ConcatDataset``, of the member that an entry is of."""
-        return bisect_right(self.dataset.cumulative_sizes, index)
 
 
 def interactive_prompts(info: dict, sample: DetDataSample, seed: int) -> InstanceData:
     """One random ground-truth box of each class present (protocol Visual-I).
 
-    The choice depends on seed, image id and class alone.
-
-    Args:
-        info: the image's entry in the dataset: ``instances`` with ``bbox`` (x1, y1, x2, y2) in
-            pixels of the image file, ``bbox_label`` and ``ignore_flag``; ``height``, ``width``.
-        sample: tells the size of the network input.
-        seed: of the choice.
+    The choice depends on seed, image id and class alone. ``info`` is the image's entry in the
+    dataset, ``sample`` tells the size of the network input.
 
     Returns:
         ``labels`` (n,) long, ascending, and ``bboxes`` (n, 4) in pixels of the network input.

@@ -42,11 +42,7 @@ class StrictLoadHook(Hook):
         self._misfits: list[str] = []
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare; stop a run that shall be resumed.
-
-        Raises:
-            UnfitCheckpoint: it is not of this model.
-        """
+        """Compare; UnfitCheckpoint for a run to be resumed from one of another model."""
         given = checkpoint.get('state_dict', checkpoint)
         given = {name.removeprefix('module.'): value for name, value in given.items()}
         model = unwrapped(runner.model)
@@ -57,29 +53,16 @@ class StrictLoadHook(Hook):
             raise UnfitCheckpoint(_explain(file, self._misfits, f'{remedy}, without --resume'))
 
     def before_test(self, runner: Runner) -> None:
-        """Stop a test, before prompts are encoded.
-
-        Raises:
-            UnfitCheckpoint: what a test needs is not in the checkpoint.
-        """
+        """UnfitCheckpoint, before prompts are encoded, if what a test needs is missing."""
         by_text = any(getattr(hook, 'protocol', None) == 'text' for hook in runner.hooks)
         unused = _TRAINING_ONLY if by_text else _TRAINING_ONLY + _OF_TEXT
-        needed = [
-            line
-            for line in self._misfits
-            if not line.startswith(unused) and not line.endswith(_LEFT_OVER)
-        ]
-        if needed:
+        needed = [line for line in self._misfits if not line.startswith(unused)]
+        if needed := [line for line in needed if not line.endswith(_LEFT_OVER)]:
             raise UnfitCheckpoint(_explain(runner.cfg.get('load_from'), needed))
 
 
 def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """A line for every tensor of one state that the other lacks or has in another size.
-
-    Args:
-        own: the model's state.
-        given: the checkpoint's state.
-    """
+    """A line for every tensor of the model or the checkpoint without one of its shape there."""
     lines = []
     for name, value in own.items():
         if name not in given:
@@ -91,11 +74,14 @@ def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]
 
 
 def _explain(file: str | None, found: list[str], *remedies: str) -> str:
-    lines = [f'the checkpoint {file} is not of this model: {len(found)} tensors do not fit.']
-    lines += [f'  {line}' for line in found[:_SHOWN]]
-    if len(found) > _SHOWN:
-        lines.append(f'  and {len(found) - _SHOWN} more')
+    more = [f'and {len(found) - _SHOWN} more'] if len(found) > _SHOWN else []
     beside = [str(path) for path in sorted(Path(file or '').parent.glob('*.py'))]
     copies = f' (beside it: {", ".join(beside)})' if beside else ''
-    lines.append(f'Use the config that it was trained with{copies}.')
-    return '\n'.join([*lines, *remedies])
+    return '\n'.join(
+        [
+            f'the checkpoint {file} is not of this model: {len(found)} tensors do not fit.',
+            *(f'  {line}' for line in [*found[:_SHOWN], *more]),
+            f'Use the config that it was trained with{copies}.',
+            *remedies,
+        ]
+    )

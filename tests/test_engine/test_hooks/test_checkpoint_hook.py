@@ -126,7 +126,7 @@ def test_killed_while_writing(tmp_path):
 
         def die_half_way(self, obj, filepath):
             if filepath.endswith('epoch_2.pth'):
-                half = Path(f'{filepath}.part')
+                half = Path(f'{filepath}.{os.getpid()}.tmp')
                 half.write_bytes(obj[: len(obj) // 2])
                 os.kill(os.getpid(), signal.SIGKILL)
             backend(self, obj, filepath)
@@ -137,7 +137,7 @@ def test_killed_while_writing(tmp_path):
         finally:
             os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert checkpoints(folder) == ['epoch_1.pth', 'epoch_2.pth.part']
+    assert checkpoints(folder) == ['epoch_1.pth', f'epoch_2.pth.{child}.tmp']
     assert run(folder, resume=True).epoch == 3
     assert checkpoints(folder) == ['epoch_3.pth']
 
