@@ -101,10 +101,10 @@ demo: setup
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadscope
 
 test: setup
-	$(PYTEST) -m 'not slow' $(ARGS)
+	$(PYTEST) -m 'not slow and not ddp' $(ARGS)
 
 test-all: test
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -m 'slow or ddp' $(ARGS)
 
 test-openmmlab: VENV = $(VENV_OPENMMLAB)
 test-openmmlab:

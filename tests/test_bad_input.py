@@ -168,7 +168,7 @@ def test_unreadable_images_may_be_skipped_in_training_alone(shapes, monkeypatch)
     path = first_image(shapes)
     path.write_bytes(b'')
     said = []
-    monkeypatch.setattr(coco_json, 'print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr(coco_json, 'print_log', lambda text, *_: said.append(text))
     sample = train_set(shapes, skip_unreadable=True)[0]['data_samples']
     assert sample.img_path != str(path)
     assert said[0].startswith(f'{path} cannot be read as an image, another one is taken: ')

@@ -53,7 +53,7 @@ a category id that the file does not list
     test_unknown_category
     test_training_goes_on_without_the_boxes_that_are_none
 more classes than `model.bbox_head.num_classes`
-    test_num_classes
+    test_too_many_classes
     test_label_beyond_the_embedding_is_named
 two categories of one name, or of one id
     test_repeated_name

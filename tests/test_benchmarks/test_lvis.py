@@ -166,6 +166,7 @@ def watch(model) -> tuple[list, list]:
     return batches, selected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('chunks, test_cfg', [(31, {}), (1, ONE_CHUNK)])
 def test_both_ways_with_1203_classes(cfg_for, monkeypatch, chunks, test_cfg):
     chunk_size = 40 if chunks == 31 else 1203
@@ -206,6 +207,7 @@ def test_both_ways_with_1203_classes(cfg_for, monkeypatch, chunks, test_cfg):
         assert counts == [{chunk: 300 if chunk < 30 else 30 for chunk in range(31)}] * 5
 
 
+@pytest.mark.slow
 def test_the_bank_reads_what_it_needs_and_order_does_not_count(cfg_for, coco, monkeypatch):
     first = cfg_for(VAL, 'first', **ONE_CHUNK)
     run_here(first)

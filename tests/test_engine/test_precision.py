@@ -27,6 +27,7 @@ def train(monkeypatch, cfg: Config, *flags: str) -> None:
     launch('train')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 def test_a_hundred_steps_by_amp_and_resumed(tiny_shapes, tmp_path, monkeypatch, dtype):
     cfg = tiny_cfg(tiny_shapes, tmp_path / dtype, by_epoch=False)

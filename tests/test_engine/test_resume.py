@@ -12,6 +12,8 @@ import torch
 from mmengine.runner import Runner
 from test_engine.test_runner import scalars, tiny_cfg
 
+pytestmark = pytest.mark.slow
+
 STEPS = 16  # the set has 12 images: epochs of 3 batches
 
 

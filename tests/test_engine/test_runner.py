@@ -92,6 +92,7 @@ def test_train_validate_resume(tiny_shapes, tmp_path, by_epoch):
     assert resumed.model.reference_model.is_ready
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('by_epoch, saved_at', [(True, 3), (False, 3), (False, 5)])
 def test_stop_and_resume_keep_the_policy_of_the_epochs_start(
     tiny_shapes, tmp_path, by_epoch, saved_at

@@ -92,6 +92,7 @@ def test_what_an_earlier_install_left_does_not_get_in(wheel, checkout, tmp_path)
     assert contents(build_wheel(stale, tmp_path / 'out')) == contents(wheel)
 
 
+@pytest.mark.slow
 def test_an_sdist_builds_into_the_same_wheel_and_that_runs_elsewhere(wheel, checkout, tmp_path):
     build = 'import sys, setuptools.build_meta as b; print(b.build_sdist(sys.argv[1]))'
     subprocess.run([sys.executable, '-c', build, str(tmp_path)], cwd=checkout, check=True)

@@ -1,5 +1,6 @@
 """Checkpoints never run code, whichever way they come in; what both stacks save loads."""
 
+import importlib
 import os
 import pickle
 import threading
@@ -129,6 +130,10 @@ def test_older_kinds_of_files_are_refused_too(tmp_path, marker, how):
     with pytest.raises(ValueError, match=f'{path}.*`builtins.eval`, which runs code'):
         load_torch_file(path)
     assert not marker.exists()
+
+
+def test_the_name_of_0_6_leads_here():
+    assert importlib.import_module('mmdet_dino_r1.safe_files').load_torch_file is load_torch_file
 
 
 def test_what_is_listed_cannot_be_led_to_code(tmp_path, marker):
