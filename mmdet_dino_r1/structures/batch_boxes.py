@@ -84,8 +84,7 @@ class BatchBoxes:
     def chosen(self, index: Tensor | None = None) -> ExemplarChoice:
         """Some of the boxes as exemplars, the placeholder where there is none.
 
-        Args:
-            index: (num_local,) long, on the CPU; None: all boxes.
+        ``index`` is (num_local,) long, on the CPU; None: all boxes.
         """
         boxes, (labels, image_index, _) = self.boxes, self.candidates
         if len(labels if index is None else index) == 0:
@@ -98,11 +97,7 @@ class BatchBoxes:
     def prompted(self, choice: ExemplarChoice) -> BatchBoxes:
         """What matching and denoising may use: boxes whose class has a prompt.
 
-        Args:
-            choice: the step's exemplars.
-
-        Returns:
-            Itself where all classes have one.
+        Where all classes have one this is the same object.
         """
         labels, image_index, num_images = self.candidates
         has_prompt = torch.isin(labels, choice.labels)

@@ -74,13 +74,9 @@ class ExemplarChoice:
         return self.labels.tolist() == [-1]
 
     def mean_over_class(self, embeddings: Tensor) -> Tensor:
-        """One prompt per class: the mean of its exemplars.
+        """One prompt per class, the mean of its exemplars, from (num_exemplars, dim) embeddings.
 
-        Args:
-            embeddings: (num_exemplars, dim).
-
-        Returns:
-            (num_classes, dim), or (bs, num_classes, dim) where images have prompts of their own.
+        Gives (num_classes, dim), or (bs, num_classes, dim) where images have prompts of their own.
         """
         weights = self.on_device.weights
         if len(weights) == 0:
@@ -105,8 +101,7 @@ class ExemplarChoice:
     def placeholder(cls, boxes_like: Tensor) -> ExemplarChoice:
         """The whole first image as an exemplar of no class (label -1).
 
-        Args:
-            boxes_like: of any shape, with the dtype and device that the box should have.
+        ``boxes_like``, of any shape, has the dtype and device that the box should have.
         """
         whole = remembered_rows([(0.5, 0.5, 1.0, 1.0)], boxes_like.device).to(boxes_like.dtype)
         return cls(torch.zeros(1, dtype=torch.long), whole, torch.full((1,), -1))

@@ -29,13 +29,8 @@ class QuerySelection:
 
 
 def take_tokens(tokens: Tensor, indices: Tensor) -> Tensor:
-    """Some tokens of each image.
+    """(bs, num_points, dim) tokens at ``indices`` (bs, n) long: (bs, n, dim).
 
-    Args:
-        tokens: (bs, num_points, dim).
-        indices: (bs, n) long.
-
-    Returns:
-        (bs, n, dim). (``take_along_dim`` does the same, but fixes bs in an exported graph.)
+    ``take_along_dim`` does the same, but fixes bs in an exported graph.
     """
     return tokens.gather(1, indices[..., None].expand(-1, -1, tokens.shape[-1]))

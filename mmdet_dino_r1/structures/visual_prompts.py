@@ -50,13 +50,10 @@ class VisualPrompts:
 
     @classmethod
     def shared(cls, embeddings: Tensor, labels: Tensor, batch_size: int) -> VisualPrompts:
-        """The same classes for every image.
+        """The same classes, with ``labels`` (num_prompts,) long, for all ``batch_size`` images.
 
-        Args:
-            embeddings: (num_prompts, dim) or, where images have prompts of their own for the
-                same classes, (bs, num_prompts, dim).
-            labels: (num_prompts,) long, on the same device.
-            batch_size: number of images.
+        ``embeddings`` are (num_prompts, dim) or, where images have prompts of their own for these
+        classes, (bs, num_prompts, dim); on the same device.
         """
         return cls(embeddings.expand(batch_size, -1, -1), labels.expand(batch_size, -1))
 
@@ -64,9 +61,7 @@ class VisualPrompts:
     def padded(cls, embeddings: Sequence[Tensor], labels: Sequence[Tensor]) -> VisualPrompts:
         """Prompts that differ between images, padded to the longest set (at least one).
 
-        Args:
-            embeddings: per image (n_i, dim).
-            labels: per image (n_i,) long.
+        Of each image ``embeddings`` are (n_i, dim) and ``labels`` (n_i,) long.
         """
         longest = max(1, *(len(item) for item in labels))
         batch = embeddings[0].new_zeros(len(labels), longest, embeddings[0].shape[-1])
@@ -84,11 +79,8 @@ class VisualPrompts:
     ) -> VisualPrompts:
         """Of each image a prompt for each class it has boxes of: the mean of their embeddings.
 
-        Args:
-            embeddings: (num_boxes, dim), of any images.
-            labels: (num_boxes,) long, on the CPU.
-            image_index: (num_boxes,) long, on the CPU: the image of each box.
-            batch_size: number of images.
+        ``embeddings`` are (num_boxes, dim), of any of the ``batch_size`` images. ``labels`` and
+        ``image_index``, the image of each box, are (num_boxes,) long, on the CPU.
         """
         # (2, n) the classes of each image, image by image, ascending
         (image, label), prompt, size = torch.stack([image_index, labels]).unique(
@@ -107,11 +99,9 @@ class VisualPrompts:
 
     @classmethod
     def from_banks(cls, banks: Sequence[PromptBank], like: Tensor) -> VisualPrompts:
-        """Each image's prompts from a prompt bank, all copied to the device at once.
+        """Each image's prompts from its prompt bank, all copied to the device at once.
 
-        Args:
-            banks: of each image.
-            like: of any shape, with the dtype and device that the prompts should have.
+        ``like``, of any shape, has the dtype and device that the prompts should have.
         """
         used = {id(bank): bank for bank in banks}
         parts = [p for bank in used.values() for p in (bank.embeddings.cpu(), bank.label_tensor)]

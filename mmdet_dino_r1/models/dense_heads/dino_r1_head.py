@@ -161,15 +161,11 @@ class DINOR1Head(GroundingDINOHead):
         targets: TrainingTargets,
         factors: tuple[Tensor, Tensor],
     ) -> dict[str, Tensor]:
-        """Focal, L1 and GIoU loss of each stage.
+        """Focal, L1 and GIoU loss of each stage: its name and ``_cls``, ``_bbox`` or ``_iou``.
 
-        Args:
-            names: of the stages' losses, to be followed by ``_cls``, ``_bbox`` and ``_iou``.
-            predictions: (num_stages, bs, n, num_prompts) logits, (num_stages, bs, n, 4) boxes and
-                (4, num_pairs) positives, see :meth:`TrainingTargets.pairs`; everything else is
-                background.
-            targets: ground truth.
-            factors: what divides the classification loss, and the box losses.
+        ``predictions`` are (num_stages, bs, n, num_prompts) logits, (num_stages, bs, n, 4) boxes
+        and (4, num_pairs) positives, see :meth:`TrainingTargets.pairs`; everything else is
+        background. ``factors`` divide the classification loss, and the box losses.
         """
         logits, boxes, (stage, image, query, gt) = predictions
         cls_factor, box_factor = factors
@@ -258,12 +254,9 @@ class DINOR1Head(GroundingDINOHead):
     ) -> InstanceData:
         """Top (query, prompt) pairs of one image.
 
-        Args:
-            logits: (num_queries, n) of its own prompts, which come before padding.
-            boxes: (num_queries, 4) normalised (cx, cy, w, h).
-            labels: (num_prompts,) long.
-            scale: (4,) pixels of the input per unit (w, h, w, h).
-            factor: (4,) that pixels of the input are divided by; None: they are not.
+        ``logits`` (num_queries, n) are of its own prompts, which come before padding, and
+        ``labels`` (num_prompts,) of all. ``boxes`` are (num_queries, 4). ``scale`` (4,) are pixels
+        of the input per unit (w, h, w, h); a ``factor`` (4,) is what those pixels are divided by.
         """
         scores = logits.float().sigmoid().flatten()
         limit = min(self.test_cfg.get('max_per_img', len(boxes)), len(scores))
@@ -280,11 +273,10 @@ class DINOR1Head(GroundingDINOHead):
 
 
 def suppress(found: InstanceList, nms: dict) -> InstanceList:
-    """Class-wise suppression, on the CPU: on CUDA mmcv would wait for the device twice an image.
+    """Class-wise suppression by mmcv's ``batched_nms``, of which ``nms`` is the config.
 
-    Args:
-        found: per image ``bboxes`` (n, 4) (x1, y1, x2, y2), ``scores`` and ``labels`` (n,).
-        nms: config of mmcv's ``batched_nms``.
+    On the CPU: on CUDA mmcv would wait for the device twice an image. Each image has ``bboxes``
+    (n, 4) (x1, y1, x2, y2), ``scores`` and ``labels`` (n,).
     """
     rows = [torch.cat([f.bboxes, f.scores[:, None], f.labels[:, None]], dim=1) for f in found]
     on_cpu = torch.cat(rows).cpu().split([len(of_image) for of_image in rows])
@@ -299,11 +291,9 @@ def suppress(found: InstanceList, nms: dict) -> InstanceList:
 
 
 def best_of(chunks: Sequence[InstanceData], limit: int) -> InstanceData:
-    """The best detections of one image over all chunks of its prompts.
+    """The best detections, at most ``limit``, of one image over all chunks of its prompts.
 
-    Args:
-        chunks: of each chunk ``bboxes`` (n, 4) (x1, y1, x2, y2), ``scores`` and ``labels`` (n,).
-        limit: at most so many.
+    Each chunk has ``bboxes`` (n, 4) (x1, y1, x2, y2), ``scores`` and ``labels`` (n,).
     """
     if len(chunks) == 1:
         return chunks[0]

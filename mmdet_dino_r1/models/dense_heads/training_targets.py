@@ -33,12 +33,7 @@ class TrainingTargets:
 
     @classmethod
     def build(cls, ground_truth: BatchBoxes, choice: ExemplarChoice) -> TrainingTargets:
-        """Targets are one-hot over the classes that have a prompt, ascending.
-
-        Args:
-            ground_truth: boxes of those classes only.
-            choice: the exemplars.
-        """
+        """One-hot targets over the classes with a prompt, ascending; boxes are of those only."""
         labels, classes = ground_truth.labels, choice.on_device.classes
         one_hot = (labels[:, None] == classes).float()  # (all_gts, num_prompts)
         of_images = (
@@ -65,9 +60,7 @@ class TrainingTargets:
 def denoising_pairs(positives: Tensor, num_layers: int) -> Tensor:
     """(4, num_pairs) like :meth:`TrainingTargets.pairs`: known without matching.
 
-    Args:
-        positives: (3, n) image, query and box of one layer, from :class:`DenoisingQueries`.
-        num_layers: decoder layers.
+    ``positives`` (3, n) are image, query and box of one layer, from :class:`DenoisingQueries`.
     """
     layer = torch.arange(num_layers).repeat_interleave(positives.shape[1])
     return torch.cat([layer[None], positives.repeat(1, num_layers)])

@@ -154,13 +154,9 @@ class DINOR1(GroundingDINO):
     def pre_transformer(
         self, mlvl_feats: tuple[Tensor, ...], batch_data_samples: SampleList
     ) -> tuple[dict, dict]:
-        """Arguments of :meth:`forward_encoder` and of :meth:`forward_decoder`.
+        """(bs, dim, h, w) maps of each level -> arguments for the encoder and for the decoder.
 
         As the parent's, made without waiting for the device; ``spatial_shapes`` are numbers.
-
-        Args:
-            mlvl_feats: (bs, dim, h, w) of each level.
-            batch_data_samples: meta information.
         """
         shapes, device = [tuple(feat.shape[-2:]) for feat in mlvl_feats], mlvl_feats[0].device
         img_shapes = [sample.img_shape[:2] for sample in batch_data_samples]
@@ -186,17 +182,14 @@ class DINOR1(GroundingDINO):
         token_indices: Tensor | None = None,
         **levels,
     ) -> dict:
-        """Let image and prompts see each other.
+        """Let image and prompts see each other; gives the arguments of :meth:`pre_decoder`.
 
-        Args: as the parent's; ``token_indices`` (bs, n) are the image tokens that are wanted,
-            None: all.
-
-        Returns:
-            Arguments of :meth:`pre_decoder`: ``memory`` (bs, num_points or n, dim) and
-            ``memory_text`` (bs, num_prompts, dim), fused; ``invalid_mask`` (bs, num_points or n),
-            True where no query may come from; ``text_token_mask`` (bs, num_prompts), True where
-            the prompt counts; ``proposals`` (bs, num_points, 4), boxes (cx, cy, w, h) around all
-            tokens before the sigmoid.
+        Arguments are the parent's; ``token_indices`` (bs, n) are the image tokens that are wanted,
+        None: all. In the result ``memory`` (bs, num_points or n, dim) and ``memory_text``
+        (bs, num_prompts, dim) are fused. ``invalid_mask`` (bs, num_points or n) is True where no
+        query may come from, ``text_token_mask`` (bs, num_prompts) where the prompt counts.
+        ``proposals`` (bs, num_points, 4) are boxes (cx, cy, w, h) around all tokens, before the
+        sigmoid.
         """
         visible = text_dict['text_token_mask']
         memory, memory_text = self.encoder(
@@ -231,11 +224,9 @@ class DINOR1(GroundingDINO):
     ) -> tuple[dict, dict]:
         """Select queries and, where there is ground truth, add the denoising ones.
 
-        Args: as :meth:`forward_encoder` returns them; boxes of ``proposals`` are (cx, cy, w, h).
-
-        Returns:
-            Keyword arguments of :meth:`forward_decoder`, among them (bs, num_queries, dim) queries,
-            and of the head (``selection``, ``dn_meta`` with ground truth, and the prompts).
+        Takes what :meth:`forward_encoder` gives; boxes of ``proposals`` are (cx, cy, w, h). Gives
+        arguments of :meth:`forward_decoder`, among them (bs, num_queries, dim) queries, and of the
+        head: the prompts, ``selection`` and, with ground truth, ``dn_meta``.
         """
         selection = self.query_selector(
             self.selectable(memory, invalid_mask),
@@ -272,11 +263,10 @@ class DINOR1(GroundingDINO):
         prompts: VisualPrompts,
         ground_truth: BatchBoxes | None = None,
     ) -> dict:
-        """Fusion, selection and decoder, for one set of prompts.
+        """Fusion, selection and decoder, for one set of prompts; gives what the head needs.
 
-        Returns:
-            What the head needs: ``hidden_states``, ``references``, ``selection``,
-            ``memory_text``, ``text_token_mask`` and, with ground truth, ``dn_meta``.
+        That is ``hidden_states``, ``references``, ``selection``, ``memory_text``,
+        ``text_token_mask`` and, with ground truth, ``dn_meta``.
         """
         encoded = self.forward_encoder(**encoder_inputs, text_dict=prompts.as_text_dict())
         selected, head_inputs = self.pre_decoder(**encoded, ground_truth=ground_truth)
@@ -285,11 +275,9 @@ class DINOR1(GroundingDINO):
     # --- training -----------------------------------------------------------------------
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
-        """Losses of a batch; keys without ``loss`` are logged only.
+        """Losses of (bs, 3, H, W) normalised images whose samples have ``gt_instances``.
 
-        Args:
-            batch_inputs: (bs, 3, H, W) normalised images.
-            batch_data_samples: with ``gt_instances``.
+        Keys without ``loss`` are logged only.
 
         Raises:
             ValueError: a label is not below ``bbox_head.num_classes``.
@@ -344,12 +332,10 @@ class DINOR1(GroundingDINO):
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
     ) -> SampleList:
-        """Detect; labels are those of the prompts.
+        """Detect on (bs, 3, H, W) normalised images; labels are those of the prompts.
 
-        Args:
-            batch_inputs: (bs, 3, H, W) normalised images.
-            batch_data_samples: meta information, maybe ``prompt_instances``.
-            rescale: boxes in the original image's pixels.
+        Samples may carry ``prompt_instances``. With ``rescale`` boxes are in the original image's
+        pixels.
         """
         feats = self.extract_feat(batch_inputs)
         encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
@@ -358,14 +344,10 @@ class DINOR1(GroundingDINO):
         for chunk in prompts.chunks(self.test_cfg.get('chunk_size', 0)):
             outputs = self.run_transformer(encoder_inputs, decoder_inputs, chunk)
             del outputs['selection']  # which training supervises
-            chunks.append(
-                self.bbox_head.predict(
-                    **outputs,
-                    prompts=chunk,
-                    batch_data_samples=batch_data_samples,
-                    rescale=rescale,
-                )
+            found = self.bbox_head.predict(
+                **outputs, prompts=chunk, batch_data_samples=batch_data_samples, rescale=rescale
             )
+            chunks.append(found)
         limit = self.test_cfg.get('max_per_img', self.num_queries)
         results = [best_of(of_image, limit) for of_image in zip(*chunks, strict=True)]
         return self.add_pred_to_datasample(batch_data_samples, results)
@@ -435,12 +417,9 @@ class DINOR1(GroundingDINO):
     def encode_reference_images(self, data: dict) -> tuple[Tensor, Tensor]:
         """Encode exemplars of a batch from a data loader (see ``ExemplarDataset``).
 
-        Args:
-            data: ``inputs`` and ``data_samples`` with ``prompt_instances``, before the data
-                preprocessor.
-
-        Returns:
-            (num_exemplars, dim) embeddings and (num_exemplars,) labels, image by image.
+        ``data``, before the data preprocessor, has ``inputs`` and ``data_samples`` with
+        ``prompt_instances``. Gives (num_exemplars, dim) embeddings and (num_exemplars,) labels,
+        image by image.
         """
         data = self.data_preprocessor(data, False)
         samples = data['data_samples']

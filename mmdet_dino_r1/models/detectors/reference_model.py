@@ -51,12 +51,7 @@ class ReferenceModel:
 
     @torch.no_grad()
     def restore(self, policy, state: dict[str, Tensor]) -> None:
-        """Make the snapshot what it was when ``state`` was its ``state_dict``.
-
-        Args:
-            policy: the ``DINOR1`` that the snapshot is of.
-            state: from a checkpoint.
-        """
+        """Make the snapshot of a ``DINOR1`` what it was when ``state`` was its ``state_dict``."""
         self.refresh(policy)
         self._snapshot.load_state_dict(state)
 
@@ -71,16 +66,9 @@ class ReferenceModel:
         choice: ExemplarChoice,
         indices: Tensor,
     ) -> Tensor:
-        """Objectness at the tokens that the policy selected, from the same exemplars.
+        """Objectness logits at the tokens ``indices`` that the policy selected.
 
-        Args:
-            batch_inputs: (bs, 3, H, W) normalised images.
-            batch_data_samples: their meta information.
-            choice: the policy's exemplars.
-            indices: (bs, num_queries) the policy's selection.
-
-        Returns:
-            (bs, num_queries) logits.
+        Both are (bs, num_queries). The images (bs, 3, H, W) are the step's; ``choice`` prompts.
 
         Raises:
             RuntimeError: no snapshot was taken.

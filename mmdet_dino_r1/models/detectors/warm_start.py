@@ -13,15 +13,10 @@ REPLACED_BY_PROMPTS = ('language_model', 'text_feat_map')
 
 
 def warm_start_report(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """Compare a checkpoint with the model.
+    """Compare a model's own state with the one that a checkpoint gives, in lines.
 
-    Args:
-        own: the model's state.
-        given: the checkpoint's state.
-
-    Returns:
-        Lines that name what is loaded, what is new here (keeps its initial values), what is
-        ignored, and what has another shape and therefore is not loaded.
+    They name what is loaded, what is new here (keeps its initial values), what is ignored, and
+    what has another shape and therefore is not loaded.
     """
     shared = own.keys() & given.keys()
     misfits = sorted(name for name in shared if own[name].shape != given[name].shape)

@@ -58,17 +58,13 @@ class FusedMultiheadAttention(MultiheadAttention):
 
 
 def attend_to_self_only(attention: MultiheadAttention, tokens: Tensor) -> Tensor:
-    """Self-attention under an identity mask, with the residual, in closed form.
+    """Self-attention of (..., dim) tokens under an identity mask, with the residual.
 
     The softmax over a single key is 1, so each token gets its own projected value: queries,
-    keys and positions drop out, and the cost is linear in the number of tokens. It also
-    cannot depend on how a mask is tiled over heads, which mmdet gets wrong for images with
-    different prompts (``masks.repeat(num_heads, 1, 1)`` in
+    keys and positions drop out, and the cost is linear in the number of tokens. Attention weights
+    get no dropout. The result cannot depend on how a mask is tiled over heads, which mmdet gets
+    wrong for images with different prompts (``masks.repeat(num_heads, 1, 1)`` in
     ``GroundingDinoTransformerEncoder.forward`` puts heads before images).
-
-    Args:
-        attention: mmcv module; the dropout of attention weights is not applied.
-        tokens: (..., dim).
     """
     mha = attention.attn
     value = F.linear(

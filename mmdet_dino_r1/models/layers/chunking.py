@@ -18,14 +18,9 @@ CHUNK_SIZE = 1024
 
 
 def in_chunks(function: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
-    """Apply a function that treats every token alike.
+    """``function(*tokens)``, but for rounding, of a function that treats every token alike.
 
-    Args:
-        function: takes tensors (bs, n, ...) and gives (bs, n, dim), for any n.
-        *tokens: each (bs, num_tokens, ...).
-
-    Returns:
-        (bs, num_tokens, dim): what ``function(*tokens)`` gives, but for rounding.
+    It takes tensors (bs, n, ...) and gives (bs, n, dim), for any n.
     """
     first = tokens[0]
     # an exported graph would get a copy of the function for each chunk

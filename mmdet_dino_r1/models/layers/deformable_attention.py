@@ -44,23 +44,14 @@ class LevelwiseDeformableAttention(MultiScaleDeformableAttention):
         level_start_index: Tensor | None = None,
         **kwargs,
     ) -> Tensor:
-        """Attend, with the residual.
+        """Attend, with the residual; gives (bs, num_queries, dim).
 
-        Args:
-            query: (bs, num_queries, dim).
-            key: of any shape, without effect, as in the parent.
-            value: (bs, num_keys, dim); None: ``query``.
-            identity: (bs, num_queries, dim) of the residual; None: ``query``.
-            query_pos: (bs, num_queries, dim), added to the queries; None: nothing is.
-            key_padding_mask: (bs, num_keys) bool, True at padding, or None.
-            reference_points: (bs, num_queries, num_levels, 2) (x, y) or, with 4, boxes
-                (cx, cy, w, h); relative to the padded level.
-            spatial_shapes: (h, w) of each level, numbers.
-            level_start_index: (num_levels,) first key of each level.
-            **kwargs: what mmdet's layers pass on to all attentions, without effect.
-
-        Returns:
-            (bs, num_queries, dim).
+        ``query``, ``identity`` (the residual) and ``query_pos`` are (bs, num_queries, dim),
+        ``value`` is (bs, num_keys, dim); without them ``identity`` and ``value`` are ``query``.
+        ``key_padding_mask`` (bs, num_keys) bool is True at padding. ``reference_points`` are
+        (bs, num_queries, num_levels, 2) (x, y) or, with 4, boxes (cx, cy, w, h), relative to the
+        padded level. ``spatial_shapes`` are (h, w) of each level, numbers; ``level_start_index``
+        (num_levels,) is the first key of each. ``key`` and ``kwargs`` have no effect.
         """
         value = query if value is None else value
         identity = query if identity is None else identity
@@ -95,31 +86,18 @@ class LevelwiseDeformableAttention(MultiScaleDeformableAttention):
 
 
 def by_level(value: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Values as maps that can be sampled.
-
-    Args:
-        value: (bs, num_keys, num_heads, head_dim).
-        shapes: (h, w) of each level.
-
-    Returns:
-        (bs * num_heads, head_dim, h, w) of each level.
-    """
+    """(bs, num_keys, num_heads, head_dim) to (bs * num_heads, head_dim, h, w) of each level."""
     value = value.permute(0, 2, 3, 1).flatten(0, 1)  # (bs * num_heads, head_dim, num_keys)
     levels = value.split([height * width for height, width in shapes], dim=2)
     return [keys.unflatten(2, shape) for keys, shape in zip(levels, shapes, strict=True)]
 
 
 def sample_levels(levels: Sequence[Tensor], positions: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of bilinear samples, level by level.
+    """Weighted sums of bilinear samples, (bs, num_queries, num_heads * head_dim).
 
-    Args:
-        levels: from :func:`by_level`, (bs * num_heads, head_dim, h, w) each.
-        positions: (bs, num_queries, num_heads, num_levels, num_points, 2) (x, y), 0 to 1 within
-            the level; samples outside are 0.
-        weights: the same shape without the last dimension.
-
-    Returns:
-        (bs, num_queries, num_heads * head_dim), in the precision of ``positions``.
+    ``levels`` are from :func:`by_level`. ``positions`` are (bs, num_queries, num_heads, num_levels,
+    num_points, 2) (x, y), 0 to 1 within the level; samples outside are 0. ``weights`` have the same
+    shape without the last dimension. The result has the precision of ``positions``.
     """
     bs, num_queries, num_heads, *_ = positions.shape
     # (bs * num_heads, num_levels, num_queries, num_points, 2)

@@ -26,10 +26,7 @@ class DenoisingQueries(CdnQueryGenerator):
     """
 
     def __call__(self, ground_truth: BatchBoxes) -> tuple[Tensor, Tensor, Tensor, dict]:
-        """Make the denoising queries of a batch.
-
-        Args:
-            ground_truth: what may be denoised.
+        """Make the denoising queries of a batch's ground truth.
 
         Returns:
             (bs, num_denoising, dim) content, (bs, num_denoising, 4) noisy boxes (cx, cy, w, h)

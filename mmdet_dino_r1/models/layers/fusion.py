@@ -42,13 +42,8 @@ from .token_grid import reference_points, token_grid
 class PromptFusionBlock(SingleScaleBiAttentionBlock):
     """mmdet's fusion block around :class:`FusedBiAttention`.
 
-    Args:
-        v_dim: width of the image tokens.
-        l_dim: width of the prompts.
-        embed_dim: width of the attention.
-        num_heads: of the attention.
-        dropout: of its weights.
-        **kwargs: the parent's.
+    ``v_dim`` and ``l_dim`` are the widths of image tokens and prompts, ``embed_dim`` and
+    ``num_heads`` are the attention's, ``dropout`` is that of its weights.
     """
 
     def __init__(

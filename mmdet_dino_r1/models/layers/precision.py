@@ -13,10 +13,9 @@ from torch import Tensor
 
 
 def in_float32(like: Tensor) -> AbstractContextManager:
-    """A context without autocast; what is computed there must be given as float32.
+    """A context without autocast on the device of ``like``, which has any shape.
 
-    Args:
-        like: of any shape, on the device that computes.
+    What is computed there must be given as float32.
     """
     # an exported graph is made in float32, and would get the context as a node of its own
     if torch.compiler.is_compiling():

@@ -28,16 +28,10 @@ class PromptContrastiveEmbed(ContrastiveEmbed):
     """
 
     def forward(self, visual_feat: Tensor, text_feat: Tensor, text_token_mask: Tensor) -> Tensor:
-        """Logits.
+        """(bs, n, dim) tokens and (bs, num_prompts, dim) prompts to (bs, n, num_prompts) logits.
 
-        Args:
-            visual_feat: (bs, n, dim).
-            text_feat: (bs, num_prompts, dim).
-            text_token_mask: (bs, num_prompts) bool, True where the prompt counts.
-
-        Returns:
-            (bs, n, num_prompts) float32; the lowest float32 number at padding prompts, whose
-            sigmoid is 0.
+        They are float32. Where ``text_token_mask`` (bs, num_prompts) is False a prompt is padding,
+        and its logits are the lowest number, whose sigmoid is 0.
         """
         with in_float32(visual_feat):
             logits = visual_feat.float() @ text_feat.float().transpose(-1, -2)
@@ -77,14 +71,11 @@ class VisualGuidedQuerySelector(BaseModule):
     ) -> QuerySelection:
         """Select, best first.
 
-        Args:
-            memory: (bs, num_points, dim) transformed memory, zero where a token is padding.
-            proposals: (bs, num_points, 4) (cx, cy, w, h) before the sigmoid; inf where the
-                token is padding or too near the border.
-            prompts: (bs, num_prompts, dim) fused prompts.
-            prompt_mask: (bs, num_prompts) bool, True where the prompt counts.
-            cls_branch: similarity of tokens to prompts.
-            reg_branch: box offsets of tokens.
+        ``memory`` (bs, num_points, dim) is transformed, and zero where a token is padding.
+        ``proposals`` (bs, num_points, 4) are (cx, cy, w, h) before the sigmoid, inf where the token
+        is padding or too near the border. ``prompts`` (bs, num_prompts, dim) are fused and count
+        where ``prompt_mask`` (bs, num_prompts) is True. ``cls_branch`` gives the similarity of
+        tokens to prompts, ``reg_branch`` their box offsets.
 
         Raises:
             ValueError: the image has fewer tokens than queries are asked for.
@@ -107,15 +98,8 @@ class VisualGuidedQuerySelector(BaseModule):
     def objectness_logits(
         tokens: Tensor, prompts: Tensor, prompt_mask: Tensor, cls_branch: nn.Module
     ) -> Tensor:
-        """Objectness of tokens that were selected elsewhere (for the reference model).
+        """(bs, n) objectness of (bs, n, dim) tokens that were selected elsewhere.
 
-        Args:
-            tokens: (bs, n, dim) transformed memory.
-            prompts: (bs, num_prompts, dim) fused prompts.
-            prompt_mask: (bs, num_prompts) bool, True where the prompt counts.
-            cls_branch: similarity of tokens to prompts.
-
-        Returns:
-            (bs, n) logits.
+        For the reference model; prompts and ``cls_branch`` are as for :meth:`forward`.
         """
         return cls_branch(tokens, prompts, prompt_mask).max(dim=-1).values

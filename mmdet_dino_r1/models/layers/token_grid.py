@@ -120,16 +120,10 @@ def flatten_levels(
     encoding: nn.Module,
     level_embed: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Feature maps as tokens, and their positions.
+    """Feature maps as tokens, and the tokens' positions; both (bs, num_points, dim).
 
-    Args:
-        mlvl_feats: (bs, dim, h, w) of each level.
-        padding: of the batch.
-        encoding: mmdet's sine encoding, from a mask or a map of one level to (bs, dim, h, w).
-        level_embed: (num_levels, dim), added to the positions.
-
-    Returns:
-        Both (bs, num_points, dim).
+    ``mlvl_feats`` are (bs, dim, h, w) of each level. Positions are mmdet's sine ``encoding`` of
+    each level's mask, plus its row of ``level_embed`` (num_levels, dim).
     """
     tokens = [feat.flatten(2).transpose(1, 2) for feat in mlvl_feats]
     positions = [

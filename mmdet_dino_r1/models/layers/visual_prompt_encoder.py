@@ -109,19 +109,13 @@ class VisualPromptEncoder(BaseModule):
         image_index: Tensor,
         boxes: Tensor,
     ) -> Tensor:
-        """Encode boxes that lie anywhere in the batch.
+        """Encode boxes that lie anywhere in the batch; gives (num_boxes, dim) in their order.
 
-        Args:
-            feat: (bs, num_points, dim) flattened features of the neck.
-            feat_mask: (bs, num_points) bool, True at padding, or None.
-            spatial_shapes: (h, w) of each level, numbers.
-            level_start_index: (num_levels,).
-            valid_ratios: (bs, num_levels, 2) valid share of (w, h).
-            image_index: (num_boxes,) long on the CPU, the image of each box.
-            boxes: (num_boxes, 4) normalised (cx, cy, w, h).
-
-        Returns:
-            (num_boxes, dim), in the order of ``boxes``.
+        ``boxes`` are (num_boxes, 4) normalised (cx, cy, w, h), ``image_index`` (num_boxes,) long,
+        on the CPU, is the image of each. ``feat`` (bs, num_points, dim) are flattened features of
+        the neck, ``feat_mask`` (bs, num_points) bool is True at padding. For each level
+        ``spatial_shapes`` are (h, w), numbers, and ``valid_ratios`` (bs, num_levels, 2) the valid
+        share of (w, h).
         """
         bs = feat.shape[0]
         # lay the boxes out as (bs, most boxes of an image): slot = rank within its image

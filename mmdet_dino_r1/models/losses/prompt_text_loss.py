@@ -21,14 +21,10 @@ from ...utils.device_copy import to_device
 
 
 def mean_per_class(prompts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Average the prompts of each class present.
+    """(num_classes, dim) means over each class present, and (num_classes,) labels, ascending.
 
-    Args:
-        prompts: (num_boxes, dim).
-        labels: (num_boxes,) long, on the CPU; a negative one stands for no class.
-
-    Returns:
-        (num_classes, dim) means and (num_classes,) labels, ascending, on the CPU.
+    ``prompts`` are (num_boxes, dim), ``labels`` (num_boxes,) long; a negative one stands for no
+    class. Labels are on the CPU.
     """
     classes = labels[labels >= 0].unique()
     (member,) = to_device(prompts.device, labels == classes[:, None])  # (num_classes, num_boxes)
@@ -39,14 +35,10 @@ def mean_per_class(prompts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def prompt_text_contrast(prompts: Tensor, texts: Tensor, logit_scale: Tensor | float) -> Tensor:
     """Symmetric cross-entropy of CLIP: each prompt finds its text, each text its prompt.
 
-    Args:
-        prompts: (num_classes, dim), one per class; only their directions count.
-        texts: (num_classes, dim), in the same order; only their directions count.
-        logit_scale: scalar that the cosines are multiplied by; the inverse of a temperature.
-
-    Returns:
-        Scalar, the mean of both directions: 0 for one class, log(num_classes) where all texts
-        or all prompts are alike.
+    Both are (num_classes, dim), in the same order; only their directions count. ``logit_scale``, a
+    scalar that the cosines are multiplied by, is the inverse of a temperature. Gives a scalar, the
+    mean of both directions: 0 for one class, log(num_classes) where all texts or all prompts are
+    alike.
     """
     cosines = F.normalize(prompts, dim=-1) @ F.normalize(texts, dim=-1).T
     logits = logit_scale * cosines  # (prompts, texts)
@@ -55,11 +47,7 @@ def prompt_text_contrast(prompts: Tensor, texts: Tensor, logit_scale: Tensor | f
 
 
 class FrozenProjection(nn.Linear):
-    """``text_feat_map`` of Grounding DINO, which takes values from a checkpoint or keeps its own.
-
-    Args:
-        text_dim: width of the language model.
-        embed_dims: width of the prompts.
+    """``text_feat_map`` of Grounding DINO, ``text_dim`` to ``embed_dims``.
 
     Attributes:
         is_loaded: whether a checkpoint gave the values; those of a fresh model are random.
@@ -122,10 +110,7 @@ class PromptTextContrastiveLoss(nn.Module):
         self._texts: Tensor | None = None
 
     def set_classes(self, class_names: Sequence[str]) -> None:
-        """Read the texts of the training set's classes; ``TextAlignmentHook`` calls it.
-
-        Args:
-            class_names: in label order.
+        """Read the texts of these classes, in label order; ``TextAlignmentHook`` calls it.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -152,12 +137,9 @@ class PromptTextContrastiveLoss(nn.Module):
         """The loss (``loss_prompt_text``) and health figures (logged only).
 
         ``prompt_text_accuracy`` is the share of classes whose prompt is nearest to its own text
-        among those of the batch, ``prompt_text_scale`` the scale of the logits.
-
-        Args:
-            prompts: (num_boxes, dim) of all boxes of the batch.
-            labels: (num_boxes,) long, on the CPU; a negative one stands for no class.
-            projection: the frozen (n, text_dim) -> (n, dim).
+        among those of the batch, ``prompt_text_scale`` the scale of the logits. ``prompts`` are
+        (num_boxes, dim) of all boxes of the batch, ``labels`` as for :func:`mean_per_class`;
+        ``projection`` is frozen, (n, text_dim) -> (n, dim).
 
         Raises:
             RuntimeError: :meth:`set_classes` was not called.
@@ -179,14 +161,11 @@ class PromptTextContrastiveLoss(nn.Module):
                 with torch.no_grad():
                     texts = projection(*to_device(means.device, self._texts[classes]))
                 loss = prompt_text_contrast(means, texts, scale)
-                accuracy = _share_nearest_to_own(means.detach(), texts)
+                nearest = (means.detach() @ F.normalize(texts, dim=-1).T).argmax(dim=1)
+                own = torch.arange(len(nearest), device=nearest.device)
+                accuracy = (nearest == own).float().mean()
         return dict(
             loss_prompt_text=self.loss_weight * loss,
             prompt_text_accuracy=accuracy,
             prompt_text_scale=scale.detach(),
         )
-
-
-def _share_nearest_to_own(prompts: Tensor, texts: Tensor) -> Tensor:
-    nearest = (prompts @ F.normalize(texts, dim=-1).T).argmax(dim=1)
-    return (nearest == torch.arange(len(nearest), device=nearest.device)).float().mean()

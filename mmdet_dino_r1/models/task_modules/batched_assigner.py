@@ -21,15 +21,10 @@ from ...utils.device_copy import box_scales, to_cpu
 
 
 class Matches(NamedTuple):
-    """Matched pairs of all layers and images, layer by layer.
+    """Matched pairs of all layers and images, layer by layer, as many in each.
 
-    Each a (num_pairs,) long tensor on the CPU; every layer has the same number of pairs.
-
-    Attributes:
-        layer: decoder layer of the pair.
-        image: its image of the batch.
-        query: which of the layer's queries for that image.
-        gt: which of that image's boxes.
+    All are (num_pairs,) long, on the CPU. ``image`` counts in the batch, ``query`` among those of
+    its layer and image, ``gt`` among the image's boxes.
     """
 
     layer: Tensor
@@ -42,11 +37,8 @@ class Matches(NamedTuple):
 class BatchedHungarianAssigner(HungarianAssigner):
     """mmdet's ``HungarianAssigner``, split in two so that its cost also serves as reward.
 
-    The same costs and the same matching as the parent's, but one cost tensor per image for
+    The same arguments, costs and matching as the parent's, but one cost tensor per image for
     all layers, and one transfer to the CPU for all assignments of a step.
-
-    Args:
-        match_costs: as for the parent.
     """
 
     def cost(
@@ -58,15 +50,10 @@ class BatchedHungarianAssigner(HungarianAssigner):
     ) -> list[Tensor]:
         """Match cost of every query with every ground truth of its image; differentiable.
 
-        Args:
-            logits: (num_layers, bs, num_queries, num_prompts).
-            boxes: (num_layers, bs, num_queries, 4) normalised (cx, cy, w, h).
-            gt_instances: per image ``bboxes`` (x1, y1, x2, y2) in pixels, ``labels`` and
-                ``positive_maps`` (num_gts, num_prompts), one-hot.
-            img_shapes: per image (h, w) of the unpadded input.
-
-        Returns:
-            Per image (num_layers, num_queries, num_gts).
+        ``logits`` are (num_layers, bs, num_queries, num_prompts), ``boxes`` (num_layers, bs,
+        num_queries, 4) normalised (cx, cy, w, h). ``gt_instances`` have ``bboxes`` (x1, y1, x2, y2)
+        in pixels, ``labels`` and one-hot ``positive_maps`` (num_gts, num_prompts); ``img_shapes``
+        are (h, w) of the unpadded input. Gives (num_layers, num_queries, num_gts) for each image.
         """
         num_layers, _, num_queries, _ = logits.shape
         costs = []
@@ -88,8 +75,7 @@ class BatchedHungarianAssigner(HungarianAssigner):
     def match(costs: Sequence[Tensor]) -> Matches:
         """One-to-one matching of least total cost, for each layer and image.
 
-        Args:
-            costs: per image (num_layers, num_queries, num_gts), as :meth:`cost` returns.
+        Takes what :meth:`cost` gives: (num_layers, num_queries, num_gts) for each image.
 
         Raises:
             FloatingPointError: a cost is not finite (scipy would say "invalid numeric entries").

@@ -39,9 +39,6 @@ def gather_candidates(candidates: Candidates) -> JointCandidates:
     """Exchange labels; every rank must call it, one without boxes too.
 
     The seed is rank 0's, from PyTorch's global CPU generator.
-
-    Args:
-        candidates: this rank's.
     """
     seed = int(torch.randint(2**62, ()))
     ranks = dist.all_gather_object((*candidates, seed))
@@ -55,18 +52,13 @@ def gather_candidates(candidates: Candidates) -> JointCandidates:
 
 
 def gather_embeddings(embeddings: Tensor, choice: ExemplarChoice) -> Tensor:
-    """The embeddings of all ranks' exemplars, differentiable on all of them.
+    """(num_local, dim) of this rank's exemplars to (num_exemplars, dim) of all ranks'.
 
     Every rank writes its own rows and leaves zeros in the others'; the sum over ranks is the
-    whole. The gradient of an embedding is the sum of what all ranks' losses ask of it, which
-    DDP then averages like any other: it is that of the mean over ranks of the losses.
-
-    Args:
-        embeddings: of this rank's exemplars, (num_local, dim), at least one row.
-        choice: the same on all ranks but for what is local and ``image_mask``.
-
-    Returns:
-        (num_exemplars, dim); ``embeddings`` where nothing is shared.
+    whole. It is differentiable on all ranks: the gradient of an embedding is the sum of what all
+    ranks' losses ask of it, which DDP then averages like any other; it is that of the mean over
+    ranks of the losses. ``embeddings`` have at least one row, and are given back where nothing is
+    shared; ``choice`` is the same on all ranks but for what is local and ``image_mask``.
     """
     if choice.local_indices is None:
         return embeddings

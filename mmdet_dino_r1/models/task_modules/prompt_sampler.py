@@ -71,11 +71,7 @@ class InBatchPromptSampler:
     def __call__(self, batch_boxes: BatchBoxes) -> ExemplarChoice:
         """Draw, with PyTorch's global CPU generator.
 
-        Args:
-            batch_boxes: the ground truth.
-
-        Returns:
-            The exemplars of each class, or the placeholder where the batch has no box.
+        Gives exemplars of each class, or the placeholder where the batch has no box.
         """
         if len(batch_boxes.labels) == 0:
             return batch_boxes.chosen()
@@ -85,13 +81,8 @@ class InBatchPromptSampler:
     def across_ranks(self, batch_boxes: BatchBoxes) -> ExemplarChoice:
         """Draw from the batches of all ranks as if they were one, the same on every rank.
 
-        Every box of a class is equally likely, whatever its rank. All ranks must call it.
-
-        Args:
-            batch_boxes: this rank's ground truth.
-
-        Returns:
-            The exemplars of all ranks, or the placeholder where no rank has a box.
+        Every box of a class is equally likely, whatever its rank. All ranks must call it, each with
+        its own boxes. Gives the exemplars of all, or the placeholder where no rank has a box.
         """
         everything, first_box, first_image, seed = gather_candidates(batch_boxes.candidates)
         if len(everything.labels) == 0:
@@ -110,11 +101,9 @@ class InBatchPromptSampler:
         )
 
     def draw(self, candidates: Candidates, generator: torch.Generator | None = None) -> Draw:
-        """Choose among boxes by their labels and images alone; pure but for the generator.
+        """Choose among boxes, at least one, by their labels and images alone.
 
-        Args:
-            candidates: at least one box.
-            generator: None: PyTorch's global one.
+        Pure but for the generator; None is PyTorch's global one.
         """
         order = torch.randperm(len(candidates.labels), generator=generator)
         if self.max_prompts is not None:
@@ -140,15 +129,10 @@ class InBatchPromptSampler:
 
 
 def first_of_each_class(labels: Tensor, eligible: Tensor, most: int) -> Tensor:
-    """Which boxes are among the first eligible ones of their class, for each image.
+    """Which boxes are among the first ``most`` eligible ones of their class, for each image.
 
-    Args:
-        labels: (num_boxes,) long, ascending.
-        eligible: (num_boxes, num_images) bool, or (num_boxes, 1) for all images.
-        most: so many of each class.
-
-    Returns:
-        bool, the same shape.
+    ``labels`` (num_boxes,) long are ascending. ``eligible`` and the result are bool,
+    (num_boxes, num_images) or, for all images alike, (num_boxes, 1).
     """
     before = eligible.long().cumsum(0) - eligible.long()  # eligible ones before each box
     start = torch.searchsorted(labels, labels)  # the first box of its class
