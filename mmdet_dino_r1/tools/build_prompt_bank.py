@@ -88,11 +88,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def join_processes(device: str | None) -> None:
-    """Join the processes that torchrun started.
-
-    Raises:
-        ValueError: it was not torchrun that started this one.
-    """
+    """Join the processes that torchrun started; ValueError: it did not start this one."""
     if 'RANK' not in os.environ:
         raise ValueError(
             '--launcher pytorch needs torchrun: torchrun --nproc_per_node N '

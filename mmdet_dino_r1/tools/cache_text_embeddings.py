@@ -104,8 +104,7 @@ def _names_and_source(options: argparse.Namespace) -> tuple[list[str], str]:
 def class_names_of(dataset: ConfigDict) -> list[str]:
     """Class names by a dataset's config, in label order; of a wrapper's members one after another.
 
-    Raises:
-        ValueError: it has none.
+    ValueError: it has none.
     """
     if 'dataset' in dataset:
         return class_names_of(dataset['dataset'])
@@ -138,11 +137,8 @@ def names_read_alike(names: Sequence[str]) -> list[list[str]]:
 def build_bert(name: str, checkpoint: str | None = None) -> nn.Module:
     """BERT as Grounding DINO configures it (mmdet's ``BertModel``), in eval mode.
 
-    The ``language_model`` of a Grounding DINO checkpoint, if any, replaces its weights.
-
-    Raises:
-        ValueError: transformers is missing or too new, or the checkpoint has no such BERT.
-        OSError: there is no such model.
+    The ``language_model`` of a Grounding DINO checkpoint, if any, replaces its weights. ValueError:
+    transformers is missing or too new, or there is no such BERT in it; OSError: nor by that name.
     """
     if mmdet_bert.AutoTokenizer is None:
         raise ValueError(f'Text embeddings need transformers: {_INSTALL}')
@@ -178,12 +174,9 @@ def build_bert(name: str, checkpoint: str | None = None) -> nn.Module:
 
 @torch.no_grad()
 def embed_class_names(bert: nn.Module, names: Sequence[str]) -> Tensor:
-    """(len(names), text_dim): of each name, the mean over its own tokens.
+    """(len(names), text_dim): of each name, the mean over its own tokens; ValueError: it has none.
 
     [CLS], [SEP] and the full stop are not the name's own.
-
-    Raises:
-        ValueError: a name has no token of its own.
     """
     device = next(bert.parameters()).device
     special = torch.tensor(bert.special_tokens, device=device)

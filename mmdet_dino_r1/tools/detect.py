@@ -54,11 +54,7 @@ class _ReferenceAction(argparse.Action):
 
 
 def box_and_name(text: str) -> tuple[list[float], str]:
-    """Read 'x1,y1,x2,y2:name' or, a point, 'x,y:name'.
-
-    Raises:
-        ArgumentTypeError: it is neither.
-    """
+    """Read 'x1,y1,x2,y2:name' or, a point, 'x,y:name'; ArgumentTypeError: it is neither."""
     numbers, colon, name = text.partition(':')
     try:
         box = [float(number) for number in numbers.split(',')]

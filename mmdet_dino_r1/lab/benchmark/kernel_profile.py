@@ -1,8 +1,7 @@
 """What a GPU does during training steps, and how long it waits for the host.
 
-Names: a *kernel* is anything that the profiler saw on the card, copies and fills among them. The
-card is *busy* while one runs at least; *span* is from the first kernel's start to the last one's
-end. Times within are in microseconds, as the profiler gives them.
+A *kernel* is anything that the profiler saw on the card, copies and fills too. The card is *busy*
+while one runs; *span* is from the first one's start to the last one's end. Times are microseconds.
 """
 
 from __future__ import annotations

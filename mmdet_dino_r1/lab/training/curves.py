@@ -27,10 +27,7 @@ def draw_runs(runs: Mapping[str, Sequence[dict]]) -> np.ndarray:
 
     Losses are sums over the selection and all decoder layers, so a training with GRQO and one
     without compare in all of them; rewards and KL have only the runs that log them. Panels without
-    a value are left out. An image is RGB, uint8 ``(height, width, 3)``.
-
-    Raises:
-        ValueError: nothing is left to draw.
+    a value are left out. An image is RGB, uint8 ``(height, width, 3)``. ValueError: none is left.
     """
     kinds = [
         (title, 'weighted loss', partial(summed, form=form))
