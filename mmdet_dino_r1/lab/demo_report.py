@@ -121,10 +121,7 @@ def format_table(runs: Sequence[SplitRun]) -> str:
 
 
 def make_rows(run: SplitRun, num_rows: int) -> list[DetectionRow]:
-    """Rows of the figure: the split's first images that hold 2 to 4 classes.
-
-    They are taken in the order of the file, not by how well they turned out.
-    """
+    """Rows of the figure: the file's first images of 2 to 4 classes, whatever was found in them."""
     names = {category['id']: category['name'] for category in run.coco['categories']}
     truth = defaultdict(list)
     for box in run.coco['annotations']:

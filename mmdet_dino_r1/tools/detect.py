@@ -1,8 +1,4 @@
-"""Detect in images what boxes show.
-
-``mim run mmdet_dino_r1 detect CONFIG CHECKPOINT --ref IMAGE --box "x1,y1,x2,y2:name" --input FOLDER
---out FOLDER``.
-"""
+"""Detect in images what boxes show; ``mim run mmdet_dino_r1 detect --help`` has examples."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Write the detector for one prompt bank as an ONNX file.
-
-``mim run mmdet_dino_r1 export_onnx CONFIG CHECKPOINT --bank FILE --out FILE --size 800 1333``.
-"""
+"""Write the detector for one prompt bank as an ONNX file: ``mim run mmdet_dino_r1 export_onnx``."""
 
 from __future__ import annotations
 

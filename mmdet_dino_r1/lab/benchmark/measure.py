@@ -134,10 +134,7 @@ def step_memory(contender: Contender, workload: Workload) -> dict[str, float]:
 def process_memory(
     name: str, cfg: ConfigDict, workload: Workload, dtype: torch.dtype, recompute: bool
 ) -> dict[str, float]:
-    """Memory that training on the CPU takes at most: the growth of a fresh process.
-
-    It varies by some per cent from run to run.
-    """
+    """Memory that training on the CPU takes at most: a fresh process's growth, to some per cent."""
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         return pool.apply(_growth, (name, cfg.to_dict(), workload, dtype, recompute))
 

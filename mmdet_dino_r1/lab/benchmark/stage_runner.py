@@ -23,10 +23,7 @@ from .report import to_markdown
 
 
 class Report:
-    """``path.json`` and ``path.md``; one process at a time writes them.
-
-    Without ``settings`` it goes on with the report that is there.
-    """
+    """``path.json`` and ``path.md``, of one writer; without ``settings`` what is there goes on."""
 
     def __init__(self, path: Path, settings: Mapping | None = None) -> None:
         self.path = path

@@ -171,10 +171,7 @@ def _check_config(cfg: Config, stage: str, title: str) -> None:
 
 
 def write_report(grid: Grid, out: Path, needed: bool = True) -> None:
-    """Write ``report.md``, ``report.json`` and the plots of all runs in the folder of the study.
-
-    ValueError: no run is finished and one is needed.
-    """
+    """Write ``report.md``, ``report.json`` and plots; ValueError: no run is finished and needed."""
     runs, ignored = read_results(out, grid.variants)
     if not runs:
         if needed:

@@ -100,10 +100,7 @@ def draw_axis(report: dict, comparison: dict) -> np.ndarray | None:
 
 
 def draw_exemplars(report: dict, comparison: dict) -> np.ndarray | None:
-    """AP over the number N of exemplars, of evaluations named ``<split>/g<N>``, by split.
-
-    Bands are standard deviations over seeds.
-    """
+    """AP, with its standard deviation, over the N exemplars of evaluations ``<split>/g<N>``."""
     tests: dict[str, dict[int, str]] = {}
     for evaluation in report['evaluations']:
         if named := re.fullmatch(r'(.+)/g(\d+)', evaluation):

@@ -54,10 +54,7 @@ def draw_runs(runs: Mapping[str, Sequence[dict]]) -> np.ndarray:
 
 
 def summed(rows: Sequence[dict], form: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and the sum of all values whose name matches a form, of the rows that have one.
-
-    Two arrays of (num_rows,).
-    """
+    """Steps and sums (num_rows,) of the values whose name matches a form, of rows that have one."""
     steps, sums = [], []
     for row in rows:
         if found := [value for key, value in row.items() if re.fullmatch(form, key)]:
