@@ -41,11 +41,7 @@ class SplitRun:
 
 
 def write_report(root: Path, score_thr: float, num_rows: int) -> tuple[str, list[Path]]:
-    """Write ``table.md``, ``curves.png`` and ``detections.png`` into a demo's folder.
-
-    Detections below the score are not drawn, nor more images of a split than rows. Returns the
-    table, and the files.
-    """
+    """Write the table, curves and detections into a demo's folder; the table, and all files."""
     curves = draw_runs({'demo': read_run(root)})
     runs = [read_split(root, name) for name in SPLITS]
     rows = [row for run in runs for row in make_rows(run, num_rows)]

@@ -164,10 +164,7 @@ def build_bert(name: str, checkpoint: str | None = None) -> nn.Module:
 
 @torch.no_grad()
 def embed_class_names(bert: nn.Module, names: Sequence[str]) -> Tensor:
-    """(len(names), text_dim): of each name, the mean over its own tokens; ValueError: it has none.
-
-    [CLS], [SEP] and the full stop are not the name's own.
-    """
+    """(len(names), text_dim) means over each name's own tokens; ValueError: one has none."""
     device = next(bert.parameters()).device
     special = torch.tensor(bert.special_tokens, device=device)
     embedded = []

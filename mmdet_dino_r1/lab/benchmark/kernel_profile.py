@@ -23,11 +23,7 @@ _SHOWN = 10
 
 
 def profile_steps(contender: Contender, workload: Workload, steps: int = 2) -> dict:
-    """Profile training steps of a model that has trained before.
-
-    On CUDA the result tells of kernels, of calls that wait or copy, and of the time without the
-    profiler; elsewhere of the heaviest operators.
-    """
+    """Profile steps of a model that has trained before: kernels on CUDA, operators elsewhere."""
     clock, on_cuda = contender.clock, contender.device.type == 'cuda'
     batches = [workload.training_batch(seed) for seed in range(steps)]
     clock.restart(on=False)

@@ -26,10 +26,7 @@ KEPT = 'of that kept, GiB'  # weights, buffers, optimiser and reference model
 
 
 def in_turn(jobs: dict[str, Callable[[], dict]], rounds: int) -> dict[str, dict[str, float]]:
-    """Median figures of several jobs which take turns, so that all meet the same weather.
-
-    Each is called ``rounds`` times after one call that does not count.
-    """
+    """Median figures of jobs that take turns, ``rounds`` times after one that does not count."""
     figures: dict[str, list[dict]] = {name: [] for name in jobs}
     for turn in range(rounds + 1):
         names = list(jobs)
@@ -54,10 +51,7 @@ def seconds_of(contender: Contender, work: Callable[[dict], object], batch: dict
 def training_figures(
     contenders: Sequence[Contender], workload: Workload, rounds: int
 ) -> dict[str, dict]:
-    """By name the seconds of a training step and of its phases (None: it has no such phase).
-
-    Beside them images per second, parameters, and the language model where there is one.
-    """
+    """By name the seconds of a step and of its phases (None: there is no such phase), and more."""
     batch = workload.training_batch()
 
     def step(contender: Contender) -> dict[str, float]:

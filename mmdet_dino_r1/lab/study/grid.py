@@ -123,10 +123,7 @@ class Grid:
 
 
 def load_grid(path: str | Path) -> Grid:
-    """Read a grid file, by path or by the name of a shipped one (``studies/grqo_shapes.py``).
-
-    ValueError: it cannot be read, or a key or a name in it is missing or unknown.
-    """
+    """Read a grid file, by path or by the name of a shipped one; ValueError: it has a mistake."""
     try:
         content = load_config(path).to_dict()
     except OSError:
@@ -155,7 +152,6 @@ def load_grid(path: str | Path) -> Grid:
     return grid
 
 
-# ------------------------------------------------------------------ checks
 def _with_new_names(path: str | Path, content: dict) -> dict:
     """The content with the names of this version, and a word about the old ones."""
     old = {key: new for key, new in _RENAMED.items() if key in content and new not in content}
@@ -246,7 +242,6 @@ def check_type(where: str, value: object, kind: type | tuple[type, ...]) -> None
         raise ValueError(f'{where} is {value!r}, not a {name}.')
 
 
-# ----------------------------------------------------------------- configs
 def training_config(grid: Grid, run: Run, out: Path) -> Config:
     """The config of the training of a run, with its folder below that of the study."""
     variant = run.variant
