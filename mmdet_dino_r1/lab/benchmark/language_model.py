@@ -1,7 +1,4 @@
-"""A language model for mmdet's Grounding DINO, with random weights: only its speed counts.
-
-Shapes: bs, num_tokens (of a caption).
-"""
+"""A language model for mmdet's Grounding DINO, with random weights: only its speed counts."""
 
 from __future__ import annotations
 

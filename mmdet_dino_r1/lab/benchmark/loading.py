@@ -34,7 +34,7 @@ def loading_figures(cfg: ConfigDict, contender: Contender | None, rounds: int, i
 
 
 def keeping_up(loading: float, step: float) -> dict[str, float]:
-    """What a training waits for, by seconds of a batch and a step; without workers of their sum."""
+    """What a training waits for, by seconds of a batch and a step, in turn without workers."""
     return {
         'waiting without workers, %': 100 * loading / (loading + step),
         'workers that keep up': math.ceil(loading / step),

@@ -155,10 +155,7 @@ def kept_bytes(contender: Contender) -> int:
 
 
 def _largest_rss() -> int:
-    """Bytes of memory that this process has had at most.
-
-    Linux's ``ru_maxrss`` starts at what the parent held, so it is asked only elsewhere.
-    """
+    """Bytes that this process has had at most; Linux's ``ru_maxrss`` counts the parent's too."""
     status = Path('/proc/self/status')
     if status.is_file():
         return 1024 * int(re.search(r'VmHWM:\s*(\d+) kB', status.read_text())[1])

@@ -184,10 +184,7 @@ def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
 
 @contextmanager
 def claim(folder: Path, waits: bool = False) -> Iterator[bool]:
-    """Whether, or after waiting until, this process is the only one in a folder.
-
-    The claim dies with the process.
-    """
+    """Whether, or with ``waits`` when, this process is alone in a folder; this dies with it."""
     with (folder / LOCK).open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
