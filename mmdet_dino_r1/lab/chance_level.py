@@ -15,10 +15,7 @@ def chance_ap50(ann_file: str, every_class: bool, draws: int = 10, seed: int = 0
 
     The detections are the boxes of the ground truth, without crowds, each as every class with a
     random score (as a detector that keeps many detections per image would) or as one class at
-    random.
-
-    Raises:
-        ValueError: the file has no box.
+    random. ValueError: the file has no box.
     """
     rng = np.random.default_rng(seed)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints

@@ -1,12 +1,4 @@
-"""The report of a demo: a table of its tests, its curves, and what the prompts found.
-
-Reads what training and the two tests left below a folder,
-
-    <root>/<timestamp>/vis_data/scalars.json        losses, validations
-    <root>/{base,novel}/<timestamp>/<timestamp>.json  COCO metrics
-    <root>/{base,novel}/<timestamp>/vis_data/config.py  data and prompts
-    <root>/{base,novel}/results.bbox.json           detections
-"""
+"""The report of a demo: a table of its two tests, its curves, and what the prompts found."""
 
 from __future__ import annotations
 
@@ -27,6 +19,7 @@ from ..config.tested_sets import innermost_dataset
 from .chance_level import chance_ap50
 from .detections_figure import DetectionRow, draw_prompts_and_detections
 from .figure import write_image
+from .markdown import markdown_table
 from .training.curves import draw_runs
 from .training.log import read_run
 
@@ -48,16 +41,7 @@ class SplitRun:
 
 
 def write_report(root: Path, score_thr: float, num_rows: int) -> tuple[str, list[Path]]:
-    """Write ``table.md``, ``curves.png`` and ``detections.png`` into a demo's folder.
-
-    Detections below the score are not drawn, nor more images of a split than rows. Returns the
-    table, and the files.
-
-    Raises:
-        FileNotFoundError: nothing was trained or tested here, or the data are gone.
-        ValueError: a file is broken.
-        OSError: a file cannot be written.
-    """
+    """Write the table, curves and detections into a demo's folder; the table, and all files."""
     curves = draw_runs({'demo': read_run(root)})
     runs = [read_split(root, name) for name in SPLITS]
     rows = [row for run in runs for row in make_rows(run, num_rows)]
@@ -69,11 +53,7 @@ def write_report(root: Path, score_thr: float, num_rows: int) -> tuple[str, list
 
 
 def read_split(root: Path, name: str) -> SplitRun:
-    """Read a test of the demo in ``root``.
-
-    Raises:
-        FileNotFoundError: the split was not tested, or its data are gone.
-    """
+    """Read a test of the demo in ``root``."""
     command = (
         f'test the {name} classes first: mim test mmdet_dino_r1 CONFIG --checkpoint CHECKPOINT '
         f'--work-dir {root}/{name}'
@@ -111,14 +91,14 @@ def format_table(runs: Sequence[SplitRun]) -> str:
     """The table of results in Markdown, with what it takes to read it."""
     head = ['split', 'classes', 'images', 'AP', 'AP50']
     head += ['chance AP50, one guess per box', 'chance AP50, every class per box']
-    lines = [head, ['---'] * len(head)]
+    rows = []
     for run in runs:
         points = [run.metrics['coco/bbox_mAP'], run.metrics['coco/bbox_mAP_50']]
         points += [chance_ap50(str(run.ann_file), every_class=every) for every in (False, True)]
         counts = [len(run.coco['categories']), len(run.coco['images'])]
-        lines.append([run.name, *map(str, counts), *(f'{100 * value:.1f}' for value in points)])
-    text = [f'| {" | ".join(line)} |' for line in lines]
-    text += [
+        rows.append([run.name, *map(str, counts), *(f'{100 * value:.1f}' for value in points)])
+    text = [
+        markdown_table(head, rows),
         '',
         'AP and AP50 of boxes in points of 100. Chance is a detector that knows every box '
         'of the ground truth but not its class: each box gets one class at random, or every '
@@ -137,13 +117,7 @@ def format_table(runs: Sequence[SplitRun]) -> str:
 
 
 def make_rows(run: SplitRun, num_rows: int) -> list[DetectionRow]:
-    """Rows of the figure: the split's first images that hold 2 to 4 classes.
-
-    They are taken in the order of the file, not by how well they turned out.
-
-    Raises:
-        FileNotFoundError: an image is missing or cannot be read.
-    """
+    """Rows of the figure: the file's first images of 2 to 4 classes, whatever was found in them."""
     names = {category['id']: category['name'] for category in run.coco['categories']}
     truth = defaultdict(list)
     for box in run.coco['annotations']:

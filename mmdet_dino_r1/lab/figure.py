@@ -40,11 +40,7 @@ def rendered(figure: Figure) -> np.ndarray:
 
 
 def write_image(path: Path, image: np.ndarray) -> Path:
-    """Write an image to a path, whose folder is made.
-
-    Raises:
-        OSError: it cannot be written, or its suffix names no format.
-    """
+    """Write an image to a path, whose folder is made; OSError: it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         written = cv2.imwrite(str(path), image[..., ::-1])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-NOTHING = '–'
+from .markdown import NOTHING, markdown_table
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,8 @@ class Result:
 def read_all(folders: Sequence[str]) -> list[Result]:
     """Read all tests below several folders, each once, the newest last.
 
-    A folder is a path or ``MODEL:BENCHMARK=PATH``; the latter count before the former.
-
-    Raises:
-        ValueError: a file is not such a record, or the cell is unknown.
-        FileNotFoundError: nothing was tested in a folder.
+    A folder is a path or ``MODEL:BENCHMARK=PATH``; the latter count before the former. ValueError:
+    the cell is unknown; FileNotFoundError: nothing was tested in a folder.
     """
     found: dict[Path, Result] = {}
     for folder in sorted(folders, key=lambda text: _PLACED.fullmatch(text) is None):
@@ -189,7 +186,7 @@ def format_table(results: Sequence[Result]) -> str:
                 numbers[cell] = len(numbers) + 1
                 text = f'{shown[cell].number()} [{numbers[cell]}]'
             row += [text, paper_number(model, benchmark) or NOTHING]
-    lines = [f'| {" | ".join(row)} |' for row in (header, ['---'] * len(header), *rows.values())]
+    lines = [markdown_table(header, rows.values())]
     lines += ['', 'Box AP in points of 100, visual prompts by protocol Visual-G.', '']
     for cell, number in numbers.items():
         lines.append(f'- [{number}] {shown[cell].footnote()}')

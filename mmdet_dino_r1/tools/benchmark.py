@@ -21,7 +21,7 @@ from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, MMDET, VIS_GDINO
 from mmdet_dino_r1.lab.benchmark.report import assess_all, to_markdown
 from mmdet_dino_r1.lab.benchmark.suite import SECTIONS, WITHOUT_DATA, Suite, open_device
 from mmdet_dino_r1.lab.benchmark.workload import Workload
-from mmdet_dino_r1.utils.command_line import add_cfg_options, one_line_errors
+from mmdet_dino_r1.utils.command_line import add_cfg_options, one_line_errors, positive
 from mmdet_dino_r1.utils.environment import describe_environment
 
 MODELS = {'vis_gdino': VIS_GDINO, 'dino_r1': DINO_R1, 'mmdet': MMDET}
@@ -40,13 +40,13 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     config = 'config file, or the bare name of a shipped one'
     add('config', nargs='?', default='dino_r1_swin_t_coco.py', help=config)
     add('--size', type=_image_size, metavar='HxW', default='800x1333', help='of the images')
-    add('--batch-size', type=_positive, default=2, help='of training')
-    add('--boxes', type=_positive, default=10, help='per image')
-    add('--classes', type=_positive, default=20, help='in training')
+    add('--batch-size', type=positive, default=2, help='of training')
+    add('--boxes', type=positive, default=10, help='per image')
+    add('--classes', type=positive, default=20, help='in training')
     add('--device', help='cpu, cuda, cuda:1; None: a GPU where there is one')
     dtype = 'of autocast, float32: none; float16 trains without loss scaling here, as fast'
     add('--dtype', choices=DTYPES, default='float32', help=dtype)
-    add('--rounds', type=_positive, default=3, help='medians are of so many')
+    add('--rounds', type=positive, default=3, help='medians are of so many')
     add('--models', nargs='+', choices=MODELS, default=list(MODELS), help='of these')
     recompute = "recompute activations as the config asks for, in mmdet's model as in ours"
     add('--checkpointing', action='store_true', help=recompute)
@@ -57,13 +57,6 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(args)
     options.models = [MODELS[name] for name in MODELS if name in options.models]
     return options
-
-
-def _positive(text: str) -> int:
-    """A whole number above zero."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no whole number above zero')
-    return int(text)
 
 
 def _image_size(text: str) -> tuple[int, int]:

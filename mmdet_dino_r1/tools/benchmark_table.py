@@ -1,9 +1,6 @@
 """Measured numbers beside the paper's: ``mim run mmdet_dino_r1 benchmark_table WORK_DIR ...``.
 
-Reads what tests left below the folders, ``<timestamp>/metrics/test.json``, and writes
-``benchmark_table.md``. The name of a shipped config says where its result belongs; results of
-other configs are given a place by ``MODEL:BENCHMARK=FOLDER``, such as
-``dino_r1_t:coco=work_dirs/mine``.
+Reads ``<timestamp>/metrics/test.json`` below the folders and writes ``benchmark_table.md``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Encode a prompt bank from boxes of an annotation file.
-
-``mim run mmdet_dino_r1 build_prompt_bank CONFIG CHECKPOINT --ann FILE --img DIR --out FILE``.
+"""Encode a prompt bank from annotated boxes: ``mim run mmdet_dino_r1 build_prompt_bank``.
 
 Several processes share the images under
 ``torchrun --nproc_per_node N -m mmdet_dino_r1.tools.build_prompt_bank … --launcher pytorch``;
@@ -88,11 +86,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def join_processes(device: str | None) -> None:
-    """Join the processes that torchrun started.
-
-    Raises:
-        ValueError: it was not torchrun that started this one.
-    """
+    """Join the processes that torchrun started; ValueError: it did not start this one."""
     if 'RANK' not in os.environ:
         raise ValueError(
             '--launcher pytorch needs torchrun: torchrun --nproc_per_node N '

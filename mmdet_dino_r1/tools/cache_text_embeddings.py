@@ -1,6 +1,4 @@
-"""Compute class names' text embeddings once, into a file, for the prompt-text contrast.
-
-``mim run mmdet_dino_r1 cache_text_embeddings CONFIG --bert NAME_OR_FOLDER --out FILE``.
+"""Text embeddings of class names, in a file: ``mim run mmdet_dino_r1 cache_text_embeddings``.
 
 BERT reads a name as Grounding DINO has it read names in a long caption: its tokens see one another
 and the full stop after it, but no other name, and their positions count from 0. So a name's
@@ -42,8 +40,9 @@ _NAMES_AT_ONCE = 64
 _INSTALL = "pip install 'transformers<5'"
 
 
-def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; see ``--help``."""
+@one_line_errors
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog='cache_text_embeddings',
         description='Embed class names with BERT, once, into a file.',
@@ -58,13 +57,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     add('--split', choices=('train', 'test'), default='train', help='default %(default)s')
     add('--ann', help='COCO- or LVIS-format file whose categories are taken')
     add_cfg_options(parser)
-    return parser.parse_args(args)
-
-
-@one_line_errors
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    options = parse_args(args)
+    options = parser.parse_args(args)
     refuse_existing(options)
     bert = build_bert(options.bert, options.checkpoint)
     names, source = _names_and_source(options)
@@ -102,11 +95,7 @@ def _names_and_source(options: argparse.Namespace) -> tuple[list[str], str]:
 
 
 def class_names_of(dataset: ConfigDict) -> list[str]:
-    """Class names by a dataset's config, in label order; of a wrapper's members one after another.
-
-    Raises:
-        ValueError: it has none.
-    """
+    """Class names by a dataset's config, member by member, in label order; ValueError: none."""
     if 'dataset' in dataset:
         return class_names_of(dataset['dataset'])
     if isinstance(dataset.get('datasets'), list | tuple):
@@ -138,11 +127,8 @@ def names_read_alike(names: Sequence[str]) -> list[list[str]]:
 def build_bert(name: str, checkpoint: str | None = None) -> nn.Module:
     """BERT as Grounding DINO configures it (mmdet's ``BertModel``), in eval mode.
 
-    The ``language_model`` of a Grounding DINO checkpoint, if any, replaces its weights.
-
-    Raises:
-        ValueError: transformers is missing or too new, or the checkpoint has no such BERT.
-        OSError: there is no such model.
+    The ``language_model`` of a Grounding DINO checkpoint, if any, replaces its weights. ValueError:
+    transformers is missing or too new, or the checkpoint unlike; OSError: there is no such model.
     """
     if mmdet_bert.AutoTokenizer is None:
         raise ValueError(f'Text embeddings need transformers: {_INSTALL}')
@@ -178,13 +164,7 @@ def build_bert(name: str, checkpoint: str | None = None) -> nn.Module:
 
 @torch.no_grad()
 def embed_class_names(bert: nn.Module, names: Sequence[str]) -> Tensor:
-    """(len(names), text_dim): of each name, the mean over its own tokens.
-
-    [CLS], [SEP] and the full stop are not the name's own.
-
-    Raises:
-        ValueError: a name has no token of its own.
-    """
+    """(len(names), text_dim) means over each name's own tokens; ValueError: one has none."""
     device = next(bert.parameters()).device
     special = torch.tensor(bert.special_tokens, device=device)
     embedded = []

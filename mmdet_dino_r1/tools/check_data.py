@@ -15,8 +15,9 @@ from mmdet_dino_r1.config.loading import load_config
 from mmdet_dino_r1.utils.command_line import add_cfg_options, one_line_errors
 
 
-def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; see ``--help``."""
+@one_line_errors
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog='check_data',
         description='What a config needs, what is in its annotation files, and what is wrong with '
@@ -27,13 +28,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--images', action='store_true', help=about_images)
     parser.add_argument('--json', action='store_true', help='print one JSON object instead')
     add_cfg_options(parser)
-    return parser.parse_args(args)
-
-
-@one_line_errors
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    options = parse_args(args)
+    options = parser.parse_args(args)
     cfg = load_config(options.config, options.cfg_options)
     text, is_bad = report_data(cfg, options.config, options.images, options.json)
     print(text)

@@ -11,8 +11,9 @@ from mmdet_dino_r1.lab.demo_report import write_report
 from mmdet_dino_r1.utils.command_line import one_line_errors
 
 
-def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; see ``--help``."""
+@one_line_errors
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog='demo_report', description='Table, curves and figure of a demo run.'
     )
@@ -20,13 +21,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     add('root', nargs='?', default='work_dirs/demo', type=Path)
     add('--score-thr', type=float, default=0.25, help='of detections drawn')
     add('--rows', type=int, default=3, help='images drawn per split')
-    return parser.parse_args(args)
-
-
-@one_line_errors
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    options = parse_args(args)
+    options = parser.parse_args(args)
     table, files = write_report(options.root, options.score_thr, options.rows)
     print(table)
     for path in files:

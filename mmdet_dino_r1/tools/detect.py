@@ -1,8 +1,4 @@
-"""Detect in images what boxes show.
-
-``mim run mmdet_dino_r1 detect CONFIG CHECKPOINT --ref IMAGE --box "x1,y1,x2,y2:name" --input FOLDER
---out FOLDER``.
-"""
+"""Detect in images what boxes show; ``mim run mmdet_dino_r1 detect --help`` has examples."""
 
 from __future__ import annotations
 
@@ -54,11 +50,7 @@ class _ReferenceAction(argparse.Action):
 
 
 def box_and_name(text: str) -> tuple[list[float], str]:
-    """Read 'x1,y1,x2,y2:name' or, a point, 'x,y:name'.
-
-    Raises:
-        ArgumentTypeError: it is neither.
-    """
+    """Read 'x1,y1,x2,y2:name' or, a point, 'x,y:name'; ArgumentTypeError: it is neither."""
     numbers, colon, name = text.partition(':')
     try:
         box = [float(number) for number in numbers.split(',')]

@@ -1,7 +1,4 @@
-"""Write the detector for one prompt bank as an ONNX file.
-
-``mim run mmdet_dino_r1 export_onnx CONFIG CHECKPOINT --bank FILE --out FILE --size 800 1333``.
-"""
+"""Write the detector for one prompt bank as an ONNX file: ``mim run mmdet_dino_r1 export_onnx``."""
 
 from __future__ import annotations
 
@@ -103,11 +100,7 @@ def _export(options: argparse.Namespace, model: DINOR1, bank: PromptBank) -> dic
 
 
 def read_image(path: Path, size: Sequence[int]) -> np.ndarray:
-    """(1, 3, H, W) uint8 RGB of the file at ``path``, scaled to ``size`` (H, W), whatever it was.
-
-    Raises:
-        OSError: there is no such file, or it is no image.
-    """
+    """(1, 3, H, W) uint8 RGB of the file at ``path``, scaled to ``size`` (H, W)."""
     from PIL import Image
 
     height, width = size

@@ -1,7 +1,4 @@
-"""Make the shapes set: ``mim run mmdet_dino_r1 generate_shapes data/shapes``.
-
-See ``mmdet_dino_r1/testing/shapes.py`` for what the set is.
-"""
+"""Make the shapes set of testing/shapes.py: ``mim run mmdet_dino_r1 generate_shapes``."""
 
 import argparse
 import json

@@ -1,7 +1,6 @@
 """Look at a prompt bank: ``mim run mmdet_dino_r1 inspect_prompt_bank bank.safetensors``.
 
-Prints where the bank came from, which classes will be confused and which exemplars stand apart,
-and writes a picture of the exemplars. docs/prompt_banks.md says what the numbers mean.
+docs/prompt_banks.md says what the numbers mean.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from mmdet_dino_r1.structures import load_prompt_bank
 from mmdet_dino_r1.utils.command_line import one_line_errors
 
 
-def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; see ``--help``."""
+@one_line_errors
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog='inspect_prompt_bank',
         description='Provenance, confusable classes and outliers of a prompt bank, with a picture '
@@ -34,13 +34,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     top = 'print the N most confusable classes and N outliers; 0 prints all (default %(default)s)'
     add('--top', type=int, default=50, metavar='N', help=top)
     add('--json', action='store_true', help='print one JSON object with all classes instead')
-    return parser.parse_args(args)
-
-
-@one_line_errors
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    options = parse_args(args)
+    options = parser.parse_args(args)
     bank = load_prompt_bank(options.bank)
     statistics = bank_statistics(bank)
     out = options.out or options.bank.with_name(f'{options.bank.stem}_inspection')

@@ -45,11 +45,7 @@ def launch(stage: str) -> None:
 
 
 def mmdet_script(stage: str) -> Path:
-    """Path of the script mmdet installed.
-
-    Raises:
-        FileNotFoundError: mmdet was installed without its tools.
-    """
+    """Path of mmdet's script; FileNotFoundError: mmdet was installed without its tools."""
     script = Path(mmdet.__file__).parent / '.mim' / 'tools' / f'{stage}.py'
     if not script.is_file():
         raise FileNotFoundError(

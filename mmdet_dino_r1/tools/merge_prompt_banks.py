@@ -1,7 +1,4 @@
-"""Join prompt banks of different classes: ``mim run mmdet_dino_r1 merge_prompt_banks A B --out C``.
-
-All of them must come from the same weights.
-"""
+"""Join prompt banks: ``mim run mmdet_dino_r1 merge_prompt_banks A B --out C``."""
 
 from __future__ import annotations
 
@@ -14,21 +11,16 @@ from mmdet_dino_r1.structures import PromptBank, load_prompt_bank, save_prompt_b
 from mmdet_dino_r1.utils.command_line import add_out_file, one_line_errors, refuse_existing
 
 
-def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; see ``--help``."""
+@one_line_errors
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog='merge_prompt_banks',
         description='Join prompt banks of different classes, made with the same weights, into one.',
     )
     parser.add_argument('banks', nargs='+', type=Path, help='banks to join, in this order')
     add_out_file(parser, '.safetensors')
-    return parser.parse_args(args)
-
-
-@one_line_errors
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
-    options = parse_args(args)
+    options = parser.parse_args(args)
     refuse_existing(options)
     bank = PromptBank.merge([load_prompt_bank(path) for path in options.banks])
     save_prompt_bank(bank, options.out)

@@ -1,7 +1,6 @@
 """Curves of trainings: ``mim run mmdet_dino_r1 plot_training WORK_DIR [WORK_DIR2 ...] --out FILE``.
 
-Losses, rewards, KL and AP of any training with this package, several in one figure, from the log
-that mmengine keeps in ``WORK_DIR/<timestamp>/vis_data/scalars.json``.
+They come from the log that mmengine keeps in ``WORK_DIR/<timestamp>/vis_data/scalars.json``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmdet_dino_r1.lab.study.conduct import NOT_MINE, chosen_runs, do_all, do_alone, write_report
 from mmdet_dino_r1.lab.study.grid import load_grid
-from mmdet_dino_r1.utils.command_line import one_line_errors
+from mmdet_dino_r1.utils.command_line import one_line_errors, positive
 
 
 def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,9 +30,9 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     add('--out', type=Path, required=True, help='folder of the study')
     # --cells: the name until 0.8
     add('--variants', '--cells', nargs='+', metavar='VARIANT', help='only these')
-    add('--seeds', type=_positive, help='at most so many seeds of each variant')
+    add('--seeds', type=positive, help='at most so many seeds of each variant')
     said = 'runs at the same time, which share the cores (default: one per core, one on a GPU)'
-    add('--jobs', type=_positive, help=said)
+    add('--jobs', type=positive, help=said)
     add = parser.add_mutually_exclusive_group().add_argument
     add('--report', action='store_true', help='train nothing: tables and plots of what is there')
     add('--run', nargs=2, metavar=('VARIANT', 'SEED'), help='this one alone, in this process')
@@ -57,12 +57,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return 130
     write_report(grid, out, needed=not failed)
     return 1 if failed else 0
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a number of at least 1')
-    return int(text)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,4 @@
-"""Serve the page on which boxes are drawn and detections looked at.
-
-``mim run mmdet_dino_r1 web_demo CONFIG CHECKPOINT``.
-"""
+"""The page for boxes and detections: ``mim run mmdet_dino_r1 web_demo CONFIG CHECKPOINT``."""
 
 from __future__ import annotations
 
@@ -91,11 +88,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def open_port(host: str, port: int) -> socket.socket:
-    """Take a port (0: a free one) of a host, its name or address.
-
-    Raises:
-        OSError: the host is unknown, or the port is taken; says what to do.
-    """
+    """Take a port (0: a free one) of a host; OSError: it is unknown, or the port is taken."""
     try:
         family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()

@@ -32,6 +32,13 @@ def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
     return guarded
 
 
+def positive(text: str) -> int:
+    """Type of an argument: a whole number from 1 on, else ``ArgumentTypeError``."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of at least 1')
+    return int(text)
+
+
 def add_model(parser: argparse.ArgumentParser, device: bool = True) -> None:
     """Add to a parser ``config``, ``checkpoint``, ``--device`` and ``--cfg-options``."""
     parser.add_argument('config', help='config file, or the bare name of a shipped one')

@@ -111,7 +111,7 @@ def test_models_in_their_order():
         ('--size 800', "'800' is no HEIGHTxWIDTH"),
         ('--size 0x10', "'0x10' is no HEIGHTxWIDTH"),
         ('--models bert', "invalid choice: 'bert'"),
-        ('--rounds 0', "'0' is no whole number above zero"),
+        ('--rounds 0', "'0' is not a number of at least 1"),
         ('--dtype int8', "invalid choice: 'int8'"),
         ('--only', 'expected at least one argument'),
         ('--only speed', "invalid choice: 'speed'"),

@@ -107,10 +107,7 @@ def quiet() -> Iterator[None]:
 def build_contender(
     name: str, cfg: ConfigDict, device: torch.device, dtype: torch.dtype, recompute: bool
 ) -> Contender:
-    """Build one of ``NAMES`` from a whole config of this package, which is left as it is.
-
-    With ``recompute`` it has the config's activation checkpointing, else none.
-    """
+    """Build one of ``NAMES`` from a whole config, ``recompute`` with its checkpointing."""
     model_cfg = copy.deepcopy(cfg.model)
     # pre-trained weights change no speed; text alignment needs a file of embeddings
     model_cfg.backbone.pop('init_cfg', None)

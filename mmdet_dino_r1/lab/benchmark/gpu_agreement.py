@@ -111,10 +111,7 @@ def _largest(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict:
 
 
 def take_steps(model: BaseModel, cfg: ConfigDict, dtype: str, batches: list[dict]) -> dict:
-    """A row on steps as a training with ``--amp`` takes them, in a dtype; float32: without.
-
-    Losses are scaled, gradients clipped, AdamW is fused; the batches are written into.
-    """
+    """A row on steps as a training takes them, with ``--amp`` unless float32; batches change."""
     wrapper_cfg = dict(cfg.optim_wrapper)
     if dtype != 'float32':
         # a few steps would not find float16's scale from 2**16

@@ -1,8 +1,7 @@
 """What a GPU does during training steps, and how long it waits for the host.
 
-Names: a *kernel* is anything that the profiler saw on the card, copies and fills among them. The
-card is *busy* while one runs at least; *span* is from the first kernel's start to the last one's
-end. Times within are in microseconds, as the profiler gives them.
+A *kernel* is anything that the profiler saw on the card, copies and fills too. The card is *busy*
+while one runs; *span* is from the first one's start to the last one's end. Times are microseconds.
 """
 
 from __future__ import annotations
@@ -24,11 +23,7 @@ _SHOWN = 10
 
 
 def profile_steps(contender: Contender, workload: Workload, steps: int = 2) -> dict:
-    """Profile training steps of a model that has trained before.
-
-    On CUDA the result tells of kernels, of calls that wait or copy, and of the time without the
-    profiler; elsewhere of the heaviest operators.
-    """
+    """Profile steps of a model that has trained before: kernels on CUDA, operators elsewhere."""
     clock, on_cuda = contender.clock, contender.device.type == 'cuda'
     batches = [workload.training_batch(seed) for seed in range(steps)]
     clock.restart(on=False)

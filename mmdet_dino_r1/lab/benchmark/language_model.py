@@ -1,7 +1,4 @@
-"""A language model for mmdet's Grounding DINO, with random weights: only its speed counts.
-
-Shapes: bs, num_tokens (of a caption).
-"""
+"""A language model for mmdet's Grounding DINO, with random weights: only its speed counts."""
 
 from __future__ import annotations
 
@@ -23,8 +20,7 @@ SPECIAL_TOKENS = ['[CLS]', '[SEP]', '.', '?']
 def language_model_cfg(folder: Path) -> tuple[dict, str]:
     """Config of a language model for mmdet's Grounding DINO, and what to call it in a report.
 
-    With transformers it is mmdet's ``BertModel`` of BERT-base's size, which reads its files from
-    ``folder``; without, :class:`StubLanguageModel`.
+    With transformers it is a BERT-base, whose files go into ``folder``; without, a stub.
     """
     stub = dict(type='StubLanguageModel')
     try:

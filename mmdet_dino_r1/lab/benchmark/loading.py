@@ -19,10 +19,7 @@ from .phases import PhaseClock
 
 
 def loading_figures(cfg: ConfigDict, contender: Contender | None, rounds: int, images: int) -> dict:
-    """Cost of some training images of a whole config, by transform, in one process.
-
-    A contender takes steps on a batch of them, to tell how many workers keep up with it.
-    """
+    """Cost of training images of a whole config, by transform, beside a contender's steps."""
     dataset = DATASETS.build(innermost_dataset(cfg.train_dataloader.dataset))
     milliseconds = pipeline_figures(dataset, images)
     batch_size = cfg.train_dataloader.batch_size
@@ -37,10 +34,7 @@ def loading_figures(cfg: ConfigDict, contender: Contender | None, rounds: int, i
 
 
 def keeping_up(loading: float, step: float) -> dict[str, float]:
-    """What the training waits for, from the seconds of a batch and of a step.
-
-    Without workers loading and training take turns.
-    """
+    """What a training waits for, by seconds of a batch and a step, in turn without workers."""
     return {
         'waiting without workers, %': 100 * loading / (loading + step),
         'workers that keep up': math.ceil(loading / step),

@@ -26,10 +26,7 @@ KEPT = 'of that kept, GiB'  # weights, buffers, optimiser and reference model
 
 
 def in_turn(jobs: dict[str, Callable[[], dict]], rounds: int) -> dict[str, dict[str, float]]:
-    """Median figures of several jobs which take turns, so that all meet the same weather.
-
-    Each is called ``rounds`` times after one call that does not count.
-    """
+    """Median figures of jobs that take turns, ``rounds`` times after one that does not count."""
     figures: dict[str, list[dict]] = {name: [] for name in jobs}
     for turn in range(rounds + 1):
         names = list(jobs)
@@ -54,10 +51,7 @@ def seconds_of(contender: Contender, work: Callable[[dict], object], batch: dict
 def training_figures(
     contenders: Sequence[Contender], workload: Workload, rounds: int
 ) -> dict[str, dict]:
-    """By name the seconds of a training step and of its phases (None: it has no such phase).
-
-    Beside them images per second, parameters, and the language model where there is one.
-    """
+    """By name the seconds of a step and of its phases (None: there is no such phase), and more."""
     batch = workload.training_batch()
 
     def step(contender: Contender) -> dict[str, float]:
@@ -134,10 +128,7 @@ def step_memory(contender: Contender, workload: Workload) -> dict[str, float]:
 def process_memory(
     name: str, cfg: ConfigDict, workload: Workload, dtype: torch.dtype, recompute: bool
 ) -> dict[str, float]:
-    """Memory that training on the CPU takes at most: the growth of a fresh process.
-
-    It varies by some per cent from run to run.
-    """
+    """Memory that training on the CPU takes at most: a fresh process's growth, to some per cent."""
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         return pool.apply(_growth, (name, cfg.to_dict(), workload, dtype, recompute))
 
@@ -164,10 +155,7 @@ def kept_bytes(contender: Contender) -> int:
 
 
 def _largest_rss() -> int:
-    """Bytes of memory that this process has had at most.
-
-    Linux's ``ru_maxrss`` starts at what the parent held, so it is asked only elsewhere.
-    """
+    """Bytes that this process has had at most; Linux's ``ru_maxrss`` counts the parent's too."""
     status = Path('/proc/self/status')
     if status.is_file():
         return 1024 * int(re.search(r'VmHWM:\s*(\d+) kB', status.read_text())[1])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..markdown import NOTHING, markdown_table
 from .contenders import DINO_R1, MMDET, VIS_GDINO
 from .measure import PEAK, STEP
 
-NOTHING = '–'
 # ratios that are to be reached: title, section, figure, model, the one it is divided by, limit
 TARGETS = (
     ('training step', 'training', STEP, DINO_R1, MMDET, '≤', 0.75),
@@ -51,25 +51,19 @@ def told(figures: object, level: int = 3) -> str:
     """
     if _is_rows(figures):
         head = list(dict.fromkeys(key for row in figures for key in row))
-        return table(head, [[_cell(row.get(key)) for key in head] for row in figures])
+        return markdown_table(head, [[_cell(row.get(key)) for key in head] for row in figures])
     if not isinstance(figures, Mapping):
         return _cell(figures)
     if figures and all(isinstance(of, Mapping) and _is_flat(of) for of in figures.values()):
         keys = dict.fromkeys(key for of in figures.values() for key in of)
         rows = [[key, *(_cell(of.get(key)) for of in figures.values())] for key in keys]
-        return table(['', *figures], rows)
+        return markdown_table(['', *figures], rows)
     nested = {key: of for key, of in figures.items() if isinstance(of, Mapping) or _is_rows(of)}
     flat = [f'- {key}: {_cell(of)}' for key, of in figures.items() if key not in nested]
     parts = ['\n'.join(flat)] if flat else []
     for key, of in nested.items():
         parts += [f'{"#" * level} {key}', told(of, level + 1)]
     return '\n\n'.join(parts)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, of cells."""
-    lines = [head, ['---'] * len(head), *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def _is_rows(value: object) -> bool:

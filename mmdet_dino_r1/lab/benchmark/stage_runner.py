@@ -23,10 +23,7 @@ from .report import to_markdown
 
 
 class Report:
-    """``path.json`` and ``path.md``; one process at a time writes them.
-
-    Without ``settings`` it goes on with the report that is there.
-    """
+    """``path.json`` and ``path.md``, of one writer; without ``settings`` what is there goes on."""
 
     def __init__(self, path: Path, settings: Mapping | None = None) -> None:
         self.path = path
@@ -100,10 +97,7 @@ class Record:
 def run_stages(
     path: Path, commands: Mapping[str, tuple[Sequence[str], float]], seconds: float
 ) -> Report:
-    """Run the command of each stage for so many seconds at most; the output goes to ``path.log``.
-
-    The report is there already. ``seconds`` is the limit of all stages together.
-    """
+    """Run each stage's command within its seconds, all within ``seconds``; output: ``path.log``."""
     report, until = Report(path), time.monotonic() + seconds
     for name, (command, limit) in commands.items():
         limit, start = min(limit, until - time.monotonic()), time.monotonic()

@@ -35,10 +35,8 @@ def contact_sheet(
     """The exemplars of some classes, one row per class, with some of their surroundings.
 
     Outliers come first in their row, framed in red with the id of their image. There are as many
-    paths as exemplars; a file that is missing or no image leaves a cell that says so.
-
-    Raises:
-        ValueError: the bank has no record of its exemplars.
+    paths as exemplars; a file that is missing or no image leaves a cell that says so. ValueError:
+    the bank has no record of its exemplars.
     """
     if bank.exemplars is None:
         raise ValueError('This prompt bank does not say which boxes it was made of.')

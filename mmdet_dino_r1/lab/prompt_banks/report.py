@@ -105,11 +105,7 @@ def write_contact_sheet(
 ) -> tuple[list[Path], list[str]]:
     """Write the contact sheet; the files written, and one line on all that could not be drawn.
 
-    The images lie in the folder given, else in the one that the bank names.
-
-    Raises:
-        FileNotFoundError: ``images`` is no folder.
-        OSError: the file cannot be written.
+    The images lie in the folder given (FileNotFoundError: it is none), else in the bank's own.
     """
     if images is not None and not images.is_dir():
         raise FileNotFoundError(f'--images {images} is not a folder.')

@@ -1,15 +1,9 @@
 """What the classes of a prompt bank have in common, and which exemplars stand apart.
 
-All distances are ``1 - cosine``, from 0 (same direction) to 2 (opposite), measured after the mean
-over the classes is subtracted: all embeddings of a model share a large part, which shifts the
-logits of all classes alike and so confuses nothing, but would bring every cosine near 1. Below
-three classes nothing is subtracted, since two centred vectors are always opposite. Similarities
-of unlike classes therefore scatter around ``-1 / (num_classes - 1)``.
-
-An exemplar is compared with the mean of the *other* exemplars of its class. Compared with a mean
-that contains it, a class of two would always look tight, and an outlier among few would hide.
-
-Names: num_classes, num_exemplars, dim.
+Distances are ``1 - cosine``, after the mean over the classes is subtracted: all embeddings of a
+model share a large part, which confuses nothing, but would bring every cosine near 1. Below three
+classes nothing is subtracted, since two centred vectors are always opposite. An exemplar is
+compared with the mean of the *other* exemplars of its class, in which it cannot hide.
 """
 
 from __future__ import annotations

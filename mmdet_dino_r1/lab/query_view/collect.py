@@ -95,15 +95,9 @@ def view_dataset(
 ) -> list[QueryView]:
     """Views of some images of a test set, with their ground truth, under the model's bank.
 
-    Args:
-        model: a ``DINOR1`` with a prompt bank for this dataset's labels.
-        dataset: a single one; its pipeline prepares the images, its entries give the boxes.
-        num_images: this many, evenly spread over the dataset.
-        image_ids: these instead.
-
-    Raises:
-        ValueError: the dataset is a group, or lacks an image wanted.
-        RuntimeError: the model has no prompts.
+    The dataset is a single one: its pipeline prepares the images, its entries give the boxes. The
+    images are so many, evenly spread over it, or those named. ValueError: it is a group, or lacks
+    an image.
     """
     refuse_group(dataset)
     views = []
@@ -116,11 +110,7 @@ def view_dataset(
 
 
 def refuse_group(dataset: Dataset | ConfigDict) -> None:
-    """Refuse a group of datasets, built or configured.
-
-    Raises:
-        ValueError: it is one.
-    """
+    """Refuse a group of datasets, built or configured, with a ValueError."""
     if hasattr(dataset, 'datasets'):
         raise ValueError(
             'Queries are looked at on one dataset at a time: let the test set (for QueryViewHook '
@@ -179,10 +169,7 @@ def _chosen(dataset: Dataset, num_images: int, image_ids: Sequence[int | str] | 
 
 
 def _annotated_boxes(info: dict, sample: DetDataSample) -> InstanceData:
-    """Ground truth in pixels of the network input.
-
-    Of the entry: what test pipelines do to ``gt_instances`` differs.
-    """
+    """Ground truth of an entry, in pixels of the input; test pipelines differ in what they do."""
     instances = [item for item in info['instances'] if not item.get('ignore_flag')]
     height, width = sample.img_shape[:2]
     scale = torch.tensor([width / info['width'], height / info['height']]).repeat(2)

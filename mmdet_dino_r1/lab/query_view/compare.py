@@ -58,10 +58,7 @@ def view_checkpoints(
 
     The images are evenly spread, or those named. Each checkpoint has its bank; without banks one
     is encoded for each, as a test does. All checkpoints are of the config's architecture.
-
-    Raises:
-        FileNotFoundError: checkpoint, bank, annotations or images are missing.
-        ValueError: the test set is a group, there is no such device, or a file is broken.
+    FileNotFoundError: a checkpoint or bank is missing.
     """
     register_all_modules(init_default_scope=True)
     entry = cfg.test_dataloader.dataset

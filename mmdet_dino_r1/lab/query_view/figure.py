@@ -29,9 +29,6 @@ def draw_queries(image: np.ndarray, views: Mapping[str, QueryView]) -> np.ndarra
     stronger with its score. Classes in the image have colours (at most six, the most frequent),
     all others are grey. With ground truth its boxes are outlined, muted queries are hollow, and
     a last row shows how the rewards are distributed, in the colours of the models' titles.
-
-    Raises:
-        ValueError: there is no view, or their stages differ.
     """
     stages = _common_stages(views.values())
     shown = _coloured_classes(views.values())
@@ -64,10 +61,7 @@ def draw_rewards(views: Mapping[str, Sequence[QueryView]]) -> np.ndarray:
 
     Rows: how rewards are distributed; their mean at each place in selection order, the muted
     places shaded; how the advantages of the kept queries are distributed. An image without ground
-    truth boxes counts nowhere.
-
-    Raises:
-        ValueError: no view has ground truth boxes, or stages or numbers of queries differ.
+    truth boxes counts nowhere. ValueError: none is left, or stages or numbers of queries differ.
     """
     views = {
         title: [v for v in of_model if v.truth is not None and len(v.truth.gt_boxes)]
@@ -96,7 +90,6 @@ def draw_rewards(views: Mapping[str, Sequence[QueryView]]) -> np.ndarray:
     return rendered(figure)
 
 
-# ------------------------------------------------------------------- panels
 def _draw_stage(axes, image: np.ndarray, view: QueryView, stage: int, shown: Sequence[str]) -> None:
     """Dots on the image, which is grey and faded so that only they have colour."""
     from matplotlib.patches import Rectangle
@@ -166,7 +159,6 @@ def _draw_by_rank(row, views: Mapping[str, Sequence[QueryView]]) -> None:
         _tidy(axes)
 
 
-# ------------------------------------------------------------------- shared
 def _common_stages(views) -> tuple[str, ...]:
     stages = {view.stages for view in views}
     if len(stages) != 1:

@@ -99,23 +99,18 @@ class QueryView:
             if self.truth is not None:
                 reward, kept = self.truth.rewards[index], self.truth.num_kept
                 row |= dict(
-                    reward=_mean(reward),
+                    reward=mean_or_none(reward),
                     reward_std=float(reward.std(ddof=1)) if len(reward) > 1 else 0.0,
-                    reward_kept=_mean(reward[:kept]),
-                    reward_muted=_mean(reward[kept:]),
-                    reward_matched=_mean(reward[self.truth.matched[index]]),
-                    advantage=_mean(self.truth.advantages[index]),
+                    reward_kept=mean_or_none(reward[:kept]),
+                    reward_muted=mean_or_none(reward[kept:]),
+                    reward_matched=mean_or_none(reward[self.truth.matched[index]]),
+                    advantage=mean_or_none(self.truth.advantages[index]),
                 )
             rows.append(row)
         return rows
 
     def save(self, path: str | Path) -> Path:
-        """Write everything to a ``*.npz`` (numbers, no pickle); its folder is made.
-
-        Raises:
-            ValueError: another suffix.
-            OSError: the file cannot be written.
-        """
+        """Write all to a ``*.npz`` (else ValueError; numbers, no pickle); its folder is made."""
         path = Path(path)
         if path.suffix != '.npz':
             raise ValueError(f'A query view is written as *.npz, not {path.name}')
@@ -130,12 +125,7 @@ class QueryView:
 
 
 def load_query_view(path: str | Path) -> QueryView:
-    """Read a ``*.npz`` that :meth:`QueryView.save` wrote.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is no query view.
-    """
+    """Read a ``*.npz`` that :meth:`QueryView.save` wrote; ValueError: it is none."""
     try:
         with np.load(path, allow_pickle=False) as file:
             meta = json.loads(str(file['meta']))
@@ -149,5 +139,6 @@ def load_query_view(path: str | Path) -> QueryView:
         raise ValueError(f'{path} is not a query view: {error}') from error
 
 
-def _mean(values: np.ndarray) -> float | None:
+def mean_or_none(values: np.ndarray) -> float | None:
+    """Mean of an array of any shape; None where it is empty."""
     return float(values.mean()) if values.size else None

@@ -1,7 +1,4 @@
-"""A whole study: draw its data, check its configs, do its runs in processes, write its report.
-
-Names: grid = the study; run = one of its runs; out = folder of the study.
-"""
+"""A whole study, in its folder ``out``: draw data, check configs, do runs in processes, report."""
 
 from __future__ import annotations
 
@@ -35,11 +32,7 @@ NOT_MINE = 3  # exit status of a process whose run is another's
 def chosen_runs(
     grid: Grid, variants: Sequence[str] | None, seeds: int | None, one: Sequence[str] | None
 ) -> list[Run]:
-    """The runs that a command line asks for: of some variants, so many seeds, or one alone.
-
-    Raises:
-        ValueError: the grid has no such variant or run.
-    """
+    """The runs asked for: of some variants, so many seeds, or one; ValueError: there is none."""
     option, named = ('--run', one[:1]) if one else ('--variants', variants)
     if unknown := sorted(set(named or ()) - grid.variants.keys()):
         raise ValueError(f'{option} {" ".join(unknown)}: the grid has {", ".join(grid.variants)}.')
@@ -55,11 +48,7 @@ def chosen_runs(
 
 
 def do_alone(grid: Grid, run: Run, out: Path) -> bool:
-    """Do one run in this process; False where it is left to another process.
-
-    Raises:
-        FileNotFoundError: the study was never begun.
-    """
+    """Do one run in this process; False: left to another. FileNotFoundError: no study was begun."""
     if not (out / DATA).exists():
         raise FileNotFoundError(
             f'{out / DATA} is not there: start the study without --run, which draws and checks the '
@@ -134,9 +123,7 @@ def _do_in_processes(
 def draw_data(grid: Grid) -> dict[str, dict]:
     """Make the shapes sets that a grid names, unless they are there; gives their checksums.
 
-    Raises:
-        FileExistsError: the folder of a set holds something else.
-        ValueError: a set differs from the one that the grid was made for.
+    FileExistsError: a folder holds something else; ValueError: the set that is there is another.
     """
     checksums = {}
     for root, settings in grid.shapes.items():
@@ -184,11 +171,7 @@ def _check_config(cfg: Config, stage: str, title: str) -> None:
 
 
 def write_report(grid: Grid, out: Path, needed: bool = True) -> None:
-    """Write ``report.md``, ``report.json`` and the plots of all runs in the folder of the study.
-
-    Raises:
-        ValueError: a file of results is broken, or no run is finished and one is needed.
-    """
+    """Write ``report.md``, ``report.json`` and plots; ValueError: no run is finished and needed."""
     runs, ignored = read_results(out, grid.variants)
     if not runs:
         if needed:

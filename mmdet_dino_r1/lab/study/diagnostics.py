@@ -1,10 +1,8 @@
-"""What the queries of a trained model do: the figures in which SFT and GRQO could differ.
+"""What the queries of a trained model do: figures of ours in which SFT and GRQO could differ.
 
-The figures are ours. All but ``token_recall_50`` and the objectness are of the last decoder layer,
-whose boxes and scores the model gives out.
-
-Names: a query is *near* a ground-truth box where their IoU is at least 0.5 and no other box
-overlaps it more; *matched* where the one-to-one matching gives it a box.
+All but ``token_recall_50`` and the objectness are of the last decoder layer. A query is *near* a
+ground-truth box where their IoU is at least 0.5 and no other box overlaps it more; *matched* where
+the one-to-one matching gives it a box.
 """
 
 from __future__ import annotations
@@ -15,20 +13,15 @@ import numpy as np
 import torch
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
 
-from ..query_view.view import QueryView
+from ..query_view.view import QueryView, mean_or_none
 
 
 def query_figures(views: Sequence[QueryView]) -> dict[str, float]:
     """The figures that docs/study.md explains: means over images of what each image's queries do.
 
     Each is the mean within an image, then over the images in which it is defined; one that is
-    defined in none is left out. Images without boxes count nowhere.
-
-    Args:
-        views: with ground truth.
-
-    Raises:
-        ValueError: a view has no ground truth.
+    defined in none is left out. Images without boxes count nowhere. ValueError: a view has no
+    ground truth.
     """
     if unknown := [str(view.image_id) for view in views if view.truth is None]:
         raise ValueError(f'Image {", ".join(unknown)} was viewed without ground truth.')
@@ -51,10 +44,10 @@ def _of_rewards(view: QueryView) -> dict[str, float | None]:
         reward_kept=last['reward_kept'],
         reward_muted=last['reward_muted'],
         reward_matched=last['reward_matched'],
-        reward_unmatched=_mean(reward[~matched]),
+        reward_unmatched=mean_or_none(reward[~matched]),
         reward_overlap=_chance_above(reward[~matched], reward[matched]),
-        objectness_matched=_mean(view.objectness[matched]),
-        objectness_unmatched=_mean(view.objectness[~matched]),
+        objectness_matched=mean_or_none(view.objectness[matched]),
+        objectness_unmatched=mean_or_none(view.objectness[~matched]),
     )
 
 
@@ -72,14 +65,14 @@ def _of_boxes(view: QueryView) -> dict[str, float | None]:
     gaps = np.array([of_box[0] - of_box[1] for of_box in scores if len(of_box) > 1])
     return dict(
         objectness_auc=_chance_above(view.objectness[near], view.objectness[~near]),
-        token_recall_50=_mean(token_iou.max(axis=0) >= 0.5),
-        query_recall_50=_mean(iou.max(axis=0) >= 0.5),
-        query_recall_75=_mean(iou.max(axis=0) >= 0.75),
-        queries_per_box_50=_mean(counts),
-        duplicates=_mean(counts[counts > 0] - 1),
-        score_gap=_mean(gaps),
-        right_class=_mean(right[near]),
-        near_unmatched=_mean(near[~truth.matched[-1]]),
+        token_recall_50=mean_or_none(token_iou.max(axis=0) >= 0.5),
+        query_recall_50=mean_or_none(iou.max(axis=0) >= 0.5),
+        query_recall_75=mean_or_none(iou.max(axis=0) >= 0.75),
+        queries_per_box_50=mean_or_none(counts),
+        duplicates=mean_or_none(counts[counts > 0] - 1),
+        score_gap=mean_or_none(gaps),
+        right_class=mean_or_none(right[near]),
+        near_unmatched=mean_or_none(near[~truth.matched[-1]]),
         effective_boxes=_effective_share(box[near], num_gts),
     )
 
@@ -99,7 +92,7 @@ def _overlaps(boxes: np.ndarray, gt_boxes: np.ndarray) -> np.ndarray:
 
 def _chance_above(these: np.ndarray, others: np.ndarray) -> float | None:
     """Probability that one of these is higher than one of the others, ties half."""
-    signs = _mean(np.sign(these[:, None] - others))
+    signs = mean_or_none(np.sign(these[:, None] - others))
     return None if signs is None else (1 + signs) / 2
 
 
@@ -109,7 +102,3 @@ def _effective_share(boxes: np.ndarray, num_gts: int) -> float | None:
         return None
     share = np.unique(boxes, return_counts=True)[1] / len(boxes)
     return float(np.exp(-(share * np.log(share)).sum()) / num_gts)
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if values.size else None

@@ -123,13 +123,7 @@ class Grid:
 
 
 def load_grid(path: str | Path) -> Grid:
-    """Read a grid file, by path or by the name of a shipped one (``studies/grqo_shapes.py``).
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it cannot be read, a key is missing or unknown, or a name is used that nothing
-            has.
-    """
+    """Read a grid file, by path or by the name of a shipped one; ValueError: it has a mistake."""
     try:
         content = load_config(path).to_dict()
     except OSError:
@@ -158,7 +152,6 @@ def load_grid(path: str | Path) -> Grid:
     return grid
 
 
-# ------------------------------------------------------------------ checks
 def _with_new_names(path: str | Path, content: dict) -> dict:
     """The content with the names of this version, and a word about the old ones."""
     old = {key: new for key, new in _RENAMED.items() if key in content and new not in content}
@@ -249,14 +242,8 @@ def check_type(where: str, value: object, kind: type | tuple[type, ...]) -> None
         raise ValueError(f'{where} is {value!r}, not a {name}.')
 
 
-# ----------------------------------------------------------------- configs
 def training_config(grid: Grid, run: Run, out: Path) -> Config:
-    """The config of the training of a run, with its folder below that of the study.
-
-    Raises:
-        FileNotFoundError: the variant's config does not exist.
-        ValueError: the options do not fit the config.
-    """
+    """The config of the training of a run, with its folder below that of the study."""
     variant = run.variant
     options = {**grid.common, **variant.options, 'randomness.seed': run.seed}
     cfg = load_config(variant.config)
@@ -268,9 +255,6 @@ def evaluation_config(cfg: Config, grid: Grid, name: str, seed: int) -> Config:
 
     The exemplars are drawn by the run's seed, so intervals over seeds hold their luck too, and all
     variants of a seed get the same ones.
-
-    Raises:
-        ValueError: the options do not fit the config.
     """
     options = {**grid.evaluations[name], 'default_hooks.prompt_bank.bank.seed': seed}
     work_dir = Path(cfg.work_dir) / 'tests' / name.replace('/', '_')

@@ -1,10 +1,7 @@
 """Plots of a study: differences to a baseline, AP along a number, AP over exemplars per class.
 
-AP is in points of 100. Blue is higher than the baseline, red lower, by an interval that excludes
-no difference; grey is not told apart.
-
-Each plot is of a ``build_report`` and one of its comparisons, an RGB image, uint8
-``(height, width, 3)``, or None where there is nothing to draw.
+AP is in points of 100. Blue is higher than the baseline, red lower, grey not told apart. A plot is
+of a ``build_report`` and one of its comparisons: RGB, uint8 ``(height, width, 3)``, None if empty.
 """
 
 from __future__ import annotations
@@ -103,10 +100,7 @@ def draw_axis(report: dict, comparison: dict) -> np.ndarray | None:
 
 
 def draw_exemplars(report: dict, comparison: dict) -> np.ndarray | None:
-    """AP over the number N of exemplars, of evaluations named ``<split>/g<N>``, by split.
-
-    Bands are standard deviations over seeds.
-    """
+    """AP, with its standard deviation, over the N exemplars of evaluations ``<split>/g<N>``."""
     tests: dict[str, dict[int, str]] = {}
     for evaluation in report['evaluations']:
         if named := re.fullmatch(r'(.+)/g(\d+)', evaluation):

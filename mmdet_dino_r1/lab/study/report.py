@@ -12,11 +12,11 @@ from functools import reduce
 from math import isnan
 from statistics import median
 
+from ..markdown import NOTHING, markdown_table
 from .grid import Comparison, Grid
 from .results import METRICS
 from .statistics import CONFIDENCE, paired_difference, summarise
 
-NOTHING = '–'
 _PERCENT = f'{100 * CONFIDENCE:g} %'
 # of those that GRQO logs, what goes into the table, and what it is called there
 _TRAINING = {
@@ -33,15 +33,8 @@ _POINTS, _LOGGED, _DIAGNOSED = '.2f', '.3g', '.3f'
 Runs = Mapping[int, dict]  # contents of ``result.json`` by seed
 
 
-# -------------------------------------------------------------------- numbers
 def build_report(grid: Grid, runs: Mapping[str, Runs], ignored: Sequence[str]) -> dict:
-    """All numbers of a study, ready for JSON: the keys say what they are.
-
-    Args:
-        grid: of its variants, comparisons and evaluations.
-        runs: by variant and seed; any of them may be missing.
-        ignored: folders that are of no variant.
-    """
+    """All numbers of a study, ready for JSON, from its runs by variant and seed; some may miss."""
     runs = {name: runs.get(name, {}) for name in grid.variants}
     finished = [run for of in runs.values() for run in of.values()]
     return dict(
@@ -150,7 +143,6 @@ def _at(tree: Mapping, *keys: str) -> object:
     return reduce(lambda of, key: (of or {}).get(key), keys, tree)
 
 
-# ----------------------------------------------------------------------- text
 def to_markdown(report: dict) -> str:
     """The numbers of :func:`build_report` as text."""
     parts = [f'# {report["name"]}', _header(report), _how_to_read(report)]
@@ -166,13 +158,6 @@ def to_markdown(report: dict) -> str:
         if figures := _diagnostics_table(report, comparison):
             parts += [f'## What the queries do: {comparison["title"]}', figures]
     return '\n\n'.join(parts) + '\n'
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, from the texts of its columns' heads and of its rows."""
-    lines = [[text.replace('|', r'\|') for text in line] for line in (head, *rows)]
-    lines.insert(1, ['---'] * len(head))
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def _header(report: dict) -> str:
@@ -233,7 +218,7 @@ def _comparison_table(report: dict, comparison: dict) -> str:
         cost.append(f'{variant["minutes"]:.1f}' if variant['seeds'] else NOTHING)
         title, *cells = _cells(report, comparison, name, compared['evaluations'].values(), _POINTS)
         rows.append([title, *cost, *cells])
-    return table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _means_table(report: dict, corner: str, columns: Mapping[str, tuple], form: str) -> str:
@@ -242,7 +227,7 @@ def _means_table(report: dict, corner: str, columns: Mapping[str, tuple], form: 
     for of in report['variants'].values():
         means = [_mean(_at(of, *keys), form, len(of['seeds'])) for keys in columns.values()]
         rows.append([of['title'], _number_of_seeds(of), *means])
-    return table([corner, 'seeds', *columns], rows)
+    return markdown_table([corner, 'seeds', *columns], rows)
 
 
 def _diagnostics_table(report: dict, comparison: dict) -> str:
@@ -258,7 +243,7 @@ def _diagnostics_table(report: dict, comparison: dict) -> str:
             told = [compared['diagnostics'][split].get(figure) for split in splits]
             rows.append([figure, *_cells(report, comparison, name, told, _DIAGNOSED)])
     rows = [row for row in rows if not row[0].startswith(_COUNTS)]
-    return table(head, rows) if rows else ''
+    return markdown_table(head, rows) if rows else ''
 
 
 def _number_of_seeds(variant: dict) -> str:

@@ -42,9 +42,7 @@ def read_results(
 ) -> tuple[dict[str, dict[int, dict]], list[str]]:
     """Every finished run of some variants, by variant and ascending seed, and others' folders.
 
-    Raises:
-        FileNotFoundError: there is no folder ``root``.
-        ValueError: a file is broken.
+    FileNotFoundError: there is no folder ``root``. ValueError: a file is broken.
     """
     if not root.is_dir():
         raise FileNotFoundError(f'There is no folder {root}; run the study first.')
@@ -64,11 +62,7 @@ def read_results(
 
 
 def read_result(path: Path) -> dict:
-    """Read ``result.json``, with the diagnostics that lie beside it, by split and figure.
-
-    Raises:
-        ValueError: one of them is broken, or lacks something.
-    """
+    """Read ``result.json`` and the diagnostics beside it; ValueError: one of them is broken."""
     read, beside = read_json(path), diagnostics_file(path.parent)
     if _OLD_VARIANT in read:
         read['variant'] = read.pop(_OLD_VARIANT)
@@ -95,11 +89,7 @@ def diagnostics_file(folder: Path) -> Path:
 
 
 def read_json(path: Path) -> dict:
-    """A JSON object from a file, ``{}`` where there is none.
-
-    Raises:
-        ValueError: the file is broken.
-    """
+    """A JSON object from a file, ``{}`` where there is none; ValueError: the file is broken."""
     if not path.exists():
         return {}
     try:

@@ -1,9 +1,8 @@
 """One run of a study: train, test in every way the grid asks for, write the figures down.
 
-Names: grid = the study; run = variant and seed; out = folder of the study. A run's folder holds,
-beside its results, ``weights.pth``, ``fingerprint`` (of the settings, from the first step on) and
-mmengine's logs. What is there already is not done again; a training that was stopped goes on from
-its last checkpoint.
+A run's folder, in ``out``, that of the study, holds beside its results ``weights.pth``,
+``fingerprint`` (of the settings, from the first step on) and mmengine's logs. What is there is not
+done again; a training that was stopped goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -36,11 +35,7 @@ _METRICS = {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50'}
 
 
 def is_done(grid: Grid, run: Run, out: Path) -> bool:
-    """Whether nothing is left to do of a run.
-
-    Raises:
-        ValueError: what is there was made with other settings, or is broken.
-    """
+    """Whether nothing is left to do of a run; ValueError: it was made with other settings."""
     folder = run.folder(out)
     result = read_result(folder / RESULT) if (folder / RESULT).exists() else None
     found = {result['fingerprint']} if result else set()
@@ -102,7 +97,6 @@ def _gives_ap(evaluator: Mapping) -> bool:
     return prefix == 'coco' and 'bbox' in evaluator.get('metric', 'bbox')
 
 
-# ------------------------------------------------------------------ training
 def _train(grid: Grid, run: Run, out: Path, data: Mapping) -> None:
     """Train, keep the weights alone, and begin the result."""
     folder = run.folder(out)
@@ -164,7 +158,6 @@ def grqo_figures(rows: list[dict]) -> dict[str, float]:
     return {name: statistics.fmean(row[name] for row in rows if name in row) for name in names}
 
 
-# ------------------------------------------------------------------- testing
 def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
     """One test, and a look at the queries where the grid asks for it."""
     folder = run.folder(out)
@@ -191,10 +184,7 @@ def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
 
 @contextmanager
 def claim(folder: Path, waits: bool = False) -> Iterator[bool]:
-    """Whether, or after waiting until, this process is the only one in a folder.
-
-    The claim dies with the process.
-    """
+    """Whether, or with ``waits`` when, this process is alone in a folder; this dies with it."""
     with (folder / LOCK).open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))

@@ -1,9 +1,8 @@
 """Means over seeds, and paired differences with their intervals (textbook statistics).
 
-A difference is taken at the same seed: the two runs begin with the same weights and are tested with
-the same exemplars, so that what a seed does to both cancels. Its interval is Student's, with n - 1
-degrees of freedom: differences are taken to be about normal, seeds to be independent. An interval
-holds for its one comparison. Nothing is corrected for the number of comparisons.
+A difference is taken at the same seed, so that what a seed does to both runs cancels. Its interval
+is Student's, with n - 1 degrees of freedom: differences are taken to be about normal, seeds to be
+independent. Nothing is corrected for the number of comparisons.
 """
 
 from __future__ import annotations

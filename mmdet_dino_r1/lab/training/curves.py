@@ -27,10 +27,7 @@ def draw_runs(runs: Mapping[str, Sequence[dict]]) -> np.ndarray:
 
     Losses are sums over the selection and all decoder layers, so a training with GRQO and one
     without compare in all of them; rewards and KL have only the runs that log them. Panels without
-    a value are left out. An image is RGB, uint8 ``(height, width, 3)``.
-
-    Raises:
-        ValueError: nothing is left to draw.
+    a value are left out. An image is RGB, uint8 ``(height, width, 3)``. ValueError: none is left.
     """
     kinds = [
         (title, 'weighted loss', partial(summed, form=form))
@@ -57,10 +54,7 @@ def draw_runs(runs: Mapping[str, Sequence[dict]]) -> np.ndarray:
 
 
 def summed(rows: Sequence[dict], form: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and the sum of all values whose name matches a form, of the rows that have one.
-
-    Two arrays of (num_rows,).
-    """
+    """Steps and sums (num_rows,) of the values whose name matches a form, of rows that have one."""
     steps, sums = [], []
     for row in rows:
         if found := [value for key, value in row.items() if re.fullmatch(form, key)]:

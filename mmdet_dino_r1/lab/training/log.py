@@ -16,10 +16,7 @@ def read_run(path: Path) -> list[dict]:
     mmengine counts validations in epochs, or not at all; here their ``step`` is the iteration
     last logged before. A resumed training has a log for each start: of an earlier one counts what
     lies before the next one's first step, so that of a training begun anew only the last remains.
-
-    Raises:
-        FileNotFoundError: there is no log of a training.
-        ValueError: a log is broken.
+    FileNotFoundError: there is no log of a training.
     """
     patterns = ('vis_data/scalars.json', '*/vis_data/scalars.json')
     files = [path] if path.is_file() else sorted(f for p in patterns for f in path.glob(p))

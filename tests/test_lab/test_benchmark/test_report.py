@@ -2,7 +2,7 @@ import pytest
 
 from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, MMDET, VIS_GDINO
 from mmdet_dino_r1.lab.benchmark.measure import PEAK, STEP
-from mmdet_dino_r1.lab.benchmark.report import TARGETS, assess_all, table, to_markdown, told
+from mmdet_dino_r1.lab.benchmark.report import TARGETS, assess_all, to_markdown, told
 
 
 @pytest.fixture
@@ -82,7 +82,3 @@ def test_rows_lists_and_what_failed():
     assert '## Stage\n\n- said: x\n- many: 1, 2.5\n- none: none\n\n### loss\n\n- a: 1e-07' in text
     assert cells_of(text, '1') == ['–', '–'] and cells_of(text, '2') == ['0.457', '12346']
     assert told(None) == '–'
-
-
-def test_a_table_in_markdown():
-    assert table(['a', 'b'], [['1', '2']]) == '| a | b |\n| --- | --- |\n| 1 | 2 |'

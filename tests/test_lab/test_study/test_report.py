@@ -4,7 +4,7 @@ import pytest
 
 from mmdet_dino_r1.lab.study.grid import Comparison, Grid, Variant
 from mmdet_dino_r1.lab.study.plot import draw_report
-from mmdet_dino_r1.lab.study.report import build_report, table, to_markdown
+from mmdet_dino_r1.lab.study.report import build_report, to_markdown
 
 TITLES = dict(sft='VIS-GDINO', grqo='DINO-R1', heavy='weight 10', gone='not run')
 LOGGED = dict(grqo_grad_share=0.0004, grqo_grad_cosine=0.02, grqo_kl=1.5, grqo_reward_mean=-2.0)
@@ -176,7 +176,3 @@ def test_the_plots(grid, results):
         'comparison_2_axis',
         'comparison_2_exemplars',
     ]
-
-
-def test_a_title_cannot_break_a_table():
-    assert table(['a'], [['x | y']]) == '| a |\n| --- |\n| x \\| y |'
