@@ -286,6 +286,7 @@ class TestBeforeTraining:
             "                     work_dir=None, launcher='pytorch')\n"
         )
         calls = []
+        monkeypatch.chdir(root)  # where the work directory goes
         monkeypatch.setenv('RANK', rank)
         monkeypatch.setattr(launch, 'mmdet_script', lambda stage: script)
         monkeypatch.setattr(launch, 'join_processes_without_gpu', lambda launcher: None)
