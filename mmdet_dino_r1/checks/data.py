@@ -15,13 +15,14 @@ from mmdet.datasets import CocoDataset, LVISV05Dataset, Objects365V1Dataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 
+from ..config.exemplars import hook_bank
 from ..datasets.coco_json import CocoJsonDataset
 from .annotation_table import AnnotationTable
 from .class_check import check_exemplars, check_labels, check_metric_file, check_same_classes
 from .config_tree import described
 from .data_check import check_file, check_images
 from .data_problem import LEVELS, Problem, problem, report_problems
-from .paths import SPLITS, Member, datasets_of, exemplars, metrics, prompt_hook
+from .paths import SPLITS, Member, datasets_of, exemplars, metrics
 
 # A million boxes, some 190 MB, take 9 s; mmdet parses them again in every process.
 MAX_BYTES = 200_000_000
@@ -94,7 +95,7 @@ def _check_dataset(
     if split == 'train' and rows is not None and len(labels) > rows:
         found.append(problem('num_classes', table.path, len(labels), rows=rows))
     if prompts is not None:
-        skips = (prompt_hook(cfg)[1].get('bank') or {}).get('skip_missing')
+        skips = hook_bank(cfg).get('skip_missing')
         found += check_exemplars(prompts, table, labels, source.cfg.get('match', 'name'), skips)
     return table, found
 

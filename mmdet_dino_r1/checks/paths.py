@@ -14,8 +14,9 @@ from typing import NamedTuple
 from mmengine.config import Config
 from mmengine.utils import is_abs
 
+from ..config.exemplars import prompt_hook
 from ..config.tested_sets import exemplar_source
-from .config_tree import described, type_name, walk
+from .config_tree import described, walk
 
 # Splits of which the files are needed.
 SPLITS = dict(train=('train', 'val'), test=('test',), all=('train', 'val', 'test'))
@@ -135,15 +136,6 @@ def metrics(cfg: Config, split: str) -> Iterator[Needed]:
     for key, node in walk(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
         if isinstance(node, dict) and _is_local(node.get('ann_file'), node.get('backend_args')):
             yield Needed(described(key, node), 'ann_file', node['ann_file'], f'{key}.ann_file=FILE')
-
-
-def prompt_hook(cfg: Config) -> tuple[str, dict]:
-    """Dotted key and config of the hook that gives the model its prompts; empty without one."""
-    for place in ('default_hooks', 'custom_hooks'):
-        for key, hook in walk(cfg.get(place), place):
-            if isinstance(hook, dict) and type_name(hook) == 'PromptBankHook':
-                return key, hook
-    return '', {}
 
 
 def ready_bank(hook: dict) -> str | None:

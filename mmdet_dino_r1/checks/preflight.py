@@ -15,6 +15,7 @@ from collections import defaultdict
 
 from mmengine.config import Config
 
+from ..config.exemplars import prompt_hook
 from ..engine.sharding import INSTEAD_OF_SHARDS, STRATEGY_OF_WRAPPER, no_reference_message
 from ..utils.near_names import quote_with_near
 from .annotation_table import AnnotationTable
@@ -23,7 +24,7 @@ from .config_tree import type_name
 from .data import check, explain_data
 from .data_problem import number, quoted, report_problems
 from .given_files import explain_checkpoint, explain_work_dir
-from .paths import Needed, needed_paths, prompt_files, prompt_hook, ready_bank
+from .paths import Needed, needed_paths, prompt_files, ready_bank
 
 # Where the data of a shipped config is missing: part of the path, remedy; the first that fits.
 _HOW_TO_GET = {

@@ -17,15 +17,22 @@ from .tested_sets import exemplar_source, members_of
 CHOICE_KEYS = ('shots', 'seed', 'skip_missing')
 
 
+def prompt_hook(cfg: ConfigDict) -> tuple[str, dict]:
+    """Dotted key and config of the ``PromptBankHook``; empty where the config has none."""
+    default, custom = cfg.get('default_hooks') or {}, cfg.get('custom_hooks') or ()
+    hooks = {f'default_hooks.{name}': hook for name, hook in default.items()}
+    hooks |= {f'custom_hooks.{index}': hook for index, hook in enumerate(custom)}
+    for key, hook in hooks.items():
+        kind = hook.get('type') if isinstance(hook, dict) else None
+        if getattr(kind, '__name__', str(kind)).rpartition('.')[2] == 'PromptBankHook':
+            return key, hook
+    return '', {}
+
+
 def hook_bank(cfg: ConfigDict) -> dict:
     """``bank`` of the config's ``PromptBankHook``; a path as ``dict(path=...)``, none as empty."""
-    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
-    for hook in hooks:
-        kind = (hook or {}).get('type')
-        if getattr(kind, '__name__', str(kind)).rpartition('.')[2] == 'PromptBankHook':
-            bank = hook.get('bank') or {}
-            return dict(path=bank) if isinstance(bank, str) else dict(bank)
-    return {}
+    bank = prompt_hook(cfg)[1].get('bank') or {}
+    return dict(path=bank) if isinstance(bank, str) else dict(bank)
 
 
 def exemplar_config(
