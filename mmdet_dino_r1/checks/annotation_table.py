@@ -13,24 +13,35 @@ from typing import Any
 
 import numpy as np
 
-from ..datasets.coco_json import check_coco, image_file
-
-# keys of an annotation that somebody reads; see data_check.py
-_READ = ('id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd')
+from ..structures.coco_file import (
+    FLAGS,
+    REFERENCES,
+    area_of,
+    as_flag,
+    as_number,
+    check_coco,
+    image_file,
+    is_box,
+    is_number,
+)
 
 
 class AnnotationTable:
     """Columns of an annotation file, from a parsed ``coco`` file and its ``path`` in messages.
 
     Attributes:
-        is_lvis: whether it is an LVIS file, whose annotations have no ``iscrowd``.
+        is_annotated: whether it has ``annotations``, which files of test sets may lack.
         image_ids, files, sizes: id, path below the image folder ('' where it has none) and
             (width, height) of each image, NaN where the file does not say.
         categories: (id, name) in the file's order.
         image, category: (n,) row of its image and of its category, -1 where the file has none.
         boxes: (n, 4) float, NaN where there is no box of four numbers.
         crowd: (n,) bool, crowds and ignored ones.
-        lacking: rows of the annotations without each of the keys that are read.
+        lacking: rows of the annotations without each of the keys that every reader needs.
+        unclear: rows of those whose ``iscrowd`` or ``ignore`` is neither 0 nor 1.
+        odd_images: rows of the images whose size is a text, which mmdet's own classes cannot read.
+        odd_dataset, odd_metric: by key, rows of the annotations that mmdet's own ``CocoDataset``
+            and ``CocoMetric`` cannot read or take for something else.
 
     Raises:
         ValueError: it is not a COCO file.
@@ -45,25 +56,40 @@ class AnnotationTable:
             raise ValueError(f'{path} is not a COCO annotation file: {error!r}') from error
 
     def _read(self, coco: dict) -> None:
-        images, anns = coco['images'], coco['annotations']
-        self.is_lvis = bool(images) and 'neg_category_ids' in images[0]
+        self.is_annotated = 'annotations' in coco
+        images, anns = coco['images'], coco.get('annotations', [])
         self.image_ids = [image['id'] for image in images]
         named = {'file_name', 'coco_url'}
         self.files = [image_file(image) if named & image.keys() else '' for image in images]
-        self.sizes = _numbers([[image.get('width'), image.get('height')] for image in images], 2)
+        sizes = [[image.get('width'), image.get('height')] for image in images]
+        self.odd_images = np.flatnonzero([str in map(type, size) for size in sizes])
+        sizes = [[as_number(side) for side in size] for size in sizes]
+        self.sizes = np.array(sizes, dtype=float).reshape(-1, 2)
         self.categories = [(category['id'], category['name']) for category in coco['categories']]
 
         self.ann_ids = [ann.get('id') for ann in anns]
-        hash(tuple(self.ann_ids))  # a list as an id is an error here, not where ids are compared
-        self.lacking = {key: np.flatnonzero([key not in ann for ann in anns]) for key in _READ}
+        self.lacking = {key: np.flatnonzero([key not in ann for ann in anns]) for key in REFERENCES}
         self.image = _rows(self.image_ids, (ann.get('image_id') for ann in anns), len(anns))
         ids = [id_ for id_, _ in self.categories]
         self.category = _rows(ids, (ann.get('category_id') for ann in anns), len(anns))
-        self.boxes = _numbers([ann.get('bbox') for ann in anns], 4)
-        # a file without areas is one that only exemplars are taken from
-        self.areas = np.array([ann.get('area', np.inf) for ann in anns], dtype=float)
-        crowd = (ann.get('iscrowd') or ann.get('ignore') for ann in anns)
-        self.crowd = np.fromiter(map(bool, crowd), bool, len(anns))
+        boxes = (ann.get('bbox') for ann in anns)
+        boxes = [box if is_box(box) else [np.nan] * 4 for box in boxes]
+        self.boxes = np.array(boxes, dtype=float).reshape(-1, 4)
+        self.areas = np.array([area_of(ann) for ann in anns], dtype=float)
+        flags = [[as_flag(ann.get(key)) for ann in anns] for key in FLAGS]
+        flags = np.array(flags, dtype=float)  # NaN for what is neither
+        self.unclear = np.flatnonzero(np.isnan(flags).any(0))
+        self.crowd = (flags == 1).any(0)
+
+        # what mmdet's own classes stumble over
+        given = {key: [ann.get(key) for ann in anns] for key in ('area', *FLAGS)}
+        no_text = {key: [type(value) is not str for value in given[key]] for key in FLAGS}
+        fit = no_text | dict(area=list(map(is_number, given['area'])))
+        fit['id'] = [id_ is not None and not isinstance(id_, list | dict) for id_ in self.ann_ids]
+        self.odd_dataset = _rows_without(fit)
+        fit['id'] = [is_number(id_) and id_ != 0 for id_ in self.ann_ids]
+        fit['iscrowd'] = [isinstance(value, int | float) for value in given['iscrowd']]
+        self.odd_metric = _rows_without(fit)
 
     def __len__(self) -> int:
         return len(self.ann_ids)
@@ -139,11 +165,6 @@ def _rows(ids: Sequence[Hashable], wanted: Iterable, count: int) -> np.ndarray:
     return np.fromiter((position.get(value, -1) for value in wanted), np.int64, count)
 
 
-def _numbers(given: Sequence, count: int) -> np.ndarray:
-    """(n, count) float; NaN for what is no list of so many numbers."""
-
-    def is_right(row: Any) -> bool:
-        return isinstance(row, list) and len(row) == count and {*map(type, row)} <= {int, float}
-
-    rows = [row if is_right(row) else [np.nan] * count for row in given]
-    return np.array(rows, dtype=float).reshape(-1, count)
+def _rows_without(fit: dict[str, list[bool]]) -> dict[str, np.ndarray]:
+    """By key, the rows that are not fit."""
+    return {key: np.flatnonzero(~np.array(column, dtype=bool)) for key, column in fit.items()}

@@ -6,8 +6,10 @@ Names: table = a parsed file; reader = a dataset in messages: 'train_dataloader.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from ..structures.coco_file import same_picture
 from .annotation_table import AnnotationTable
 from .data_problem import Problem, meant, number, problem, problems, quoted
 
@@ -95,12 +97,63 @@ def check_exemplars(
     ]
 
 
-def check_metric_file(dataset: AnnotationTable, metric: AnnotationTable, key: str) -> list[Problem]:
-    """Whether the ``metric``'s file, named by ``key``, has the images of the ``dataset``'s."""
-    known = set(metric.image_ids)
-    lacking = [row for row, id_ in enumerate(dataset.image_ids) if id_ not in known]
-    words = dict(tell=dataset.image_name, file=dataset.path, key=key)
-    return problems('metric_of_other_images', metric.path, lacking, **words)
+def check_metric_file(
+    tested: AnnotationTable,
+    labels: Sequence[str],
+    metric: AnnotationTable,
+    key: str,
+    by_name: bool = True,
+) -> list[Problem]:
+    """Whether the ``metric``'s file, named by ``key``, tells of the set ``tested`` the same.
+
+    ``labels`` are the tested classes. Without ``by_name``, as in mmdet's ``CocoMetric``, they stand
+    for categories in the order of the metric's file.
+    """
+    there = {id_: row for row, id_ in enumerate(metric.image_ids)}
+    common = [(row, there[id_]) for row, id_ in enumerate(tested.image_ids) if id_ in there]
+    lacking = [row for row, id_ in enumerate(tested.image_ids) if id_ not in there]
+    others = [row for row, other in common if _differ(tested, row, metric, other)]
+    missing = [name for name in labels if name not in set(metric.names)]
+    shared = [name for name in metric.names if name in set(labels)]
+    moved = (
+        [] if by_name or missing else [a for a, b in zip(labels, shared, strict=False) if a != b]
+    )
+    boxes, boxes_there = _count_boxes(tested, labels), _count_boxes(metric, labels)
+    unequal = (
+        {}
+        if others or not (tested.is_annotated and metric.is_annotated)
+        else {
+            row: f'{tested.image_name(row)}: {boxes[id_].total()}, there {boxes_there[id_].total()}'
+            for row, _ in common
+            if boxes[id_ := tested.image_ids[row]] != boxes_there[id_]
+        }
+    )
+    words = dict(file=tested.path, key=key)
+    return [
+        *problems('metric_of_other_images', metric.path, lacking, tested.image_name, **words),
+        *problems('metric_of_other_pictures', metric.path, others, tested.image_name, **words),
+        *problems('metric_lacks_classes', metric.path, missing, meant(metric.names), **words),
+        *problems('metric_class_order', metric.path, moved, repr, **words),
+        *problems('metric_of_other_boxes', metric.path, unequal.values(), **words),
+    ]
+
+
+def _differ(table: AnnotationTable, row: int, other: AnnotationTable, other_row: int) -> bool:
+    """Whether one image id stands for images of other names or sizes."""
+    files = table.files[row], other.files[other_row]
+    return not same_picture(*files) or bool((table.sizes[row] != other.sizes[other_row]).any())
+
+
+def _count_boxes(table: AnnotationTable, labels: Sequence[str]) -> dict:
+    """By image id, how many boxes each class has."""
+    counts, known = defaultdict(Counter), (table.image >= 0) & (table.category >= 0)
+    names, wanted = table.names, set(labels)
+    for image, category in zip(
+        table.image[known].tolist(), table.category[known].tolist(), strict=True
+    ):
+        if (name := names[category]) in wanted:
+            counts[table.image_ids[image]][name] += 1
+    return counts
 
 
 def _ids(table: AnnotationTable) -> dict:

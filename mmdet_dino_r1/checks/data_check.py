@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,15 +22,16 @@ _OF_MOST = dict(
 )
 
 
-def check_file(table: AnnotationTable, uses: Collection[str]) -> list[Problem]:
-    """Problems of a file by itself, used for 'train', 'val', 'test', 'prompts' or 'metric'."""
-    read = ['image_id', 'category_id', 'bbox']
-    by_mmdet = bool(set(uses) - {'prompts'})  # CocoDataset, through pycocotools
-    read += ['id', 'area'] if by_mmdet else []
-    read += ['iscrowd'] if 'metric' in uses and not table.is_lvis else []
+def check_file(
+    table: AnnotationTable, uses: Collection[str], by_mmdet: Collection[str] = ()
+) -> list[Problem]:
+    """Problems of a file by itself, used for 'train', 'val', 'test', 'prompts' or 'metric'.
+
+    ``by_mmdet`` names those of mmdet's own 'CocoDataset' and 'CocoMetric' that read it, which take
+    less than ours.
+    """
     counts = table.count(table.is_read | table.is_exemplar)
     empty = [name for name, count in zip(table.names, counts, strict=True) if not count]
-    ids = [id_ for id_ in table.ann_ids if id_ is not None] if by_mmdet else []
     # those that name nothing are told as missing
     lost_image = np.setdiff1d(np.flatnonzero(table.image < 0), table.lacking['image_id'])
     lost_category = np.setdiff1d(np.flatnonzero(table.category < 0), table.lacking['category_id'])
@@ -42,17 +43,32 @@ def check_file(table: AnnotationTable, uses: Collection[str]) -> list[Problem]:
         ('category_id_repeated', repeated(id_ for id_, _ in table.categories), str),
         ('category_name_repeated', repeated(table.names), repr),
         ('category_empty', empty if len(empty) < len(table.names) else (), repr),
-        *((f'{key}_missing', table.lacking[key], table.name) for key in read),
-        ('annotation_id_repeated', repeated(ids), str),
+        *((f'{key}_missing', rows, table.name) for key, rows in table.lacking.items()),
+        ('crowd_unclear', table.unclear, table.name),
         ('image_unknown', lost_image, table.name),
         ('category_unknown', lost_category, table.name),
     )
     found = []
     for kind, entries, tell in checks:
-        # exemplars cannot be cut from an unknown image
-        level = 'error' if kind == 'image_unknown' and 'prompts' in uses else ''
-        found += problems(kind, table.path, entries, tell, level, of=len(table.names))
-    return found + _boxes(table)
+        found += problems(kind, table.path, entries, tell, of=len(table.names))
+    if 'CocoDataset' in by_mmdet:
+        found += _odd(table, 'CocoDataset', table.odd_dataset)
+    if 'CocoMetric' in by_mmdet:
+        found += _odd(table, 'CocoMetric', table.odd_metric)
+    if table.is_annotated:
+        return found + _boxes(table)
+    needed = {'train', 'prompts', 'metric'} & set(uses)
+    return found + [problem('not_annotated', table.path)] * bool(needed)
+
+
+def _odd(table: AnnotationTable, reader: str, rows: Mapping[str, np.ndarray]) -> list[Problem]:
+    """What mmdet's own reader of that name cannot read, or takes for something else."""
+    words = dict(reader=reader, ours=reader.replace('Coco', 'CocoJson'))
+    ids = repeated(table.ann_ids[row] for row in np.setdiff1d(range(len(table)), rows['id']))
+    found = problems('annotation_id_repeated', table.path, ids, **words)
+    for key in rows:
+        found += problems('odd', table.path, rows[key], table.name, key=key, **words)
+    return found + problems('odd_size', table.path, table.odd_images, table.image_name, **words)
 
 
 def _boxes(table: AnnotationTable) -> list[Problem]:

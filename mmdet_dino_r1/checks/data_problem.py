@@ -35,12 +35,17 @@ category_empty | warning | category/categories | of {of} without a box |
 image_id_missing | error | annotation | without image_id, which every reader reads | Add it.
 category_id_missing | error | annotation | without category_id, which every reader reads | Add it.
 bbox_missing | error | annotation | without bbox, which every reader reads | Add it.
-id_missing | error | annotation | without id, which pycocotools reads | Add it.
-area_missing | error | annotation | without area, which CocoDataset reads |
-    Add it: width x height of the box.
-iscrowd_missing | error | annotation | without iscrowd, which CocoMetric reads | Add iscrowd=0.
-annotation_id_repeated | error | annotation id | used more than once, which CocoDataset refuses |
-    Number them anew.
+crowd_unclear | error | annotation | whose iscrowd or ignore is neither 0 nor 1 | Write 0 or 1.
+odd | error | annotation | whose {key} mmdet's {reader} cannot read, or takes for something else |
+    Set type={ours!r} instead, which reads it; or write a number, as id another one than 0.
+odd_size | error | image | whose width or height is a text, which mmdet's {reader} cannot read |
+    Set type={ours!r} instead, which reads it; or write a number.
+annotation_id_repeated | error | annotation id | used more than once, which mmdet's {reader} refuses
+    or mixes up | Set type={ours!r} instead, which numbers them anew.
+not_annotated | error | - | without annotations: it can only be tested with format_only |
+    To write the detections down instead of evaluating them, set format_only=True and
+    outfile_prefix=PREFIX in the evaluator; take prompts from elsewhere
+    (default_hooks.prompt_bank.bank).
 image_unknown | warning | annotation | of an image that the file does not list |
     Remove these annotations, or add their images to `images`.
 category_unknown | warning | annotation | of a category that the file does not list: dropped |
@@ -83,6 +88,14 @@ prompts_swapped | error | class/classes | with the id of another class of {file}
     Remove match='id' from the source of the prompts.
 metric_of_other_images | error | image | of {file} not in this file, which {key} names |
     Set {key}={file}
+metric_of_other_pictures | error | image | of another name or size in {file}, whose detections are
+    compared with this file ({key}) | Set {key}={file}
+metric_lacks_classes | error | class/classes | of {file} not in this file, which {key} names |
+    Set {key}={file}
+metric_class_order | error | class/classes | in another order than in {file}, which decides under
+    mmdet's CocoMetric ({key}) | Set type='CocoJsonMetric', which goes by name, or {key}={file}
+metric_of_other_boxes | warning | image | with other boxes in {file}, whose detections are compared
+    with this file ({key}) | Right if meant so; otherwise set {key}={file}
 """
 _KINDS = {}
 for _line in _TABLE.strip().replace('\n    ', ' ').splitlines():

@@ -1,22 +1,15 @@
 """A COCO dataset that takes its classes from its own annotation file."""
 
 import copy
-import json
 import logging
-from collections.abc import Sequence
-from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from mmdet.datasets import CocoDataset
-from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
-from ..structures.named_rows import repeated_names
-from ..utils.near_names import quote_with_near
-
-# the lists of a COCO file, and what each entry of them must have
-_KEYS = dict(images=('id',), annotations=(), categories=('id', 'name'))
+from ..structures.coco_file import CocoIndex, check_classes, read_coco
 
 
 @DATASETS.register_module()
@@ -31,8 +24,8 @@ class CocoJsonDataset(CocoDataset):
     - ``dataset.metainfo['classes'][label]`` is always the name of ``label``, in the file's order; a
       ``palette`` given beside ``classes`` follows. ``CocoMetric`` and the visualiser rely on that.
 
-    Reading ``metainfo`` reads the file. Boxes that are not finite are left out, as mmdet leaves out
-    flat ones and those outside the image.
+    Reading ``metainfo`` reads the file, as ``structures/coco_file.py`` tells. In test mode it may
+    lack ``annotations``, as files of test sets do.
 
     Args:
         *args: as for ``CocoDataset``.
@@ -43,9 +36,8 @@ class CocoJsonDataset(CocoDataset):
         **kwargs: as for ``CocoDataset``; ``metainfo`` may be left out.
 
     Raises:
-        ValueError: the file is not COCO JSON, names a category twice, numbers annotations alike,
-            lacks a class that is asked for, has an entry without a key that is needed, or has no
-            image that is kept.
+        ValueError: the file is not COCO JSON, names a category twice, lacks a class that is asked
+            for, has an entry without a key that is needed, or has no image that is kept.
     """
 
     # No classes of its own: mmdet's would be COCO's 80, with their palette.
@@ -68,12 +60,10 @@ class CocoJsonDataset(CocoDataset):
         return copy.deepcopy(self._metainfo)
 
     def load_data_list(self) -> list[dict]:
-        """Read the file and settle the classes; ValueError without images, or with ids twice."""
+        """Read the file and settle the classes; ValueError without images."""
         self._loading = True
         try:
             data_list = super().load_data_list()
-        except AssertionError as error:  # of mmdet, where annotation ids repeat
-            raise ValueError(str(error)) from error
         finally:
             self._loading = False
         if not data_list:
@@ -81,20 +71,6 @@ class CocoJsonDataset(CocoDataset):
         if self.test_mode if self.sort_by_size is None else self.sort_by_size:
             data_list.sort(key=lambda info: (info['height'], info['width']))  # stable
         return data_list
-
-    def parse_data_info(self, raw_data_info: dict) -> dict | list[dict]:
-        """As the parent, with LVIS's file names and finite boxes; ValueError for a bad entry."""
-        image, anns = raw_data_info['raw_img_info'], raw_data_info['raw_ann_info']
-        try:
-            image['file_name'] = image_file(image)
-            anns = [ann for ann in anns if all(map(isfinite, ann['bbox']))]
-            return super().parse_data_info(dict(raw_img_info=image, raw_ann_info=anns))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            what = f'lacks {error}' if isinstance(error, KeyError) else f'is wrong: {error}'
-            raise ValueError(
-                f'{self.ann_file}: image {image["id"]}, or an annotation of it, {what}. '
-                'mim run mmdet_dino_r1 check_data CONFIG lists all such entries.'
-            ) from error
 
     def filter_data(self) -> list[dict]:
         """As the parent does; ValueError where no image is left."""
@@ -127,21 +103,13 @@ class CocoJsonDataset(CocoDataset):
                 'training.'
             ) from error
 
-    def COCOAPI(self, local_path: str) -> COCO:  # noqa: N802
+    def COCOAPI(self, local_path: str) -> CocoIndex:  # noqa: N802
         """Stands in for mmdet's class attribute, which opens the file; ValueError if it is unfit.
 
-        The one place between parsing the file, which may take seconds, and looking up its classes.
+        The one place between reading the file, which may take seconds, and looking up its classes.
         """
-        try:
-            api = COCO(local_path)
-        except (ValueError, AssertionError) as error:
-            # broken JSON or text; pycocotools asserts that it is a dict
-            raise ValueError(f'{self.ann_file} is not COCO JSON: {error}') from error
-        except (AttributeError, KeyError, TypeError) as error:  # from its index of the entries
-            what = f'an entry lacks {error}' if isinstance(error, KeyError) else str(error)
-            raise ValueError(f'{self.ann_file} is not a COCO annotation file: {what}') from error
-        check_coco(api.dataset, self.ann_file)
-        names = [cat['name'] for cat in api.dataset['categories']]
+        coco = read_coco(Path(local_path).read_bytes(), self.ann_file, annotated=not self.test_mode)
+        names = [cat['name'] for cat in coco['categories']]
         wanted = self._metainfo.get('classes')
         if wanted is not None:
             check_classes(wanted, names, self.ann_file)
@@ -152,74 +120,4 @@ class CocoJsonDataset(CocoDataset):
                 colours = dict(zip(wanted, palette, strict=True))
                 self._metainfo['palette'] = [colours[name] for name in names]
         self._metainfo['classes'] = tuple(names)
-        return api
-
-
-def image_file(image: dict) -> str:
-    """Path of an entry of ``images`` below the image folder; ValueError where it names none.
-
-    LVIS draws on both splits of COCO, and the split of an image stands only in its ``coco_url``
-    (``http://images.cocodataset.org/train2017/x.jpg``), whatever its ``file_name`` says.
-    """
-    is_lvis = 'neg_category_ids' in image
-    by_url = 'coco_url' in image and (is_lvis or 'file_name' not in image)
-    name = image.get('coco_url' if by_url else 'file_name')
-    if name is None:
-        raise ValueError(f'Image {image.get("id", "?")} has neither file_name nor coco_url.')
-    if not isinstance(name, str):
-        raise ValueError(f'Image {image.get("id", "?")} has a file name that is no text: {name!r}.')
-    return '/'.join(name.split('/')[-2:]) if by_url else name
-
-
-def parse_coco(content: bytes, ann_file: str, unique_names: bool = True) -> dict:
-    """The content of a COCO or LVIS file after :func:`check_coco`; ValueError where it is none."""
-    try:
-        coco = json.loads(content)
-    except ValueError as error:  # bytes that are no text, too
-        raise ValueError(f'{ann_file} is not COCO JSON: {error}') from error
-    check_coco(coco, ann_file, unique_names)
-    return coco
-
-
-def check_coco(coco: Any, ann_file: str, unique_names: bool = True) -> None:
-    """ValueError where a parsed file lacks lists, ids or names, or names a category twice."""
-    no_coco = f'{ann_file} is not a COCO annotation file'
-    lacking = [repr(key) for key in _KEYS if not isinstance(coco, dict) or key not in coco]
-    if lacking:
-        raise ValueError(f'{no_coco}: it has no {", ".join(lacking)}.')
-    for key, needed in _KEYS.items():
-        if mistake := _wrong_entries(coco[key], needed):
-            raise ValueError(f'{no_coco}: {key!r} {mistake}.')
-    twice = repeated_names([cat['name'] for cat in coco['categories']]) if unique_names else []
-    if twice:
-        names = ', '.join(map(repr, twice))
-        raise ValueError(
-            f'{ann_file} names categories more than once: {names}. Give each its own name.'
-        )
-
-
-def _wrong_entries(entries: Any, needed: Sequence[str]) -> str | None:
-    """What no reader can do with; ids are numbers or text, all of one kind, and names text."""
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        return 'is no list of {…}'
-    for key in needed:
-        kinds = [str] if key == 'name' else [int, float, str]
-        values = [entry.get(key) for entry in entries]
-        wrong = [value for value in values if type(value) not in kinds]
-        if wrong:
-            return f'has an entry with {key}={wrong[0]!r}'
-        if len({type(value) is str for value in values}) > 1:
-            return f'has numbers and text as {key}'
-    return None
-
-
-def check_classes(wanted: Sequence[str], names: Sequence[str], ann_file: str) -> None:
-    """ValueError where a name wanted is not among the file's, or is wanted twice."""
-    if isinstance(wanted, str):
-        raise ValueError(f'classes must be a list of names, got {wanted!r}.')
-    if len(set(wanted)) < len(wanted):
-        raise ValueError(f'classes must not repeat a name, got {list(wanted)}.')
-    known = set(names)
-    if lacking := [quote_with_near(name, names) for name in wanted if name not in known]:
-        many = f'{", ".join(lacking)}; it has {len(names)}'
-        raise ValueError(f'{ann_file} has no categories named {many}.')
+        return CocoIndex(coco)

@@ -17,8 +17,8 @@ from mmdet.datasets import BaseDetDataset
 from mmdet.registry import DATASETS
 from mmengine.fileio import get
 
+from ..structures.coco_file import check_classes, read_coco
 from ..structures.prompt_instances import prompt_instances
-from .coco_json import check_classes, image_file, parse_coco
 from .exemplar_selection import Box, candidate_boxes, choose_exemplars
 
 
@@ -103,9 +103,9 @@ class ExemplarDataset(BaseDetDataset):
             )
         content = get(self.ann_file, backend_args=self.backend_args)
         # matched by id, names do not matter and may repeat
-        coco = parse_coco(content, self.ann_file, unique_names=self.category_ids is None)
+        coco = read_coco(content, self.ann_file, unique_names=self.category_ids is None)
         categories = self._categories(coco)  # id -> our name
-        candidates = candidate_boxes(coco, categories, self.ann_file)
+        candidates = candidate_boxes(coco, categories)
         # a category that is not in the file at all has no entry among the candidates
         wanted = candidates if self.classes_wanted is None else self.classes_wanted
         classes = [name for name in wanted if candidates.get(name)]
@@ -171,15 +171,11 @@ class ExemplarDataset(BaseDetDataset):
         return found
 
     def _data_info(self, image: dict, chosen: list[tuple[int, Box]]) -> dict:
-        try:
-            file_name = image_file(image)
-        except ValueError as error:
-            raise ValueError(f'{self.ann_file}: {error}') from error
         chosen = sorted(chosen)
         return dict(
             img_id=image['id'],
-            file_name=file_name,
-            img_path=osp.join(self.data_prefix['img'], file_name),
+            file_name=image['file_name'],
+            img_path=osp.join(self.data_prefix['img'], image['file_name']),
             height=image['height'],
             width=image['width'],
             instances=[],

@@ -36,7 +36,7 @@ class DatasetGroupEvaluator(Evaluator):
     Made for ``ODinW``, whose number is the arithmetic mean over 13 or 35 datasets::
 
         test_evaluator = dict(
-            type='DatasetGroupEvaluator', metrics=dict(type='CocoMetric', metric='bbox'))
+            type='DatasetGroupEvaluator', metrics=dict(type='CocoJsonMetric', metric='bbox'))
 
     The tested dataset tells what the group is, ``metainfo = dict(datasets=[dict(name=...,
     ann_file=..., classes=...), ...])``, and each of its samples carries the meta key
@@ -49,7 +49,7 @@ class DatasetGroupEvaluator(Evaluator):
     are appended to ``metrics``, as by ``--out``, get all.
 
     Args:
-        metrics: Config of a metric that keeps one result per image, such as ``CocoMetric``,
+        metrics: Config of a metric that keeps one result per image, such as ``CocoJsonMetric``,
             without ``ann_file``. It is built for each member with that member's file; an
             ``outfile_prefix`` is continued by ``.<name>``.
 

@@ -16,6 +16,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
+from ..structures.coco_file import tidy_annotations
 from ..structures.named_rows import with_nearest
 from ..utils.near_names import near_names
 
@@ -26,12 +27,12 @@ DETECTION = np.dtype(
 _LVIS_KEYS = {
     'images': ('id', 'neg_category_ids', 'not_exhaustive_category_ids'),
     'categories': ('id', 'name', 'frequency'),
-    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
+    'annotations': ('image_id', 'category_id', 'bbox', 'area'),
 }
 
 _REMEDY = (
     'this is not an LVIS annotation file (such as lvis_v1_val.json). Sets in COCO format are '
-    'evaluated by CocoMetric.'
+    'evaluated by CocoJsonMetric.'
 )
 
 
@@ -271,6 +272,7 @@ class _GroundTruth(LVIS):
                     raise ValueError(f'{path}: {part}[{index}] lacks {missing[0]!r}: {_REMEDY}')
         for annotation in data['annotations']:
             annotation.pop('segmentation', None)  # most of the file, and of no use for boxes
+        tidy_annotations(data['annotations'])  # of lvis-api's matches, the id 0 is none
         return data
 
     def judged_pairs(self) -> np.ndarray:

@@ -24,8 +24,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from mmdet_dino_r1.config.loading import load_config
-from mmdet_dino_r1.datasets.coco_json import parse_coco
 from mmdet_dino_r1.structures import TextEmbeddings, save_text_embeddings
+from mmdet_dino_r1.structures.coco_file import parse_coco
 from mmdet_dino_r1.utils.command_line import (
     add_cfg_options,
     add_out_file,

@@ -13,7 +13,7 @@ test_dataloader = dict(
         pipeline=_base_.test_pipeline,
     )
 )
-test_evaluator = dict(type='CocoMetric', ann_file=data_root + ann_file, metric='bbox')
+test_evaluator = dict(type='CocoJsonMetric', ann_file=data_root + ann_file, metric='bbox')
 default_hooks = dict(
     prompt_bank=dict(
         bank=dict(

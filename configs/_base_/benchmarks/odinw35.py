@@ -69,7 +69,9 @@ test_dataloader = dict(
         },
     )
 )
-test_evaluator = dict(type='DatasetGroupEvaluator', metrics=dict(type='CocoMetric', metric='bbox'))
+test_evaluator = dict(
+    type='DatasetGroupEvaluator', metrics=dict(type='CocoJsonMetric', metric='bbox')
+)
 default_hooks = dict(
     visualization=dict(type='GroupVisualizationHook'),
     # a class that a train split never shows cannot be prompted; it is named and scores 0
