@@ -28,8 +28,6 @@ def check_file(table: AnnotationTable, uses: Collection[str]) -> list[Problem]:
     by_mmdet = bool(set(uses) - {'prompts'})  # CocoDataset, through pycocotools
     read += ['id', 'area'] if by_mmdet else []
     read += ['iscrowd'] if 'metric' in uses and not table.is_lvis else []
-    counts = table.count(table.is_read | table.is_exemplar)
-    empty = [name for name, count in zip(table.names, counts, strict=True) if not count]
     ids = [id_ for id_ in table.ann_ids if id_ is not None] if by_mmdet else []
     # those that name nothing are told as missing
     lost_image = np.setdiff1d(np.flatnonzero(table.image < 0), table.lacking['image_id'])
@@ -41,7 +39,6 @@ def check_file(table: AnnotationTable, uses: Collection[str]) -> list[Problem]:
         ('image_size_missing', np.flatnonzero(~(table.sizes > 0).all(1)), table.image_name),
         ('category_id_repeated', repeated(id_ for id_, _ in table.categories), str),
         ('category_name_repeated', repeated(table.names), repr),
-        ('category_empty', empty if len(empty) < len(table.names) else (), repr),
         *((f'{key}_missing', table.lacking[key], table.name) for key in read),
         ('annotation_id_repeated', repeated(ids), str),
         ('image_unknown', lost_image, table.name),
@@ -51,7 +48,7 @@ def check_file(table: AnnotationTable, uses: Collection[str]) -> list[Problem]:
     for kind, entries, tell in checks:
         # exemplars cannot be cut from an unknown image
         level = 'error' if kind == 'image_unknown' and 'prompts' in uses else ''
-        found += problems(kind, table.path, entries, tell, level, of=len(table.names))
+        found += problems(kind, table.path, entries, tell, level)
     return found + _boxes(table)
 
 
