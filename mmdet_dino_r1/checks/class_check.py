@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+
+from ..config.class_lists import explain_other_classes
 from ..structures.coco_file import same_picture
 from .annotation_table import AnnotationTable
 from .data_problem import Problem, meant, number, problem, problems, quoted
@@ -49,6 +52,14 @@ def check_labels(
     return dropped + (unknown or problems('classes_order', table.path, shifted, **words))
 
 
+def check_one_list(lists: Sequence[tuple[str, Sequence[str]]], split: str) -> list[Problem]:
+    """Whether the datasets of a loader, each a file and its classes by label, can be one set."""
+    if found := explain_other_classes(lists, split):
+        file, what, remedy = found
+        return [problem('labels_differ', file, what=what, remedy=remedy)]
+    return []
+
+
 def check_same_classes(train: AnnotationTable, val: AnnotationTable) -> list[Problem]:
     """How the classes of the ``train`` and the ``val`` file differ."""
     trained, tested = _ids(train), _ids(val)
@@ -82,6 +93,9 @@ def check_exemplars(
     counts = zip(prompts.categories, prompts.count(prompts.is_exemplar), strict=True)
     with_boxes = {id_ if by_id else name for (id_, name), count in counts if count}
     without = [name for name in tested if (ids.get(name) if by_id else name) not in with_boxes]
+    boxes = dict(zip(test.names, test.count(test.is_read), strict=True))
+    # as `classes_without_boxes` of the dataset: what has no box there does not count
+    needed = [name for name in without if boxes.get(name) or not any(boxes.values())]
     names = dict(test.categories)
     swapped = [  # categories of one id whose names are those of different classes
         f'id {id_}: {name!r}, there {names[id_]!r}'
@@ -92,7 +106,7 @@ def check_exemplars(
     words = dict(file=test.path, of=len(tested), or_allow='' if skip_missing else allow)
     level, tell = 'warning' if skip_missing else '', meant(prompts.names)
     return [
-        *problems('classes_without_prompt', prompts.path, without, tell, level, **words),
+        *problems('classes_without_prompt', prompts.path, needed, tell, level, **words),
         *problems('prompts_swapped', prompts.path, swapped, **words),
     ]
 
@@ -154,6 +168,37 @@ def _count_boxes(table: AnnotationTable, labels: Sequence[str]) -> dict:
         if (name := names[category]) in wanted:
             counts[table.image_ids[image]][name] += 1
     return counts
+
+
+def check_empty(tables: Sequence[AnnotationTable]) -> list[Problem]:
+    """Categories without a box: in one of a config's files, or in all, as Roboflow's root is."""
+    counts = [
+        dict(zip(table.names, table.count(table.is_read | table.is_exemplar), strict=True))
+        for table in tables
+    ]
+    there = {name for count in counts for name, boxes in count.items() if boxes}
+    found = []
+    for table, count in zip(tables, counts, strict=True):
+        empty = [name for name, boxes in count.items() if not boxes and name in there]
+        if any(count.values()):  # else it is said that it has no box at all
+            found += problems('category_empty', table.path, empty, repr, of=len(count))
+    unused = dict.fromkeys(name for count in counts for name in count if name not in there)
+    if not there or not unused:
+        return found
+    files = ', '.join(table.path for table in tables if not unused.keys().isdisjoint(table.names))
+    return found + problems('category_unused', files, unused, repr)
+
+
+def check_crowds(table: AnnotationTable) -> list[Problem]:
+    """Crowds and ignored boxes, where they are many: over a quarter, which no public set has.
+
+    COCO has 1 % and Pascal VOC, whose difficult objects are ignored ones, up to 20 %.
+    """
+    rows = np.flatnonzero(table.crowd)
+    if 4 * len(rows) <= len(table):
+        return []
+    level = 'error' if len(rows) == len(table) else ''
+    return problems('crowds', table.path, rows, table.name, level, of=len(table))
 
 
 def _ids(table: AnnotationTable) -> dict:

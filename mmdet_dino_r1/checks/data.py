@@ -20,10 +20,18 @@ from ..config.exemplars import hook_bank
 from ..datasets.coco_json import CocoJsonDataset
 from ..evaluation import CocoJsonMetric
 from .annotation_table import AnnotationTable
-from .class_check import check_exemplars, check_labels, check_metric_file, check_same_classes
+from .class_check import (
+    check_crowds,
+    check_empty,
+    check_exemplars,
+    check_labels,
+    check_metric_file,
+    check_one_list,
+    check_same_classes,
+)
 from .config_tree import described, type_name, walk
 from .data_check import check_file, check_images
-from .data_problem import LEVELS, Problem, problem, report_problems
+from .data_problem import LEVELS, Problem, meant, problem, problems, report_problems
 from .paths import SPLITS, Member, datasets_of, exemplars
 
 # A million boxes, some 190 MB, take 9 s; mmdet parses them again in every process.
@@ -61,18 +69,27 @@ def check(
 
     Annotation files that are missing, remote or larger than ``max_bytes`` are not read.
     """
-    files, found, single = _Files(max_bytes), [], {}
+    files, found, single, trained = _Files(max_bytes), [], {}, ()
     for split in SPLITS[stage]:
-        tested = []
+        tested, lists = [], []
         for member in datasets_of(cfg, split):
-            table, problems = _check_dataset(files, cfg, split, member)
-            tested.append((member, table))
-            found += problems
+            table, labels, wrong = _check_dataset(files, cfg, split, member)
+            tested.append((member, table, labels))
+            lists += [(table.path, labels)] if labels else []
+            found += wrong
+        # an evaluator of its own, such as DatasetGroupEvaluator, has a metric for each member
+        if split == 'train' or 'metrics' not in _evaluator(cfg, split):
+            found += check_one_list(lists, split)
+        trained = lists[0] if lists and split == 'train' else trained
         single[split] = tested[0][1] if len(tested) == 1 else None
         found += _check_metrics(files, cfg, split, tested)
     train, val = single.get('train'), single.get('val')
     if None not in (train, val) and train is not val:
         found += check_same_classes(train, val)
+    if trained:
+        known = {name for table, _ in files.used() for name in table.names}
+        lacking = [name for name in trained[1] if name not in known]  # with fixed_classes
+        found += problems('classes_nowhere', trained[0], lacking, meant(known))
     # val and test are often one set
     found = list(dict.fromkeys(files.problems(each_image) + found))
     return files.used(), sorted(found, key=lambda item: LEVELS.index(item.level))
@@ -80,29 +97,32 @@ def check(
 
 def _check_dataset(
     files: _Files, cfg: Config, split: str, member: Member
-) -> tuple[AnnotationTable | None, list[Problem]]:
-    """The parsed file of a dataset, None if it is not read, and what is wrong with its classes."""
+) -> tuple[AnnotationTable | None, Sequence[str], list[Problem]]:
+    """The parsed file of a dataset, its classes by label, and what is wrong with them.
+
+    The first is None where the file is not read; without labels nothing is to be said of them.
+    """
     kind = member.cfg.get('type')
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     if not issubclass(kind or object, CocoDataset):
-        return None, []  # unknown, or of another format
+        return None, (), []  # unknown, or of another format
     source = None
     with suppress(ValueError):  # the check of the config says why
         source = exemplars(cfg, member) if split != 'train' else None
     prompts = files.read(source.cfg, 'prompts') if source else None
     by = '' if issubclass(kind, CocoJsonDataset) else 'CocoDataset'
     if (table := files.read(member.cfg, split, by)) is None:
-        return None, []
-    labels, found = _labels(table, member, kind)
+        return None, (), []
+    labels, found = _labels(table, member, kind, split)
     if any(item.is_error for item in found):
-        return table, found  # what follows from them is no news
+        return table, (), found  # what follows from them is no news
     rows = ((cfg.get('model') or {}).get('bbox_head') or {}).get('num_classes')
     if split == 'train' and rows is not None and len(labels) > rows:
         found.append(problem('num_classes', table.path, len(labels), rows=rows))
     if prompts is not None:
         skips = hook_bank(cfg).get('skip_missing')
         found += check_exemplars(prompts, table, labels, source.cfg.get('match', 'name'), skips)
-    return table, found
+    return table, labels, found
 
 
 def _metrics(cfg: Config, split: str) -> list[tuple[str, dict, bool]]:
@@ -120,7 +140,10 @@ def _metrics(cfg: Config, split: str) -> list[tuple[str, dict, bool]]:
 
 
 def _check_metrics(
-    files: _Files, cfg: Config, split: str, tested: Sequence[tuple[Member, AnnotationTable | None]]
+    files: _Files,
+    cfg: Config,
+    split: str,
+    tested: Sequence[tuple[Member, AnnotationTable | None, Sequence[str]]],
 ) -> list[Problem]:
     """Whether the evaluators of a split read what its datasets, ``tested``, read."""
     found, evaluators = [], _metrics(cfg, split)
@@ -128,14 +151,13 @@ def _check_metrics(
     for number, (key, node, by_mmdet) in enumerate(evaluators):
         by = 'CocoMetric' * by_mmdet
         use = 'format' if node.get('format_only') else 'metric'
-        for index, (member, table) in enumerate(tested):
+        for index, (member, table, labels) in enumerate(tested):
             if one_each and index != number:
                 continue
             own = 'ann_file' not in node  # a group's evaluator gives it
             metric = files.read(member.cfg if own else node, use, by)
-            if own or table is None or metric is None or metric is table:
+            if own or not labels or metric is None or metric is table:
                 continue
-            labels, _ = _labels(table, member, DATASETS.get(member.cfg['type']))
             found += check_metric_file(table, labels, metric, f'{key}.ann_file', not by_mmdet)
     return found
 
@@ -202,7 +224,8 @@ class _Files:
 
     def problems(self, each_image: bool) -> list[Problem]:
         """Those of the files by themselves and of their images."""
-        found = []
+        tables = [table for table, _ in self.used()]
+        found = [item for table in tables for item in check_crowds(table)] + check_empty(tables)
         for table, uses in self.used():
             found += check_file(table, uses, self.by_mmdet[table.path])
         for path, folder in self.folders:
@@ -212,7 +235,7 @@ class _Files:
 
 
 def _labels(
-    table: AnnotationTable, member: Member, kind: type
+    table: AnnotationTable, member: Member, kind: type, split: str
 ) -> tuple[Sequence[str], list[Problem]]:
     """Names of the classes that become labels, and what is wrong with those of the config."""
     reader = described(member.key, member.cfg)
@@ -221,7 +244,11 @@ def _labels(
         return (), [problem('classes_no_list', table.path, reader=reader, wanted=wanted)]
     if wanted is None or issubclass(kind, LVISV05Dataset):  # the classes are the file's
         return table.names, []
-    labels = [name for name in table.names if name in set(wanted)]
     by = 'name' if issubclass(kind, CocoJsonDataset) else 'file'
     by = 'id' if issubclass(kind, Objects365V1Dataset) else by
+    names = [name for _, name in sorted(table.categories)] if by == 'id' else table.names
+    labels = [name for name in names if name in set(wanted)]
+    if labels and member.cfg.get('fixed_classes'):
+        found = check_labels(table, labels, reader, by)
+        return list(wanted) if split == 'train' else labels, found
     return labels, check_labels(table, wanted, reader, by)

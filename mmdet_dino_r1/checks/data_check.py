@@ -30,8 +30,6 @@ def check_file(
     ``by_mmdet`` names those of mmdet's own 'CocoDataset' and 'CocoMetric' that read it, which take
     less than ours.
     """
-    counts = table.count(table.is_read | table.is_exemplar)
-    empty = [name for name, count in zip(table.names, counts, strict=True) if not count]
     # those that name nothing are told as missing
     lost_image = np.setdiff1d(np.flatnonzero(table.image < 0), table.lacking['image_id'])
     lost_category = np.setdiff1d(np.flatnonzero(table.category < 0), table.lacking['category_id'])
@@ -42,7 +40,6 @@ def check_file(
         ('image_size_missing', np.flatnonzero(~(table.sizes > 0).all(1)), table.image_name),
         ('category_id_repeated', repeated(id_ for id_, _ in table.categories), str),
         ('category_name_repeated', repeated(table.names), repr),
-        ('category_empty', empty if len(empty) < len(table.names) else (), repr),
         *((f'{key}_missing', rows, table.name) for key, rows in table.lacking.items()),
         ('crowd_unclear', table.unclear, table.name),
         ('image_unknown', lost_image, table.name),
@@ -50,7 +47,7 @@ def check_file(
     )
     found = []
     for kind, entries, tell in checks:
-        found += problems(kind, table.path, entries, tell, of=len(table.names))
+        found += problems(kind, table.path, entries, tell)
     if 'CocoDataset' in by_mmdet:
         found += _odd(table, 'CocoDataset', table.odd_dataset)
     if 'CocoMetric' in by_mmdet:

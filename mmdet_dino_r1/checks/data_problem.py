@@ -32,6 +32,12 @@ category_name_repeated | error | category name | used more than once |
     Give each category its own name, or merge them.
 category_empty | warning | category/categories | of {of} without a box |
     They are neither trained nor evaluated; add boxes, or remove them.
+category_unused | note | category/categories | without a box in any file: neither trained nor
+    evaluated | Nothing to do, if it is the root of a Roboflow export; otherwise add boxes.
+crowds | warning | box/boxes | of {of} crowds or ignored (iscrowd or ignore is set): not trained on,
+    never exemplars, and in evaluation what is found in a crowd does not count |
+    Right if meant so; otherwise write iscrowd=0, as a number, and no ignore. CVAT writes iscrowd=1
+    for masks.
 image_id_missing | error | annotation | without image_id, which every reader reads | Add it.
 category_id_missing | error | annotation | without category_id, which every reader reads | Add it.
 bbox_missing | error | annotation | without bbox, which every reader reads | Add it.
@@ -71,10 +77,13 @@ classes_all_unknown | error | - | none of the {count} classes of {reader} is a c
 num_classes | error | - | {count} classes to train on, but model.bbox_head.num_classes is {rows} |
     Set model.bbox_head.num_classes={count}, the size of the label embedding.
 classes_unknown | error | class/classes | of {reader} not in the file{so} | {remedy}
+classes_nowhere | warning | class/classes | of metainfo in none of the files |
+    Right if meant so; otherwise correct the names.
 classes_order | error | class/classes | of {reader} in another order in the file, which decides |
     {remedy}
 categories_dropped | warning | category/categories | not among the classes of {reader}: {boxes}
     dropped | Right if meant so; otherwise correct the names.
+labels_differ | error | - | {what} | {remedy}
 classes_not_trained | warning | class/classes | of {of} not in {file}: found by prompts alone |
     Right if meant so; otherwise correct the names.
 classes_not_evaluated | warning | class/classes | of {file} not in this file: never evaluated |

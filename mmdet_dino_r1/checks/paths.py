@@ -14,6 +14,7 @@ from typing import NamedTuple
 from mmengine.config import Config
 from mmengine.utils import is_abs
 
+from ..config.dataset_args import explain_arguments
 from ..config.exemplars import prompt_hook
 from ..config.tested_sets import exemplar_source
 from .config_tree import described, walk
@@ -107,7 +108,8 @@ def _members_of_group(group: dict, key: str) -> Iterator[Member]:
     there = [
         name
         for name, cfg in named.items()
-        if os.path.isfile(os.path.join(cfg.get('data_root') or '', cfg.get('ann_file', '')))
+        if explain_arguments(cfg)  # no path, which is said elsewhere
+        or os.path.isfile(os.path.join(cfg.get('data_root') or '', cfg.get('ann_file') or ''))
     ]
     skips, owner = group.get('skip_missing', False), described(key, group)
     override = key if there and not skips else ''
@@ -136,6 +138,19 @@ def metrics(cfg: Config, split: str) -> Iterator[Needed]:
     for key, node in walk(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
         if isinstance(node, dict) and _is_local(node.get('ann_file'), node.get('backend_args')):
             yield Needed(described(key, node), 'ann_file', node['ann_file'], f'{key}.ann_file=FILE')
+
+
+def explain_dataset_arguments(cfg: Config, args: argparse.Namespace, stage: str) -> str | None:
+    """Arguments in mmdet 2's form, of the datasets of a stage or of what prompts are cut from."""
+    key, hook = prompt_hook(cfg)
+    nodes = [(f'{key}.bank', hook.get('bank'))]
+    for split in SPLITS[stage]:
+        for where, node, *_ in datasets_of(cfg, split):
+            nodes += [(described(where, node), node), (f'{where}.prompts', node.get('prompts'))]
+    for owner, node in nodes:
+        if isinstance(node, dict) and (said := explain_arguments(node)):
+            return f'{owner}: {said}'
+    return None
 
 
 def ready_bank(hook: dict) -> str | None:

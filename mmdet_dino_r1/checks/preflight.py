@@ -24,7 +24,13 @@ from .config_tree import type_name
 from .data import check, explain_data
 from .data_problem import number, quoted, report_problems
 from .given_files import explain_checkpoint, explain_work_dir
-from .paths import Needed, needed_paths, prompt_files, ready_bank
+from .paths import (
+    Needed,
+    explain_dataset_arguments,
+    needed_paths,
+    prompt_files,
+    ready_bank,
+)
 
 # Where the data of a shipped config is missing: part of the path, remedy; the first that fits.
 _HOW_TO_GET = {
@@ -229,7 +235,13 @@ def _describe(table: AnnotationTable, uses: list[str]) -> str:
     )
 
 
-_MISTAKES = (explain_sharding, _unknown_member, _test_time_augmentation, _no_split_for_prompts)
+_MISTAKES = (
+    explain_sharding,
+    explain_dataset_arguments,
+    _unknown_member,
+    _test_time_augmentation,
+    _no_split_for_prompts,
+)
 # In this order; the first that speaks ends the start.
 CHECKS = (explain_misspelt, explain_mistake, explain_missing, explain_work_dir)
 # What reads large files is for the first of several processes, with which the others end.

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from ..utils.near_names import quote_with_near
 from .loading import image_pipeline
-from .tested_sets import exemplar_source, members_of
+from .tested_sets import classes_without_boxes, exemplar_source, members_of
 
 # of PromptBankHook's `bank`: those that choose boxes from the split
 CHOICE_KEYS = ('shots', 'seed', 'skip_missing')
@@ -47,7 +47,8 @@ def exemplar_config(
     Args:
         bank: as for ``PromptBankHook``, such as :func:`hook_bank`.
         cfg: the whole config.
-        tested: test set whose classes and pipeline count. None: all classes of the split (all of
+        tested: test set whose classes and pipeline count, and whose classes without a box may be
+            without an exemplar, too. None: all classes of the split (all of
             the config's test set with ``match='id'``), and the config's test pipeline.
         source: ``prompts`` of a member of a ``DatasetGroup``; see :func:`exemplar_source`.
         classes: only these.
@@ -75,10 +76,13 @@ def exemplar_config(
         split['category_ids'] = [id_of[name] for name in classes]
     elif classes is None and tested is not None:
         classes = tested.metainfo['classes']
+    choice = {key: bank[key] for key in CHOICE_KEYS if key in bank}
+    if tested is not None and not choice.get('skip_missing'):
+        choice['skip_missing'] = classes_without_boxes(tested)
     return dict(
         type='ExemplarDataset',
         classes=None if classes is None else list(classes),
         pipeline=pipeline,
         **split,
-        **{key: bank[key] for key in CHOICE_KEYS if key in bank},
+        **choice,
     )

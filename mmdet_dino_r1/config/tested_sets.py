@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -54,6 +55,24 @@ def members_of(dataset: Dataset) -> list[tuple[str | None, Dataset, dict | None]
             for position, member in enumerate(dataset.datasets)
         ]
     return [(None, innermost_dataset(dataset), None)]
+
+
+def classes_without_boxes(dataset: Dataset) -> list[str]:
+    """Classes of a test set that it has no box of, so that they do not count in its figures.
+
+    None where it has no box at all: what its images show is then not known.
+    """
+    infos = (dataset.get_data_info(index) for index in range(len(dataset)))
+    boxes = (box for info in infos for box in info['instances'] if not box.get('ignore_flag'))
+    found = {box['bbox_label'] for box in boxes}
+    classes = enumerate(dataset.metainfo['classes'] if found else ())
+    return [name for label, name in classes if label not in found]
+
+
+def are_enough(prompted: Collection[str], dataset: Dataset) -> bool:
+    """Whether the classes with a prompt are all that a test set has boxes of."""
+    lacking = set(dataset.metainfo['classes']) - set(prompted)
+    return not lacking or lacking <= set(classes_without_boxes(dataset))
 
 
 def position_name(position: int) -> str:

@@ -9,6 +9,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
+from ..config.dataset_args import explain_arguments
 from ..structures.coco_file import CocoIndex, check_classes, read_coco
 
 
@@ -20,9 +21,12 @@ class CocoJsonDataset(CocoDataset):
     drops without a word those whose names it does not find. Here:
 
     - Without ``metainfo=dict(classes=...)`` the classes are those of the file.
-    - With it, only those classes are kept, and one that the file lacks is an error.
-    - ``dataset.metainfo['classes'][label]`` is always the name of ``label``, in the file's order; a
-      ``palette`` given beside ``classes`` follows. ``CocoMetric`` and the visualiser rely on that.
+    - With it, only those classes are kept, and one that the file lacks is an error. With
+      ``fixed_classes`` labels are positions in it, so that files of other classes, given the same
+      list, can be trained on as one.
+    - ``dataset.metainfo['classes'][label]`` is always the name of ``label``, else in the file's
+      order; a ``palette`` given beside ``classes`` follows. ``CocoMetric`` and the visualiser rely
+      on that.
 
     Reading ``metainfo`` reads the file, as ``structures/coco_file.py`` tells. In test mode it may
     lack ``annotations``, as files of test sets do.
@@ -33,11 +37,15 @@ class CocoJsonDataset(CocoDataset):
             ``SameSizeBatchSampler`` finds full batches. None: in test mode.
         skip_unreadable: in training, take another image at random for one that cannot be read,
             with a warning, instead of stopping.
+        fixed_classes: in training, labels follow ``metainfo``'s order of classes, and those that
+            the file lacks keep their place. In test mode, whose metrics read the file's order, they
+            are left out.
         **kwargs: as for ``CocoDataset``; ``metainfo`` may be left out.
 
     Raises:
         ValueError: the file is not COCO JSON, names a category twice, lacks a class that is asked
-            for, has an entry without a key that is needed, or has no image that is kept.
+            for, has an entry without a key that is needed, or has no image that is kept; or an
+            argument is in mmdet 2's form.
     """
 
     # No classes of its own: mmdet's would be COCO's 80, with their palette.
@@ -46,10 +54,16 @@ class CocoJsonDataset(CocoDataset):
     _loading = False
 
     def __init__(
-        self, *args, sort_by_size: bool | None = None, skip_unreadable: bool = False, **kwargs
+        self,
+        *args,
+        sort_by_size: bool | None = None,
+        skip_unreadable: bool = False,
+        fixed_classes: bool = False,
+        **kwargs,
     ) -> None:
         self.sort_by_size = sort_by_size
         self.skip_unreadable = skip_unreadable
+        self.fixed_classes = fixed_classes
         super().__init__(*args, **kwargs)
 
     @property
@@ -58,6 +72,13 @@ class CocoJsonDataset(CocoDataset):
         if not self._fully_initialized and not self._loading:
             self.full_init()
         return copy.deepcopy(self._metainfo)
+
+    def _join_prefix(self) -> None:
+        """As the parent; ValueError for arguments that it cannot read."""
+        given = dict(ann_file=self.ann_file, data_prefix=self.data_prefix, metainfo=self._metainfo)
+        if wrong := explain_arguments(given):
+            raise ValueError(f'{type(self).__name__}: {wrong}')
+        super()._join_prefix()
 
     def load_data_list(self) -> list[dict]:
         """Read the file and settle the classes; ValueError without images."""
@@ -111,8 +132,17 @@ class CocoJsonDataset(CocoDataset):
         coco = read_coco(Path(local_path).read_bytes(), self.ann_file, annotated=not self.test_mode)
         names = [cat['name'] for cat in coco['categories']]
         wanted = self._metainfo.get('classes')
+        if wanted is None and self.fixed_classes:
+            raise ValueError(f'{self.ann_file}: fixed_classes=True needs metainfo=dict(classes=…).')
         if wanted is not None:
-            check_classes(wanted, names, self.ann_file)
+            may_lack = self.fixed_classes and not set(names).isdisjoint(wanted)
+            check_classes(wanted, wanted if may_lack else names, self.ann_file)
+            if self.fixed_classes and not self.test_mode:
+                # as if the file listed these classes, in their order
+                cat_of = {name: dict(id=f'no {name}', name=name) for name in wanted}
+                cat_of |= {cat['name']: cat for cat in coco['categories']}
+                coco['categories'] = [cat_of[name] for name in wanted]
+                names = list(wanted)
             kept = set(wanted)
             names = [name for name in names if name in kept]
             palette = self._metainfo.get('palette')

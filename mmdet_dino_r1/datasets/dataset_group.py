@@ -9,6 +9,7 @@ from mmdet.datasets import ConcatDataset
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
+from ..config.dataset_args import explain_arguments
 from ..utils.near_names import quote_with_near
 
 
@@ -38,6 +39,7 @@ class DatasetGroup(ConcatDataset):
     Raises:
         TypeError: ``only`` is a single text.
         KeyError: ``only`` has an unknown name.
+        ValueError: a member has an argument in mmdet 2's form.
         FileNotFoundError: files are missing, and ``skip_missing`` is False or nothing is left.
     """
 
@@ -62,6 +64,10 @@ class DatasetGroup(ConcatDataset):
                 raise KeyError(f'The group has no dataset {near}; it has {", ".join(members)}.')
         if only is not None:
             members = {name: members[name] for name in only}
+        for name, cfg in members.items():
+            for args in (cfg, cfg.get('prompts') or {}):
+                if wrong := explain_arguments(args):
+                    raise ValueError(f'{name}: {wrong}')
         paths = {
             # as mmengine will join it
             name: os.path.join(cfg.get('data_root') or '', cfg['ann_file'])
@@ -84,14 +90,17 @@ class DatasetGroup(ConcatDataset):
 
     @property
     def metainfo(self) -> dict:
-        """``datasets``: each member's, with ``name``, ``ann_file`` and ``size``; ``skipped``."""
-        return dict(
-            datasets=[
-                dict(member.metainfo, name=name, ann_file=member.ann_file, size=len(member))
-                for name, member in zip(self.names, self.datasets, strict=True)
-            ],
-            skipped=list(self.skipped),
-        )
+        """``datasets``: each member's, with ``name``, ``ann_file`` and ``size``; ``skipped``.
+
+        Where all have one list of ``classes``, it is there, too.
+        """
+        members = [
+            dict(member.metainfo, name=name, ann_file=member.ann_file, size=len(member))
+            for name, member in zip(self.names, self.datasets, strict=True)
+        ]
+        classes = [member.get('classes') for member in members]
+        one = dict(classes=classes[0]) if all(other == classes[0] for other in classes) else {}
+        return dict(datasets=members, skipped=list(self.skipped), **one)
 
     def __getitem__(self, idx: int) -> dict:
         data = super().__getitem__(idx)

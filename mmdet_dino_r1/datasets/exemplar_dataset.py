@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from os import path as osp
 from typing import Any
 
@@ -17,6 +17,7 @@ from mmdet.datasets import BaseDetDataset
 from mmdet.registry import DATASETS
 from mmengine.fileio import get
 
+from ..config.dataset_args import explain_arguments
 from ..structures.coco_file import check_classes, read_coco
 from ..structures.prompt_instances import prompt_instances
 from .exemplar_selection import Box, candidate_boxes, choose_exemplars
@@ -41,7 +42,7 @@ class ExemplarDataset(BaseDetDataset):
         category_ids: for each of ``classes`` its category in this file, whose names may then be
             others (some ODinW sets rename classes in the test split only). None matches by name.
         skip_missing: leave out classes that the file lacks or has no box of, instead of failing;
-            ``summary`` names them.
+            ``summary`` names them. True for all, or the names of those that may be left out.
         data_root: prefix of ``ann_file`` and of the image folder.
         data_prefix: image folder, under ``img``.
         backend_args: file backend of the annotation file.
@@ -67,11 +68,13 @@ class ExemplarDataset(BaseDetDataset):
         seed: int = 0,
         classes: Sequence[str] | None = None,
         category_ids: Sequence[int] | None = None,
-        skip_missing: bool = False,
+        skip_missing: bool | Collection[str] = False,
         data_root: str = '',
         data_prefix: dict | None = None,
         backend_args: dict | None = None,
     ) -> None:
+        if wrong := explain_arguments(dict(ann_file=ann_file, data_prefix=data_prefix)):
+            raise ValueError(f'The source of the exemplars: {wrong}')
         if shots < 1:
             raise ValueError(f'shots must be at least 1, got {shots}.')
         if category_ids is not None and (classes is None or len(category_ids) != len(classes)):
@@ -80,7 +83,8 @@ class ExemplarDataset(BaseDetDataset):
         self.seed = seed
         self.classes_wanted = classes
         self.category_ids = category_ids
-        self.skip_missing = skip_missing
+        may_lack = classes if skip_missing is True else skip_missing
+        self.needed = set(classes or ()) - set(may_lack or ())
         super().__init__(
             ann_file=ann_file,
             pipeline=pipeline,
@@ -110,10 +114,10 @@ class ExemplarDataset(BaseDetDataset):
         wanted = candidates if self.classes_wanted is None else self.classes_wanted
         classes = [name for name in wanted if candidates.get(name)]
         without = [name for name in wanted if not candidates.get(name)]
-        if without and self.classes_wanted is not None and not self.skip_missing:
+        if lacking := [name for name in without if name in self.needed]:
             raise ValueError(
                 f'{self.ann_file} has no box that could serve as an exemplar for '
-                f'{", ".join(map(repr, without))}. Take the exemplars from another annotation '
+                f'{", ".join(map(repr, lacking))}. Take the exemplars from another annotation '
                 'file, leave these classes out, or allow classes without a prompt '
                 '(skip_missing=True); these are never detected.'
             )
@@ -155,13 +159,17 @@ class ExemplarDataset(BaseDetDataset):
         if self.classes_wanted is None:
             return names
         if self.category_ids is None:
-            if not self.skip_missing:
-                check_classes(self.classes_wanted, list(names.values()), self.ann_file)
+            needed = [name for name in self.classes_wanted if name in self.needed]
+            check_classes(needed, list(names.values()), self.ann_file)
             wanted = set(self.classes_wanted)
             return {id_: name for id_, name in names.items() if name in wanted}
         by_id = dict(zip(self.category_ids, self.classes_wanted, strict=True))
-        lacking = [f'{id_} ({name!r})' for id_, name in by_id.items() if id_ not in names]
-        if lacking and not self.skip_missing:
+        lacking = [
+            f'{id_} ({name!r})'
+            for id_, name in by_id.items()
+            if id_ not in names and name in self.needed
+        ]
+        if lacking:
             raise ValueError(
                 f'{self.ann_file} has no categories of id {", ".join(lacking)}; its ids are '
                 f'{", ".join(map(str, sorted(names)))}.'

@@ -84,11 +84,6 @@ class TestFindProblems:
         )
         assert "metainfo=dict(classes=('bolt', 'nut', 'gear',))" in problems[0].remedy
 
-    def test_classes_in_capitals(self, root):
-        """mmdet 2 called them CLASSES; mmdet 3 passes over that."""
-        cfg = config(root, 'CocoDataset', metainfo=dict(CLASSES=NAMES))
-        assert kinds(cfg) == [('error', 'classes_all_unknown')] * 2
-
     def test_classes_without_the_comma(self, root):
         (problem, _) = data.find_problems(
             config(root, 'CocoDataset', metainfo=dict(classes='nut')), 'train'
@@ -214,6 +209,100 @@ class TestFindProblems:
         assert kinds(cfg, 'test') == []
         cfg.test_dataloader.dataset.datasets.a.prompts.match = 'id'
         assert kinds(cfg, 'test') == [('error', 'prompts_swapped')]
+
+
+class TestOneClassList:
+    """Labels of files that one loader reads; mmdet puts them together whatever they stand for."""
+
+    @pytest.fixture
+    def cfg(self, root):
+        coco_file(root, 'a', NAMES[:2])
+        coco_file(root, 'b', NAMES[1:])
+        cfg = config(root)
+        cfg.default_hooks.prompt_bank.bank = dict(
+            data_root=f'{root}/', ann_file='train.json', data_prefix=dict(img='train/')
+        )
+        return cfg
+
+    def members(self, root, *splits, **more):
+        files = [dict(ann_file=f'{s}.json', data_prefix=dict(img=f'{s}/')) for s in splits]
+        return [
+            dict(type='CocoJsonDataset', data_root=f'{root}/', **file, **more) for file in files
+        ]
+
+    def differing(self, cfg, stage='train'):
+        return [p for p in data.find_problems(cfg, stage) if p.kind == 'labels_differ']
+
+    @pytest.mark.parametrize(
+        'outer', ['', 'RepeatDataset', 'ClassBalancedDataset', 'MultiImageMix']
+    )
+    @pytest.mark.parametrize('inner', ['', 'RepeatDataset', 'DatasetGroup'])
+    def test_training_on_two_lists(self, cfg, root, outer, inner):
+        a, b = self.members(root, 'a', 'b')
+        if inner == 'DatasetGroup':
+            a, b = (dict(type=inner, datasets=dict(x=one)) for one in (a, b))
+        elif inner:
+            a, b = (dict(type=inner, dataset=one) for one in (a, b))
+        both = dict(type='ConcatDataset', datasets=[a, b])
+        cfg.train_dataloader.dataset = dict(type=outer, dataset=both) if outer else both
+        (problem,) = self.differing(cfg)
+        assert (problem.level, problem.where) == ('error', f'{root}/b.json')
+        assert problem.what == (
+            f"its labels stand for 'nut', 'gear', those of {root}/a.json for 'bolt', 'nut', and "
+            'train_dataloader reads both'
+        )
+        assert problem.remedy == (
+            "Give each of these datasets type='CocoJsonDataset', fixed_classes=True, "
+            "metainfo=dict(classes=('bolt', 'nut', 'gear',))."
+        )
+
+    def test_the_remedy_is_one(self, cfg, root):
+        more = dict(fixed_classes=True, metainfo=dict(classes=NAMES))
+        cfg.train_dataloader.dataset = dict(
+            type='ConcatDataset', datasets=self.members(root, 'a', 'b', **more)
+        )
+        cfg.val_dataloader.dataset.update(more)
+        assert [p for p in data.find_problems(cfg, 'train') if p.level == 'error'] == []
+        cfg.model.bbox_head.num_classes = 2
+        assert kinds(cfg) == [('error', 'num_classes')] * 2
+        for member in cfg.train_dataloader.dataset.datasets:
+            member.metainfo.classes = (*NAMES, 'bolts')
+        (problem,) = [p for p in data.find_problems(cfg, 'train') if p.kind == 'classes_nowhere']
+        assert (problem.level, problem.examples) == ('warning', ("'bolts' (near: bolt)",))
+
+    def test_the_same_names_in_another_order(self, cfg, root):
+        coco_file(root, 'c', NAMES[::-1])
+        both = self.members(root, 'train', 'c')
+        cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=both)
+        assert [p.where for p in self.differing(cfg)] == [f'{root}/c.json']
+        cfg.train_dataloader.dataset.datasets = self.members(root, 'train', 'val')
+        assert self.differing(cfg) == []
+
+    def test_tested_together_or_each_by_itself(self, cfg, root):
+        a, b = self.members(root, 'a', 'b')
+        cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[a, b])
+        (problem,) = self.differing(cfg, 'test')
+        assert "test_evaluator=dict(type='DatasetGroupEvaluator'" in problem.remedy
+        metric = dict(type='CocoMetric', metric='bbox')
+        metrics = [dict(metric, ann_file=f'{root}/{split}.json') for split in 'ab']
+        cfg.test_evaluator = dict(
+            type='MultiDatasetsEvaluator', dataset_prefixes=['a', 'b'], metrics=metrics
+        )
+        assert self.differing(cfg, 'test') == []
+        cfg.test_dataloader.dataset = dict(type='DatasetGroup', datasets=dict(a=a, b=b))
+        cfg.test_evaluator = dict(type='DatasetGroupEvaluator', metrics=metric)
+        assert self.differing(cfg, 'test') == []
+
+
+def test_the_root_of_a_roboflow_export(root):
+    """A category without a box, which all others name as their supercategory."""
+
+    def with_root(coco):
+        coco['categories'].insert(0, dict(id=0, name='parts', supercategory='none'))
+
+    for split in ('train', 'val'):
+        coco_file(root, split, change=with_root)
+    assert kinds(config(root), 'all') == [('note', 'category_unused')]
 
 
 @pytest.mark.parametrize('path', sorted(CONFIGS.glob('*swin_t*.py')), ids=lambda p: p.stem)

@@ -152,12 +152,37 @@ class TestCategories:
         assert self.problems(id=7)['error', 'category_id_repeated'] == (1, ('7',))
 
     def test_without_a_box(self):
+        """In one file a warning; in all, as the root of a Roboflow export is, one note."""
+        coco, other = clean(), clean()
+        coco['categories'].insert(0, dict(id=0, name='fruit', supercategory='none'))
+        coco['categories'].append(dict(id=8, name='quince'))
+        other['categories'].append(dict(id=8, name='quince'))
+        other['annotations'].append(annotation(9, 5, 8))
+        empty, unused = class_check.check_empty([table(coco), table(other, 'g.json')])
+        assert (empty.level, empty.where) == ('warning', 'f.json')
+        assert (empty.what, empty.examples) == ('1 category of 4 without a box', ("'quince'",))
+        assert (unused.level, unused.where, unused.count) == ('note', 'f.json', 1)
+        assert unused.what.startswith('1 category without a box in any file')
+        assert unused.examples == ("'fruit'",)
+        assert [p.where for p in class_check.check_empty([table(coco), table(coco, 'g.json')])] == [
+            'f.json, g.json'
+        ]
+
+    @pytest.mark.parametrize(
+        ('crowds', 'level'), [(1, None), (2, None), (3, 'warning'), (8, 'error')]
+    )
+    @pytest.mark.parametrize('key', ['iscrowd', 'ignore'])
+    def test_crowds(self, crowds, level, key):
+        """Up to a quarter is usual: Pascal VOC has a fifth of difficult objects."""
         coco = clean()
-        coco['categories'] += [dict(id=8, name='quince')]
-        problem = data_check.check_file(table(coco), ALL_USES)[0]
-        assert (problem.kind, problem.count) == ('category_empty', 1)
-        assert problem.what == '1 category of 3 without a box'
-        assert problem.examples == ("'quince'",)
+        coco['annotations'] = [annotation(i, 5, 7) for i in range(8)]
+        for number_, ann in enumerate(coco['annotations'][:crowds]):
+            ann[key] = (1, True, '0')[number_ % 3]
+        problems_ = class_check.check_crowds(table(coco))
+        assert [(p.level, p.count) for p in problems_] == ([(level, crowds)] if level else [])
+        if level:
+            assert problems_[0].what.startswith(f'{crowds} boxes of 8 crowds or ignored')
+            assert 'write iscrowd=0, as a number' in problems_[0].remedy
 
 
 class TestReferences:
@@ -346,6 +371,20 @@ class TestBetweenFiles:
         assert self.exemplars(self.other(id7='Zebra', id3='apple'))[
             'error', 'classes_without_prompt'
         ] == (1, ("'zebra' (near: Zebra)",))
+
+    def test_a_class_that_the_tested_file_has_no_box_of_needs_none(self):
+        coco = clean()
+        coco['categories'].insert(0, dict(id=0, name='root'))
+        tested, without_zebra = table(coco), clean()
+        del without_zebra['annotations'][0]
+        prompts = table(without_zebra, 'p.json')
+        assert found(class_check.check_exemplars(prompts, tested, tested.names)) == {
+            ('error', 'classes_without_prompt'): (1, ("'zebra' (near: zebra)",))
+        }
+        assert class_check.check_exemplars(table(), tested, tested.names) == []
+        coco['annotations'] = []  # what its images show is not known
+        (problem,) = class_check.check_exemplars(table(), table(coco), tested.names)
+        assert (problem.level, problem.examples) == ('error', ("'root'",))
 
     def test_ids_that_mean_another_class(self):
         swapped = self.other(id7='apple', id3='zebra')

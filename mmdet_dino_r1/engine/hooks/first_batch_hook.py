@@ -1,10 +1,9 @@
-"""A picture of what the first training step is given: wrong boxes are seen there (ours)."""
+"""What loaders give: whether labels have one meaning, and a picture of the first batch (ours)."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from math import ceil
 from pathlib import Path
 
@@ -14,13 +13,14 @@ from mmdet.registry import HOOKS
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
+from ...config.class_lists import one_class_list
 from ...utils.wrappers import unwrapped
-from .text_alignment_hook import training_classes
 
 TRUTH, EXEMPLAR = (0, 200, 0), (0, 128, 255)  # green, orange; BGR as all here
 _LONGEST = 640  # side of an image in the picture, in pixels
@@ -31,9 +31,11 @@ _CAPTION = 22  # height of the line above it
 class FirstBatchHook(Hook):
     """Write ``first_batch.jpg`` beside the log of each training, before the first losses.
 
-    It shows the images as the network gets them, their boxes with class names in green, and in
-    orange the exemplars drawn for the step. No random number is drawn, and what goes wrong with
-    the picture is a warning.
+    Before that, a run is refused whose labels stand for other classes in one file than in another.
+
+    The picture shows the images as the network gets them, their boxes with class names in green,
+    and in orange the exemplars drawn for the step. No random number is drawn, and what goes wrong
+    with the picture is a warning.
 
     Args:
         max_images: how many images of the main process's batch are shown; 0: no picture.
@@ -45,6 +47,24 @@ class FirstBatchHook(Hook):
     def __init__(self, max_images: int = 8) -> None:
         self.max_images = max_images
         self._is_due = False
+
+    def before_run(self, runner: Runner) -> None:
+        """Each loader's labels have one meaning, or each member its own metric; else ValueError."""
+        for split in ('train', 'val', 'test'):
+            loop = getattr(runner, f'_{split}_loop')
+            if not isinstance(loop, BaseLoop):
+                continue  # not built: this run does without
+            dataset = loop.dataloader.dataset
+            if split == 'train' or type(loop.evaluator) is Evaluator:
+                one_class_list(dataset, split)
+            metas = getattr(dataset, 'metainfo', None)
+            if split == 'train' and isinstance(metas, list):
+                # mmdet's tools read one dict in a checkpoint, not those of all members
+                dataset._metainfo = {
+                    key: value
+                    for key, value in metas[0].items()
+                    if all(key in meta and meta[key] == value for meta in metas)
+                }
 
     def before_train(self, runner: Runner) -> None:
         """A picture is due."""
@@ -69,10 +89,9 @@ class FirstBatchHook(Hook):
         handles = [m.register_forward_pre_hook(watch, with_kwargs=True) for m in watched]
 
     def _write(self, runner: Runner, preprocessor: nn.Module, step: dict) -> None:
-        path, classes = Path(runner.log_dir) / 'first_batch.jpg', ()
+        path = Path(runner.log_dir) / 'first_batch.jpg'
         try:
-            with suppress(ValueError):  # no names, or several lists of them: labels as numbers
-                classes = training_classes(runner.train_dataloader.dataset)
+            classes = one_class_list(runner.train_dataloader.dataset)
             images = as_pixels(step['inputs'][: self.max_images], preprocessor)
             samples = step['data_samples'][: self.max_images]
             picture = draw_batch(images, samples, step['image_index'], step['boxes'], classes)

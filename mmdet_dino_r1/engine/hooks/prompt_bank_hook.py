@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ...config.exemplars import CHOICE_KEYS, exemplar_config
-from ...config.tested_sets import SPLIT_KEYS, members_of, position_name
+from ...config.tested_sets import SPLIT_KEYS, are_enough, members_of, position_name
 from ...structures import (
     PromptBank,
     TextEmbeddings,
@@ -60,8 +60,9 @@ class PromptBankHook(Hook):
             ``data_prefix`` name the split, without which it is a member's own ``prompts``, else
             the training set; ``match='id'`` matches categories by id instead of by name;
             ``skip_missing`` leaves classes without an exemplar, or that are not in the bank,
-            unprompted instead of failing; ``keep_exemplars`` (default True) keeps their
-            embeddings in the file; ``batch_size``, else the test loader's.
+            unprompted instead of failing, as those always are that the tested set has no box of;
+            ``keep_exemplars`` (default True) keeps their embeddings in the file; ``batch_size``,
+            else the test loader's.
         protocol: 'visual_g', 'visual_i', which needs of ``bank`` only the ``seed``, or 'text'.
         strict: refuse a bank that other weights made, instead of warning.
 
@@ -150,7 +151,8 @@ class PromptBankHook(Hook):
             else:
                 exemplars = DATASETS.build(exemplar_config(self.bank, runner.cfg, member, source))
                 bank = self._built_or_kept(runner, loader, exemplars, may_reuse, fingerprint)
-            aligned = bank.aligned_to(classes, self.bank.get('skip_missing', False))
+            skips = self.bank.get('skip_missing') or are_enough(bank.class_names, member)
+            aligned = bank.aligned_to(classes, skips)
             model.set_prompt_bank(aligned, name)
             without = [label for label in classes if label not in set(aligned.class_names)]
             provenances[name] = dict(bank.provenance, classes_left_out=without)

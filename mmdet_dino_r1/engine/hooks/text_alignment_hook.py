@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
-from torch.utils.data import Dataset
 
+from ...config.class_lists import one_class_list
 from ...utils.wrappers import unwrapped
 
 
@@ -27,12 +26,20 @@ class TextAlignmentHook(Hook):
 
         Raises:
             FileNotFoundError: there is no file of text embeddings.
-            ValueError: the file lacks a class, or the training set does not name its classes.
+            ValueError: the file lacks a class, or the training set does not name its classes, or
+                has several lists of them.
         """
         model = unwrapped(runner.model)
         if getattr(model, 'text_alignment', None) is None:
             return
-        model.text_alignment.set_classes(training_classes(runner.train_dataloader.dataset))
+        classes = one_class_list(dataset := runner.train_dataloader.dataset)
+        if not classes:
+            raise ValueError(
+                "model.text_alignment needs the names of the classes (metainfo['classes']), and "
+                f'{type(dataset).__name__} has none. Or train without the alignment: '
+                'model.text_alignment=None'
+            )
+        model.text_alignment.set_classes(classes)
         if not model.text_feat_map.is_loaded:
             print_log(
                 'model.text_feat_map, the projection of the class names, was not loaded from a '
@@ -41,22 +48,3 @@ class TextAlignmentHook(Hook):
                 logger='current',
                 level=logging.WARNING,
             )
-
-
-def training_classes(dataset: Dataset) -> Sequence[str]:
-    """Class names of a training set, in label order.
-
-    Raises:
-        ValueError: it names none, or its members count their labels differently.
-    """
-    metainfo = dataset.metainfo
-    members = metainfo if isinstance(metainfo, list) else [metainfo]
-    classes = {tuple(member.get('classes') or ()) for member in members}
-    if len(classes) > 1 or () in classes:
-        raise ValueError(
-            'model.text_alignment needs a training set with one list of class names '
-            f"(metainfo['classes']); {type(dataset).__name__} has "
-            f'{"none" if () in classes else f"{len(classes)} different ones"}. '
-            'Or train without the alignment: model.text_alignment=None'
-        )
-    return classes.pop()

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from ...apis.weights import build_model, choose_device
 from ...config.exemplars import exemplar_config, hook_bank
+from ...config.tested_sets import are_enough
 from ...engine.bank_builder import encode_prompt_bank, weights_fingerprint
 from ...structures import PromptBank, load_prompt_bank, protocol_summary
 from ..figure import write_image
@@ -100,7 +101,8 @@ def _prompts(
             progress=True,
             provenance=dict(model=Path(cfg.filename or '').stem, checkpoint=Path(checkpoint).name),
         )
-    return bank.aligned_to(dataset.metainfo['classes'], choice.get('skip_missing', False))
+    skips = choice.get('skip_missing') or are_enough(bank.class_names, dataset)
+    return bank.aligned_to(dataset.metainfo['classes'], skips)
 
 
 def write_views(found: Mapping[str, Viewed], out: Path) -> list[Path]:

@@ -1,0 +1,73 @@
+"""Whether the labels of all datasets that a loader reads stand for the same classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch.utils.data import Dataset
+
+from ..utils.near_names import some
+
+
+def datasets_below(dataset: Dataset) -> Iterator[Dataset]:
+    """The innermost datasets, through ``ConcatDataset``, ``RepeatDataset`` and other wrappers."""
+    inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
+    for child in inner if isinstance(inner, list) else [inner]:
+        yield from [dataset] if child is None else datasets_below(child)
+
+
+def one_class_list(dataset: Dataset, split: str = 'train') -> tuple[str, ...]:
+    """Class names of a loader's dataset in label order, () where it names none.
+
+    Raises:
+        ValueError: labels of its members stand for other classes; the files are named.
+    """
+    lists = []
+    for member in datasets_below(dataset):
+        if classes := tuple(getattr(member, 'metainfo', {}).get('classes') or ()):
+            lists.append((getattr(member, 'ann_file', '') or type(member).__name__, classes))
+    if wrong := explain_other_classes(lists, split):
+        raise ValueError('{}: {}. {}'.format(*wrong))
+    return lists[0][1] if lists else ()
+
+
+def explain_other_classes(
+    lists: Sequence[tuple[str, Sequence[str]]], split: str
+) -> tuple[str, str, str] | None:
+    """The first of several files whose labels stand for other classes than those of the first one.
+
+    Args:
+        lists: file and class names, in label order, of each dataset that a loader reads.
+        split: 'train', 'val' or 'test', which decides on the remedy.
+
+    Returns:
+        The file, what is wrong with it and the remedy; None where nothing is.
+    """
+    differing = [item for item in lists if tuple(item[1]) != tuple(lists[0][1])]
+    if not differing:
+        return None
+    (first, of_first), (file, classes) = lists[0], differing[0]
+    here, there = (some([*map(repr, names)], 20) for names in (classes, of_first))
+    what = (
+        f'its labels stand for {here}, those of {first} for {there}, and {split}_dataloader '
+        'reads both'
+    )
+    names = dict.fromkeys(name for _, of_one in lists for name in of_one)
+    if split == 'train':
+        return (
+            file,
+            what,
+            (
+                "Give each of these datasets type='CocoJsonDataset', fixed_classes=True, "
+                f'metainfo=dict(classes=({", ".join(map(repr, names))},)).'
+            ),
+        )
+    return (
+        file,
+        what,
+        (
+            f"Test each with its own classes: type='DatasetGroup' in {split}_dataloader, "
+            f"{split}_evaluator=dict(type='DatasetGroupEvaluator', metrics=dict(type='CocoJsonMetric', "
+            "metric='bbox'))."
+        ),
+    )
