@@ -96,12 +96,12 @@ def test_boxes_not_finite_or_inverted_in_the_model_stop_before_the_weights(box):
 @pytest.mark.parametrize(
     ('owner', 'key', 'value', 'message'),
     [
-        ('annotations', 'bbox', None, "image 1, or an annotation of it, lacks 'bbox'"),
-        ('annotations', 'bbox', [1, 2, 3], 'image 1, .* is wrong: not enough values'),
-        ('annotations', 'image_id', None, "an entry lacks 'image_id'"),
-        ('images', 'width', None, "image 1, .* lacks 'width'"),
-        ('images', 'width', 'wide', 'image 1, .* is wrong'),
-        ('images', 'id', None, "'images' has an entry with id=None|an entry lacks 'id'"),
+        ('annotations', 'bbox', None, "annotation 1 of image 1 lacks 'bbox'"),
+        ('annotations', 'bbox', [1, 2, 3], r'of image 1 has bbox=\[1, 2, 3\], which is not four'),
+        ('annotations', 'image_id', None, "annotation 1 of image [?] lacks 'image_id'"),
+        ('images', 'width', None, 'image 1 has width=None, which is no number'),
+        ('images', 'width', 'wide', "image 1 has width='wide', which is no number"),
+        ('images', 'id', None, "'images' has an entry with id=None"),
         ('categories', 'name', None, "'categories' has an entry with name=None"),
     ],
 )

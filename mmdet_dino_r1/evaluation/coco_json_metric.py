@@ -49,6 +49,7 @@ class CocoJsonMetric(CocoMetric):
         with get_local_path(ann_file, backend_args=self.backend_args) as path:
             content = Path(path).read_bytes()
         self._file = read_coco(content, ann_file, annotated=not self.format_only)
+        self._coco_api = CocoIndex({})  # filled when the tested images are known
         self._files = {image['id']: image['file_name'] for image in self._file['images']}
 
     @BaseMetric.dataset_meta.setter

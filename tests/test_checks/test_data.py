@@ -144,7 +144,7 @@ class TestFindProblems:
         (problem,) = data.find_problems(config(root), 'train')
         assert problem.what == '3 image files of the first 3 missing'
 
-    def test_what_a_metric_needs_is_asked_of_its_file_alone(self, root):
+    def test_what_mmdets_metric_needs_is_asked_of_its_file_alone(self, root):
         def without(coco):
             for annotation in coco['annotations']:
                 del annotation['iscrowd']
@@ -152,7 +152,12 @@ class TestFindProblems:
         coco_file(root, 'train', change=without)
         assert kinds(config(root)) == []
         coco_file(root, 'val', change=without)
-        assert kinds(config(root)) == [('error', 'iscrowd_missing')]
+        (problem,) = data.find_problems(config(root), 'train')
+        assert problem.what.startswith("9 annotations whose iscrowd mmdet's CocoMetric cannot read")
+        assert problem.remedy.startswith("Set type='CocoJsonMetric' instead")
+        cfg = config(root)
+        cfg.val_evaluator.type = 'CocoJsonMetric'
+        assert kinds(cfg) == []
 
     def test_a_file_without_annotations(self, root):
         coco_file(root, 'train', change=lambda coco: coco.update(annotations=[]))

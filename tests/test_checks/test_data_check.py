@@ -12,7 +12,9 @@ from mmdet_dino_r1.checks import class_check, data_check
 from mmdet_dino_r1.checks.annotation_table import AnnotationTable
 from mmdet_dino_r1.checks.data_problem import meant, number, problems, quoted
 from mmdet_dino_r1.datasets.exemplar_selection import candidate_boxes
+from mmdet_dino_r1.structures.coco_file import read_coco
 
+_GONE = object()
 ALL_USES = ('train', 'val', 'prompts', 'metric')
 
 
@@ -85,21 +87,68 @@ class TestForm:
         with pytest.raises(ValueError, match='name'):
             AnnotationTable(coco, 'f.json')
 
-    @pytest.mark.parametrize('key', ['id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd'])
+    @pytest.mark.parametrize('key', ['image_id', 'category_id', 'bbox'])
     def test_keys_of_annotations(self, key):
         (level, kind), (count, examples) = next(iter(changed(**{key: None}).items()))
         assert (level, kind, count) == ('error', f'{key}_missing', 1)
-        who = 'None' if key == 'id' else '2'
-        assert examples[0] == f'annotation {who}' + ('' if key == 'image_id' else ' of image 5')
+        assert examples[0] == 'annotation 2' + ('' if key == 'image_id' else ' of image 5')
 
-    def test_what_prompts_do_not_need(self):
+    @pytest.mark.parametrize(
+        ('key', 'value', 'dataset', 'metric'),
+        [
+            *[('id', value, True, True) for value in (_GONE, None, [1])],
+            *[('id', value, False, True) for value in (0, 'a1')],
+            ('id', -7, False, False),
+            *[('area', value, True, True) for value in (_GONE, None, '1120', True)],
+            *[('iscrowd', value, False, True) for value in (_GONE, None)],
+            *[(key, '0', True, True) for key in ('iscrowd', 'ignore')],
+            ('iscrowd', True, False, False),
+        ],
+    )
+    def test_what_mmdets_own_classes_cannot_read(self, key, value, dataset, metric):
+        """Ours read all of it."""
         coco = clean()
-        for ann in coco['annotations']:
-            for key in ('id', 'area', 'iscrowd'):
-                del ann[key]
-        assert data_check.check_file(table(coco), ['prompts']) == []
-        kinds = [p.kind for p in data_check.check_file(table(coco), ['train'])]
-        assert kinds == ['id_missing', 'area_missing']
+        coco['annotations'][1].pop(key, None)
+        if value is not _GONE:
+            coco['annotations'][1][key] = value
+        assert data_check.check_file(table(coco), ALL_USES) == []
+        for reader, is_odd in (('CocoDataset', dataset), ('CocoMetric', metric)):
+            said = data_check.check_file(table(coco), ALL_USES, [reader])
+            assert [(p.kind, p.count) for p in said] == [('odd', 1)] * is_odd
+            assert all(f"whose {key} mmdet's {reader} cannot" in p.what for p in said)
+            assert all(reader.replace('Coco', 'CocoJson') in p.remedy for p in said)
+
+    def test_a_size_that_is_a_text(self):
+        coco = clean()
+        coco['images'][1].update(width='40', height='30.0')
+        assert table(coco).sizes.tolist() == [[40, 30], [40, 30]]
+        assert data_check.check_file(table(coco), ALL_USES) == []
+        assert found(data_check.check_file(table(coco), ALL_USES, ['CocoDataset'])) == {
+            ('error', 'odd_size'): (1, ('image 2',))
+        }
+
+    def test_crowds(self):
+        assert changed(iscrowd='maybe') == {
+            ('error', 'crowd_unclear'): (1, ('annotation 2 of image 5',))
+        }
+        coco = clean()
+        coco['annotations'] = [
+            annotation(number, 5, 7, **flags)
+            for number, flags in enumerate(
+                [dict(iscrowd='0'), dict(iscrowd='1'), dict(ignore='0'), dict(ignore=True)]
+            )
+        ]
+        assert table(coco).crowd.tolist() == [False, True, False, True]
+
+    def test_a_file_of_a_test_set(self):
+        coco = clean()
+        del coco['annotations']
+        assert table(coco).summary()['boxes'] == 0
+        assert data_check.check_file(table(coco), ['test', 'format']) == []
+        for use in ('train', 'prompts', 'metric'):
+            (problem,) = data_check.check_file(table(coco), [use])
+            assert (problem.level, problem.kind) == ('error', 'not_annotated')
+            assert 'set format_only=True and outfile_prefix=PREFIX' in problem.remedy
 
     def test_lvis_has_no_iscrowd_and_names_images_by_url(self):
         coco = clean()
@@ -122,7 +171,7 @@ class TestImages:
     def test_repeated_id(self):
         problems = self.problems(id=5)
         assert problems['error', 'image_id_repeated'] == (1, ('5',))
-        assert problems['error', 'image_unknown'][0] == 1
+        assert problems['warning', 'image_unknown'][0] == 1
 
     def test_repeated_file(self):
         assert self.problems(file_name='a.png') == {
@@ -187,14 +236,16 @@ class TestCategories:
 
 class TestReferences:
     def test_repeated_annotation_id(self):
-        assert changed(id=1) == {('error', 'annotation_id_repeated'): (1, ('1',))}
-
-    def test_unknown_image_matters_to_prompts(self):
-        assert changed(image_id=77) == {('error', 'image_unknown'): (1, ('annotation 2',))}
+        assert changed(id=1) == {}
         coco = clean()
-        coco['annotations'][1]['image_id'] = 77
-        problems = data_check.check_file(table(coco), ['train'])
-        assert [(p.level, p.kind) for p in problems] == [('warning', 'image_unknown')]
+        coco['annotations'][1]['id'] = 1
+        for reader in ('CocoDataset', 'CocoMetric'):
+            assert found(data_check.check_file(table(coco), ALL_USES, [reader])) == {
+                ('error', 'annotation_id_repeated'): (1, ('1',))
+            }
+
+    def test_unknown_image(self):
+        assert changed(image_id=77) == {('warning', 'image_unknown'): (1, ('annotation 2',))}
 
     def test_unknown_category(self):
         assert changed(category_id=77) == {
@@ -271,7 +322,8 @@ class TestBoxes:
             annotation(i, [5, 2][i % 2], [7, 3][i % 3 % 2], box, iscrowd=int(i % 7 == 0))
             for i, box in enumerate(generator.uniform(-10, 45, (300, 4)).tolist())
         ]
-        candidates = candidate_boxes(coco, {7: 'zebra', 3: 'apple'}, 'f.json')
+        read = read_coco(json.dumps(coco).encode(), 'f.json')
+        candidates = candidate_boxes(read, {7: 'zebra', 3: 'apple'})
         counted = table(coco).count(table(coco).is_exemplar)
         assert counted == [len(candidates['zebra']), len(candidates['apple'])]
         assert min(counted) > 10
@@ -395,13 +447,64 @@ class TestBetweenFiles:
             )
         }
 
-    def test_an_evaluator_of_other_images(self):
-        assert class_check.check_metric_file(table(), table(), 'val_evaluator.ann_file') == []
+    def metric(self, change=None, labels=('zebra', 'apple'), **more):
+        """Problems of an evaluator with a changed file."""
         coco = clean()
-        coco['images'][0]['id'] = 50
-        (problem,) = class_check.check_metric_file(table(), table(coco, 'g.json'), 'KEY')
-        assert (problem.count, problem.examples) == (1, ('image 5',))
-        assert problem.remedy == 'Set KEY=f.json'
+        if change is not None:
+            change(coco)
+        problems = class_check.check_metric_file(
+            table(), labels, table(coco, 'g.json'), 'KEY', **more
+        )
+        assert all(p.where == 'g.json' and 'KEY=f.json' in p.remedy for p in problems)
+        return found(problems)
+
+    @pytest.mark.parametrize('by_name', [True, False])
+    def test_an_evaluator_of_the_same_data(self, by_name):
+        def reorder(coco):
+            coco['images'].reverse()
+            coco['annotations'].reverse()
+            coco['images'][0]['file_name'] = 'folder/b.jpg'
+            coco['images'].append(dict(id=99, file_name='c.png', width=9, height=9))
+            coco['annotations'].append(annotation(77, 99, 7))
+            coco['categories'].append(dict(id=99, name='quince'))
+
+        assert self.metric(by_name=by_name) == {}
+        assert self.metric(reorder, by_name=by_name) == {}
+
+    def test_an_evaluator_of_other_images(self):
+        assert self.metric(lambda coco: coco['images'][0].update(id=50)) == {
+            ('error', 'metric_of_other_images'): (1, ('image 5',))
+        }
+
+    @pytest.mark.parametrize('change', [dict(file_name='c.png'), dict(width=80)])
+    def test_an_evaluator_of_other_pictures_under_the_same_ids(self, change):
+        assert self.metric(lambda coco: coco['images'][1].update(change)) == {
+            ('error', 'metric_of_other_pictures'): (1, ('image 2',))
+        }
+
+    def test_an_evaluator_that_lacks_a_class(self):
+        assert self.metric(lambda coco: coco['categories'][1].update(name='Apple')) == {
+            ('error', 'metric_lacks_classes'): (1, ("'apple' (near: Apple)",)),
+            ('warning', 'metric_of_other_boxes'): (
+                2,
+                ('image 5: 2, there 1', 'image 2: 1, there 0'),
+            ),
+        }
+
+    def test_the_order_of_categories_matters_to_mmdets_metric_alone(self):
+        def reorder(coco):
+            coco['categories'].reverse()
+
+        assert self.metric(reorder) == {}
+        assert self.metric(reorder, by_name=False) == {
+            ('error', 'metric_class_order'): (2, ("'zebra'", "'apple'"))
+        }
+
+    def test_an_evaluator_of_other_boxes(self):
+        assert self.metric(lambda coco: coco['annotations'].pop()) == {
+            ('warning', 'metric_of_other_boxes'): (1, ('image 2: 1, there 0',))
+        }
+        assert self.metric(lambda coco: coco['annotations'].pop(), ['zebra']) == {}
 
 
 class TestImageFiles:

@@ -6,7 +6,7 @@ import torch
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS
 
-from mmdet_dino_r1.datasets import CocoJsonDataset  # noqa: F401 (registers it)
+from mmdet_dino_r1.datasets import coco_json
 
 # Ids neither sorted nor dense, names not sorted.
 CATEGORIES = [
@@ -93,7 +93,7 @@ def test_missing_key_is_named(write, key):
 
 @pytest.mark.parametrize('text', ['{"images": [', '[]', '\x00'])
 def test_broken_file_is_named(write, text):
-    with pytest.raises(ValueError, match='anns.json is not COCO JSON'):
+    with pytest.raises(ValueError, match='anns.json is not (COCO JSON|a COCO annotation file)'):
         build(ann_file=write(text))
 
 
@@ -115,8 +115,12 @@ def test_lazy_dataset_knows_its_classes(write):
 def test_file_is_parsed_once(write, monkeypatch):
     path = write(coco_dict())
     calls = []
-    load = json.load
-    monkeypatch.setattr(json, 'load', lambda file: calls.append(file.name) or load(file))
+    read = coco_json.read_coco
+    monkeypatch.setattr(
+        coco_json,
+        'read_coco',
+        lambda content, file, **kw: calls.append(file) or read(content, file, **kw),
+    )
     dataset = build(ann_file=path, lazy_init=True)
     _ = dataset.metainfo
     dataset.full_init()

@@ -300,7 +300,7 @@ def test_json_of_another_format(tmp_path, part, key):
     del data[part][1][key]
     path = tmp_path / 'coco.json'
     path.write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=rf"coco.json: {part}\[1\] lacks '{key}'.*CocoMetric"):
+    with pytest.raises(ValueError, match=rf"coco.json: {part}\[1\] lacks '{key}'.*CocoJsonM"):
         make_metric(str(path))
 
 
