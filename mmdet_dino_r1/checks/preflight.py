@@ -17,6 +17,7 @@ from mmengine.config import Config
 
 from ..config.exemplars import prompt_hook
 from ..engine.sharding import INSTEAD_OF_SHARDS, STRATEGY_OF_WRAPPER, no_reference_message
+from ..models.detectors.equal_keys import explain_unequal
 from ..utils.near_names import quote_with_near
 from .annotation_table import AnnotationTable
 from .config_keys import explain_misspelt
@@ -74,6 +75,12 @@ def explain_sharding(cfg: Config, args: Namespace, stage: str) -> str | None:
     if strategy in STRATEGY_OF_WRAPPER.values() and grqo.get('kl_weight', 1) > 0:
         return no_reference_message(strategy)
     return None
+
+
+def _unequal_keys(cfg: Config, args: Namespace, stage: str) -> str | None:
+    """What the detector would refuse."""
+    model = cfg.get('model')
+    return explain_unequal(model) if type_name(model) == 'DINOR1' else None
 
 
 def _tested(cfg: Config, stage: str) -> tuple[str, dict]:
@@ -229,7 +236,13 @@ def _describe(table: AnnotationTable, uses: list[str]) -> str:
     )
 
 
-_MISTAKES = (explain_sharding, _unknown_member, _test_time_augmentation, _no_split_for_prompts)
+_MISTAKES = (
+    _unequal_keys,
+    explain_sharding,
+    _unknown_member,
+    _test_time_augmentation,
+    _no_split_for_prompts,
+)
 # In this order; the first that speaks ends the start.
 CHECKS = (explain_misspelt, explain_mistake, explain_missing, explain_work_dir)
 # What reads large files is for the first of several processes, with which the others end.
