@@ -98,6 +98,17 @@ a misspelt key in a member of a `DatasetGroup`
     test_members_of_a_group_are_checked_with_what_they_share
 misspelt keys in a real run through mmdet's script
     test_misspelt_keys_and_a_bad_work_dir_stop_it
+`--cfg-options` with a variable of the config (`lr`, `data_root`), a key of mmdet 2
+    test_a_variable_is_refused_with_its_places
+    test_a_key_of_mmdet_2_or_of_nobody_is_refused_with_the_right_one
+    test_what_is_read_or_may_be_read_is_left_alone
+    test_tools_and_python_say_it_alike
+number of levels, width or feature maps changed in some keys of the model only
+    test_levels_changed_in_one_place
+    test_width_changed_in_one_place
+    test_maps_of_the_backbone
+    test_sizes_of_the_model_that_differ
+    test_the_model_itself_refuses_them
 a mistyped `type=`
     test_a_mistyped_type_is_placed_and_corrected
 a file where the work directory, or a folder above it, should be

@@ -22,6 +22,8 @@ from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from torch.utils.data import DataLoader
 
+from ..config.options import READ_AT_TOP
+from ..engine.hooks.prompt_bank_hook import BANK_KEYS
 from ..models.layers import DenoisingQueries, PromptDecoder, PromptFusionEncoder
 from ..utils.near_names import near_names
 from .config_tree import registries, type_name
@@ -33,12 +35,14 @@ _TAKEN_BEFORE = frozenset(
     'paramwise_cfg override name layer prompts requires_grad fallback_on_stride scale_factor '
     'bg_cls_weight'.split()
 )
+_MORE = '...'  # other keys may be taken, too
 # Who takes a dict that has no `type`: functions whose parameters its keys are, or the keys.
 _TAKERS: dict[str, tuple[Callable | str, ...]] = {
     'train_dataloader': (DataLoader, 'num_batch_per_epoch'),
     'val_dataloader': (DataLoader, 'num_batch_per_epoch'),
     'test_dataloader': (DataLoader, 'num_batch_per_epoch'),
     'optim_wrapper': (OptimWrapper,),
+    'optim_wrapper.paramwise_cfg': ('custom_keys', 'norm_decay_mult', 'bypass_duplicate', _MORE),
     'train_cfg': (runner.EpochBasedTrainLoop, runner.IterBasedTrainLoop, 'by_epoch'),
     'val_cfg': (runner.ValLoop,),
     'test_cfg': (runner.TestLoop,),
@@ -54,13 +58,10 @@ _TAKERS: dict[str, tuple[Callable | str, ...]] = {
     'DINOR1.dn_cfg.group_cfg': ('dynamic', 'num_groups', 'num_dn_queries'),
     'DINOR1.train_cfg': ('assigner',),
     'DINOR1.test_cfg': ('max_per_img', 'chunk_size', 'max_per_chunk', 'nms'),
+    'PromptBankHook.bank': tuple(BANK_KEYS),
+    'CocoDataset.filter_cfg': ('filter_empty_gt', 'min_size', _MORE),
+    'CocoJsonDataset.filter_cfg': ('filter_empty_gt', 'min_size', _MORE),
 }
-# Read by mmengine's Runner, mmdet's scripts or this package, beyond the Runner's own arguments.
-_AT_TOP = frozenset(
-    'activation_checkpointing auto_scale_lr check_data compile custom_imports '
-    'efficient_conv_bn_eval find_unused_parameters model_wrapper_cfg runner_type sync_bn '
-    'tta_model'.split()
-)
 Wrong = tuple[str, str]  # a key as for --cfg-options, and what was probably meant
 
 
@@ -68,8 +69,8 @@ def misspelt_keys(cfg: Config) -> list[Wrong]:
     """Every key that nothing takes, with what was probably meant."""
     register_all_modules(init_default_scope=False)
     tree = cfg.to_dict()
-    own = _AT_TOP | set(inspect.signature(Runner).parameters) - {'cfg'}
-    found = list(_wrong(tree, '', 'the top level', own, False))  # any other may be a variable
+    # any other may be a variable
+    found = list(_wrong(tree, '', 'the top level', READ_AT_TOP, False))
     hooks = tree.get('default_hooks') or {}
     typed = {name for name, hook in hooks.items() if not isinstance(hook, dict) or 'type' in hook}
     found += _wrong(hooks, 'default_hooks', 'default_hooks', typed, True)
@@ -105,14 +106,14 @@ def _below(node: object, key: str, path: str) -> Iterator[Wrong]:
         tables = [registry.module_dict for registry in registries()]
         takers = [table[name] for table in tables if name in table]
     if takers:
-        taken = [_parameters(t) if callable(t) else ({t}, True) for t in takers]
+        taken = [_parameters(t) if callable(t) else ({t}, t != _MORE) for t in takers]
         known = set().union(*(names for names, _ in taken))
         yield from _wrong(node, key, name or key, known, all(is_all for _, is_all in taken))
     if kind == 'DatasetGroup':  # what members share is checked with each
         common, members = node.get('common') or {}, node.get('datasets') or {}
         whole = {name: common | member for name, member in members.items() if member}
         node = dict(node, common=None, datasets=whole)
-    path = kind if kind == 'DINOR1' else path
+    path = name if any(known.startswith(f'{name}.') for known in _TAKERS) else path
     for child, value in node.items():
         yield from _below(value, f'{key}.{child}', f'{path}.{child}')
 

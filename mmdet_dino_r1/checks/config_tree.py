@@ -1,4 +1,4 @@
-"""Walks through configs and registries."""
+"""Reads types in configs, and walks through registries."""
 
 from __future__ import annotations
 
@@ -6,14 +6,6 @@ from collections.abc import Iterator, Mapping
 
 import mmengine.registry
 from mmengine.registry import Registry
-
-
-def walk(node: object, key: str) -> Iterator[tuple[str, object]]:
-    """Every value in a part of a config with its dotted key; first the part itself, at ``key``."""
-    yield key, node
-    children = node.items() if isinstance(node, Mapping) else ()
-    for name, child in enumerate(node) if isinstance(node, (list, tuple)) else children:
-        yield from walk(child, f'{key}.{name}' if key else str(name))
 
 
 def type_name(node: Mapping | None) -> str | None:

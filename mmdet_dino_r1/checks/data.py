@@ -17,6 +17,7 @@ from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
 
 from ..config.exemplars import hook_bank
+from ..config.tree import walk
 from ..datasets.coco_json import CocoJsonDataset
 from ..evaluation import CocoJsonMetric
 from .annotation_table import AnnotationTable
@@ -29,7 +30,7 @@ from .class_check import (
     check_one_list,
     check_same_classes,
 )
-from .config_tree import described, type_name, walk
+from .config_tree import described, type_name
 from .data_check import check_file, check_images
 from .data_problem import LEVELS, Problem, meant, problem, problems, report_problems
 from .paths import SPLITS, Member, datasets_of, exemplars

@@ -17,7 +17,8 @@ from mmengine.utils import is_abs
 from ..config.dataset_args import explain_arguments
 from ..config.exemplars import prompt_hook
 from ..config.tested_sets import exemplar_source
-from .config_tree import described, walk
+from ..config.tree import walk
+from .config_tree import described
 
 # Splits of which the files are needed.
 SPLITS = dict(train=('train', 'val'), test=('test',), all=('train', 'val', 'test'))

@@ -17,6 +17,7 @@ from mmengine.config import Config
 
 from ..config.exemplars import prompt_hook
 from ..engine.sharding import INSTEAD_OF_SHARDS, STRATEGY_OF_WRAPPER, no_reference_message
+from ..models.detectors.equal_keys import explain_unequal
 from ..utils.near_names import quote_with_near
 from .annotation_table import AnnotationTable
 from .config_keys import explain_misspelt
@@ -80,6 +81,12 @@ def explain_sharding(cfg: Config, args: Namespace, stage: str) -> str | None:
     if strategy in STRATEGY_OF_WRAPPER.values() and grqo.get('kl_weight', 1) > 0:
         return no_reference_message(strategy)
     return None
+
+
+def _unequal_keys(cfg: Config, args: Namespace, stage: str) -> str | None:
+    """What the detector would refuse."""
+    model = cfg.get('model')
+    return explain_unequal(model) if type_name(model) == 'DINOR1' else None
 
 
 def _tested(cfg: Config, stage: str) -> tuple[str, dict]:
@@ -236,6 +243,7 @@ def _describe(table: AnnotationTable, uses: list[str]) -> str:
 
 
 _MISTAKES = (
+    _unequal_keys,
     explain_sharding,
     explain_dataset_arguments,
     _unknown_member,

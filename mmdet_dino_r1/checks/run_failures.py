@@ -10,10 +10,11 @@ import shutil
 import torch
 from mmengine.config import Config
 
+from ..config.tree import walk
 from ..engine.hooks.checkpoint_hook import CheckpointNotSaved
 from ..engine.hooks.strict_load_hook import UnfitCheckpoint
 from ..utils.near_names import near_names
-from .config_tree import registries, walk
+from .config_tree import registries
 from .given_files import work_dir_of
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

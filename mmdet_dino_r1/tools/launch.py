@@ -13,6 +13,7 @@ import mmdet
 from ..checks.given_files import read_config
 from ..checks.preflight import CHECKS, CHECKS_OF_FIRST_PROCESS
 from ..checks.run_failures import explain_failure, explain_user_error
+from ..config.options import UnreadOption
 from ..utils.compat import join_processes_without_gpu
 
 _RANK_VARIABLES = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
@@ -25,7 +26,7 @@ def launch(stage: str) -> None:
     args = runpy.run_path(script, run_name='mmdet_script')['parse_args']()
     try:
         cfg = read_config(args)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, UnreadOption) as error:
         stop(str(error), args.launcher)
     for check in CHECKS + CHECKS_OF_FIRST_PROCESS * is_first_process(args.launcher):
         if message := check(cfg, args, stage):

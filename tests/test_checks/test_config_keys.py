@@ -56,6 +56,13 @@ def test_mmdets_own_configs_have_none(name):
         ('optim_wrapper.optimizer.weight_dcay', 'AdamW', 'weight_decay'),
         ('default_hooks.checkpoint.max_keep_ckpt', 'SafeCheckpointHook', 'max_keep_ckpts'),
         ('default_hooks.reference_model.start_epochs', 'ReferenceModelHook', 'start_epoch'),
+        ('default_hooks.prompt_bank.bank.shot', 'default_hooks.prompt_bank.bank', 'shots'),
+        (
+            'train_dataloader.dataset.filter_cfg.min_sizes',
+            'train_dataloader.dataset.filter_cfg',
+            'min_size',
+        ),
+        ('optim_wrapper.paramwise_cfg.custom_key', 'optim_wrapper.paramwise_cfg', 'custom_keys'),
         ('default_hooks.chekpoint', 'default_hooks', 'checkpoint'),
         ('param_scheduler.0.start_facter', 'LinearLR', 'start_factor'),
         ('env_cfg.mp_cfg.mp_start_methd', 'env_cfg.mp_cfg', 'mp_start_method'),

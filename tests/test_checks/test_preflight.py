@@ -302,6 +302,12 @@ class TestMistakes:
             | parts
         )
 
+    def test_sizes_of_the_model_that_differ(self):
+        model = dict(type='DINOR1', num_feature_levels=5, neck=dict(num_outs=4))
+        message = self.explain(dict(model=model))
+        assert '  feature levels: 5 in model.num_feature_levels; 4 in model.neck.num' in message
+        assert self.explain(dict(model=dict(model, type='DINO'))) is None
+
     def test_none(self, complete):
         assert self.explain({}) is None
         assert self.explain(self.single(complete)) is None

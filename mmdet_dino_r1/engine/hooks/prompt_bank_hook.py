@@ -35,7 +35,7 @@ from .sample_lookup import SampleLookup, interactive_prompts
 PROTOCOLS = ('visual_g', 'visual_i', 'text')
 # of the dict `bank`
 _ENCODING_KEYS = ('keep_exemplars', 'batch_size')
-_KNOWN = {'path', 'text_embeddings', *SPLIT_KEYS, *CHOICE_KEYS, *_ENCODING_KEYS}
+BANK_KEYS = {'path', 'text_embeddings', *SPLIT_KEYS, *CHOICE_KEYS, *_ENCODING_KEYS}
 
 
 @HOOKS.register_module()
@@ -79,9 +79,10 @@ class PromptBankHook(Hook):
         if protocol not in PROTOCOLS:
             raise ValueError(f'PromptBankHook.protocol is one of {PROTOCOLS}, got {protocol!r}')
         self.bank = dict(path=bank) if isinstance(bank, str) else dict(bank or {})
-        if unknown := self.bank.keys() - _KNOWN:
+        if unknown := self.bank.keys() - BANK_KEYS:
             raise ValueError(
-                f'PromptBankHook.bank has unknown keys {sorted(unknown)}; known: {sorted(_KNOWN)}'
+                f'PromptBankHook.bank has unknown keys {sorted(unknown)}; '
+                f'known: {sorted(BANK_KEYS)}'
             )
         self.protocol = protocol
         self.strict = strict

@@ -38,6 +38,7 @@ from ..layers import (
 )
 from ..losses import FrozenProjection
 from ..task_modules import gather_embeddings
+from .equal_keys import explain_unequal
 from .reference_model import ReferenceModel
 from .warm_start import report_when_loading
 
@@ -75,7 +76,8 @@ class DINOR1(GroundingDINO):
         step_diagnostics: what to say of the last training step should its gradients go wrong.
 
     Raises:
-        ValueError: ``prompt_encoder.num_levels`` is not the model's number of feature levels.
+        ValueError: keys that set the same size differ, such as ``num_feature_levels`` and
+            ``neck.num_outs``; the message names them all.
     """
 
     def __init__(
@@ -89,6 +91,8 @@ class DINOR1(GroundingDINO):
         text_alignment: dict | None = None,
         **kwargs,
     ) -> None:
+        if unequal := explain_unequal(dict(kwargs, prompt_encoder=prompt_encoder)):
+            raise ValueError(unequal)
         # built by _init_layers, which the parents call
         self.prompt_encoder = prompt_encoder
         self.query_selector = query_selector or dict(type='VisualGuidedQuerySelector')
@@ -116,11 +120,6 @@ class DINOR1(GroundingDINO):
         self.memory_trans_norm = nn.LayerNorm(self.embed_dims)
         self.query_selector = MODELS.build(dict(self.query_selector, num_queries=self.num_queries))
         self.prompt_encoder = MODELS.build(self.prompt_encoder)
-        if self.prompt_encoder.num_levels != self.num_feature_levels:
-            raise ValueError(
-                f'model.prompt_encoder.num_levels={self.prompt_encoder.num_levels} but '
-                f'model.num_feature_levels={self.num_feature_levels}; they must be equal.'
-            )
 
     def init_weights(self) -> None:
         """Initialise as DINO does (Grounding DINO adds text parts, which are not here)."""

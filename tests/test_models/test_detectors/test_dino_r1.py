@@ -89,11 +89,6 @@ def test_label_beyond_the_embedding_is_named():
         model.loss(*make_batch([([[0, 0, 9, 9]], [30])]))
 
 
-def test_levels_must_agree():
-    with pytest.raises(ValueError, match='prompt_encoder.num_levels=4.*num_feature_levels=3'):
-        build_tiny(prompt_encoder=dict(num_levels=4))
-
-
 def test_activation_checkpointing_changes_nothing():
     plain = build_tiny().train()
     saving = build_tiny(encoder=dict(num_cp=1)).train()
