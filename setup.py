@@ -169,6 +169,9 @@ setup(
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     packages=find_packages(include=[NAME, f'{NAME}.*']),
+    # As without it, but written down it makes an editable install one entry of sys.path. Otherwise
+    # setuptools' finder comes after sys.path, where any folder named like the package hides it.
+    package_dir={'': '.'},
     package_data={NAME: ['py.typed'], f'{NAME}.web': ['page/*']},
     # mmdet, mmengine, mmcv and torch are left out on purpose: two families of distributions
     # provide them under the same import names, and naming one would install it over the other.

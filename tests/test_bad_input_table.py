@@ -142,6 +142,15 @@ the name of a config that is not there
     test_an_unknown_config_ends_it
 `_base_ = 'mmdet_dino_r1::…'` where the package is not installed
     test_a_base_in_a_package_that_is_not_installed
+Python started in a folder that has one named `mmdet_dino_r1`
+    test_a_folder_of_its_name_does_not_hide_an_editable_install
+    test_nothing_loads_checkpoints_where_a_folder_passes_for_the_package
+OpenMMLab's mmdet installed over onedl-mmdetection
+    test_what_mim_installed_over_onedl_is_told_with_the_commands_that_repair_it
+one of the two uninstalled again
+    test_files_that_went_with_another_distribution_are_told
+a file `mmdet.py`, `mmcv.py`
+    test_a_file_of_the_name_of_a_package_is_named
 the bare name of a shipped config
     test_a_bare_name_becomes_the_path
 `query_view --device` that is not there

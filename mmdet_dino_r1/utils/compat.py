@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 MIN_MMDET = '3.3.0'
 # Before it, PyTorch's safe loader can itself be made to run code (CVE-2025-32434).
 MIN_TORCH = (2, 6)
-# Distributions that put files under the same import names.
+# Distributions that put files under the same import names, those of OpenMMLab, in the same order.
 FAMILIES = {
     'onedl': ('onedl-mmcv', 'onedl-mmdetection', 'onedl-mmengine'),
     'OpenMMLab': ('mmcv', 'mmdet', 'mmengine'),
@@ -22,9 +22,9 @@ FAMILIES = {
 WITHOUT_OPERATORS = ('mmcv-lite', 'onedl-mmcv-lite')
 
 _INSTALL = (
-    'Install one family of them: `pip install -r requirements/mminstall.txt` (onedl-*, the '
-    'default) or `pip install -r requirements/mminstall-openmmlab.txt`; `make setup` in the '
-    'repository does the former.'
+    'Install one family of them: `MMCV_WITH_OPS=1 pip install --no-build-isolation -r '
+    'requirements/mminstall.txt` (onedl-*, the default) or the same with '
+    '`mminstall-openmmlab.txt`; `make setup` in the repository does the former.'
 )
 # Loaded in this order; remedy of each that cannot be.
 _LOADED = {
@@ -48,10 +48,9 @@ def check_environment() -> None:
     Raises:
         ImportError: a package is missing, too old, broken, or installed over another.
     """
-    for name in ('torch', 'mmengine', 'mmcv', 'mmdet'):
-        if importlib.util.find_spec(name) is None:
-            raise ImportError(f'mmdet_dino_r1 needs the Python package `{name}`. {_INSTALL}')
     _check_distributions()
+    for name in ('torch', 'mmengine', 'mmcv', 'mmdet'):
+        _check_module(name)
     import torch  # the operators are linked against its libraries
 
     if tuple(map(int, torch.__version__.split('.')[:2])) < MIN_TORCH:
@@ -77,18 +76,48 @@ def check_environment() -> None:
 
 def _check_distributions() -> None:
     """Refuse distributions that were installed over each other; see ``check_environment``."""
-    found = {family: list(installed(names)) for family, names in FAMILIES.items()}
+    found = {family: installed(names) for family, names in FAMILIES.items()}
     if all(found.values()):
-        mixed = [name for names in found.values() for name in names]
+        # the fuller family stays, onedl of two that are equally full
+        kept, other = sorted(FAMILIES, key=lambda family: -len(found[family]))
+        pairs = zip(FAMILIES[kept], FAMILIES[other], strict=True)
+        twins = {own: twin for own, twin in pairs if twin in found[other]}
+        gone = [*found[other], *(own for own in twins if own in found[kept])]
         raise ImportError(
-            f'Two families of the mm* packages are installed over each other: {", ".join(mixed)}. '
-            f'Remedy: `pip uninstall -y {" ".join(mixed)}`, then one of them again. {_INSTALL}'
+            'Two families of the mm* packages are installed over each other: '
+            f'{", ".join([*found[kept], *found[other]])}. (`mim train mmdet` and `mim run mmdet` '
+            f'do that beside onedl-mmdetection, if one lets them.) Remedy: `pip uninstall -y '
+            f'{" ".join(gone)}`, then {_reinstall(twins, found[kept])}.'
         )
     for name in installed(WITHOUT_OPERATORS):
         raise ImportError(
             f'{name} is installed, an mmcv without operators, which mmdet needs. Remedy: `pip '
             f'uninstall -y {name}`, then mmcv again, even if it is there too. {_INSTALL}'
         )
+
+
+def _check_module(name: str) -> None:
+    """Refuse a module that is not there, or that something else passes for."""
+    spec = importlib.util.find_spec(name)
+    if spec is not None and spec.origin and spec.submodule_search_locations:
+        return
+    if spec is not None and spec.origin:
+        raise ImportError(f'The file {spec.origin} passes for the package `{name}`: rename it.')
+    pairs = zip(*FAMILIES.values(), strict=True)
+    if found := installed(next((pair for pair in pairs if name in pair), ())):
+        raise ImportError(
+            f'The files of {next(iter(found))} are gone, as after a `pip uninstall` of another '
+            f'distribution of `{name}`. Remedy: {_reinstall(found, found, "--force-reinstall ")}.'
+        )
+    raise ImportError(f'mmdet_dino_r1 needs the Python package `{name}`. {_INSTALL}')
+
+
+def _reinstall(names: Iterable[str], versions: Mapping[str, str], options: str = '') -> str:
+    """The command that installs distributions again, alone and in the versions that are there."""
+    pinned = [f'{name}=={versions[name]}' if name in versions else name for name in names]
+    return (
+        f'`MMCV_WITH_OPS=1 pip install {options}--no-deps --no-build-isolation {" ".join(pinned)}`'
+    )
 
 
 def installed(distributions: Sequence[str]) -> dict[str, str]:

@@ -131,6 +131,64 @@ def test_an_editable_install_leads_every_tool_to_the_checkout(checkout, tmp_path
     assert (repo / '.mim/tools').resolve() == repo / 'mmdet_dino_r1/tools'
 
 
+@pytest.fixture
+def above(tmp_path):
+    """A folder with one in it that is named like the package and holds nothing of it."""
+    (tmp_path / 'above' / 'mmdet_dino_r1' / 'docs').mkdir(parents=True)
+    return tmp_path / 'above'
+
+
+def python_in(folder, python, script):
+    """Errors and output of a script run in a folder, away from the checkout."""
+    clean = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    command = [python, '-c', script]
+    return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_a_folder_of_its_name_does_not_hide_an_editable_install(checkout, above, tmp_path):
+    repo, venv = tmp_path / 'repo', tmp_path / 'venv'
+    shutil.copytree(checkout, repo)
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', str(venv)], check=True)
+    (site,) = venv.glob('lib/python*/site-packages')
+    Path(site, 'around.pth').write_text('\n'.join(path for path in sys.path if 'site-p' in path))
+    install = ['-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--no-build-isolation']
+    python = str(venv / 'bin' / 'python')
+    subprocess.run([python, *install, '--ignore-installed', '-e', str(repo)], check=True)
+    done = python_in(
+        above,
+        python,
+        'from mmdet_dino_r1.apis import DINOR1Inferencer\n'
+        'from mmengine.runner.checkpoint import CheckpointLoader\n'
+        'import mmdet_dino_r1 as m\n'
+        'print(m.__file__, CheckpointLoader._schemes[""].__module__)',
+    )
+    assert done.stdout.split()[-2:] == [
+        str(repo / 'mmdet_dino_r1' / '__init__.py'),
+        'mmdet_dino_r1.utils.safe_files',
+    ], done.stderr
+
+
+@pytest.mark.parametrize(
+    'part',
+    [
+        *('tools.train', 'utils.safe_files'),
+        *(pytest.param(part, marks=pytest.mark.slow) for part in ('apis', 'engine', 'models')),
+    ],
+)
+def test_nothing_loads_checkpoints_where_a_folder_passes_for_the_package(above, part):
+    script = (
+        'import sys; real, sys.path = sys.path, [""]\n'
+        'import mmdet_dino_r1; sys.path = real\n'
+        # what the finder of an editable install amounts to
+        f'mmdet_dino_r1.__path__ = [{str(ROOT / "mmdet_dino_r1")!r}]\n'
+        f'import mmdet_dino_r1.{part}'
+    )
+    done = python_in(above, sys.executable, script)
+    assert 'passes for the package `mmdet_dino_r1`' in done.stderr, done
+    assert done.returncode == 1 and 'pip install -e .' in done.stderr
+
+
 def test_building_touches_only_what_git_ignores(wheel, checkout):
     new = {path.name for path in checkout.iterdir()} - {path.name for path in ROOT.iterdir()}
     assert new <= {'build', 'mmdet_dino_r1.egg-info'}

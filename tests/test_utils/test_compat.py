@@ -21,6 +21,7 @@ def test_mmengine_knows_the_package():
 def test_a_missing_package_is_named_with_the_remedy(monkeypatch, name):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda x: None if x == name else real(x))
+    monkeypatch.setattr(compat, 'installed', lambda names: {})
     with pytest.raises(ImportError, match=rf'`{name}`.*mminstall\.txt'):
         compat.check_environment()
 
@@ -56,9 +57,13 @@ def test_an_old_torch_is_refused(monkeypatch):
     [
         (
             ['onedl-mmcv', 'onedl-mmdetection', 'onedl-mmengine', 'mmcv'],
-            'over each other.*pip uninstall -y onedl-mmcv onedl-mmdetection onedl-mmengine mmcv`',
+            'over each other.*`pip uninstall -y mmcv onedl-mmcv`.* onedl-mmcv==1.0`',
         ),
-        (['mmdet', 'mmengine', 'mmcv', 'onedl-mmengine'], 'uninstall -y onedl-mmengine mmcv mmdet'),
+        (
+            ['mmdet', 'mmengine', 'mmcv', 'onedl-mmengine'],
+            'uninstall -y onedl-mmengine mmengine`.* mmengine==1.0`',
+        ),
+        (['onedl-mmdetection', 'mmengine'], 'uninstall -y mmengine`.* onedl-mmengine`'),
         (['mmdet', 'mmengine', 'mmcv-lite'], 'uninstall -y mmcv-lite`.*mminstall'),
     ],
 )
@@ -70,6 +75,52 @@ def test_packages_installed_over_each_other_are_named(monkeypatch, installed, me
 
     monkeypatch.setattr(compat, 'version', version)
     with pytest.raises(ImportError, match=message):
+        compat.check_environment()
+
+
+@pytest.fixture
+def only(tmp_path, monkeypatch):
+    """A folder that is all of ``sys.path``, for what is not imported yet: mmdet is not."""
+    monkeypatch.setattr(sys, 'path', [str(tmp_path)])
+    for name in [name for name in sys.modules if name.split('.')[0] == 'mmdet']:
+        monkeypatch.delitem(sys.modules, name)
+    return tmp_path
+
+
+def distribution(folder, name, number):
+    metadata = folder / f'{name.replace("-", "_")}-{number}.dist-info' / 'METADATA'
+    metadata.parent.mkdir()
+    metadata.write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n')
+
+
+def test_what_mim_installed_over_onedl_is_told_with_the_commands_that_repair_it(only):
+    for name, number in (('mmcv', '2.3.6'), ('mmdetection', '3.5.1'), ('mmengine', '0.10.12')):
+        distribution(only, f'onedl-{name}', number)
+    distribution(only, 'mmdet', '3.3.0')
+    with pytest.raises(ImportError) as refused:
+        compat.check_environment()
+    assert str(refused.value).endswith(
+        'onedl-mmcv, onedl-mmdetection, onedl-mmengine, mmdet. (`mim train mmdet` and `mim run '
+        'mmdet` do that beside onedl-mmdetection, if one lets them.) Remedy: `pip uninstall -y '
+        'mmdet onedl-mmdetection`, then `MMCV_WITH_OPS=1 pip install --no-deps '
+        '--no-build-isolation onedl-mmdetection==3.5.1`.'
+    )
+
+
+def test_files_that_went_with_another_distribution_are_told(only):
+    distribution(only, 'onedl-mmdetection', '3.5.1')
+    again = r'files of onedl-mmdetection are gone.*--force-reinstall .* onedl-mmdetection==3\.5\.1`'
+    with pytest.raises(ImportError, match=again):
+        compat.check_environment()
+    (only / 'mmdet' / 'datasets').mkdir(parents=True)  # what the other one had not
+    importlib.invalidate_caches()
+    with pytest.raises(ImportError, match=again):
+        compat.check_environment()
+
+
+def test_a_file_of_the_name_of_a_package_is_named(only):
+    (only / 'mmdet.py').touch()
+    with pytest.raises(ImportError, match=rf'{only}/mmdet\.py passes for .* `mmdet`: rename it'):
         compat.check_environment()
 
 
