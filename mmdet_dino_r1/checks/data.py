@@ -20,8 +20,9 @@ from ..datasets.coco_json import CocoJsonDataset
 from .annotation_table import AnnotationTable
 from .class_check import check_exemplars, check_labels, check_metric_file, check_same_classes
 from .config_tree import described
-from .data_check import check_file, check_images
+from .data_check import check_file
 from .data_problem import LEVELS, Problem, problem, report_problems
+from .image_check import PLAIN, check_images
 from .paths import SPLITS, Member, datasets_of, exemplars, metrics
 
 # A million boxes, some 190 MB, take 9 s; mmdet parses them again in every process.
@@ -85,7 +86,8 @@ def _check_dataset(
     source = None
     with suppress(ValueError):  # the check of the config says why
         source = exemplars(cfg, member) if split != 'train' else None
-    prompts = files.read(source.cfg, 'prompts') if source else None
+    as_tested = dict(pipeline=member.cfg.get('pipeline'))
+    prompts = files.read(source.cfg | as_tested, 'prompts') if source else None
     if (table := files.read(member.cfg, split)) is None:
         return None, []
     labels, found = _labels(table, member, kind)
@@ -107,7 +109,7 @@ class _Files:
     max_bytes: float
     tables: dict[str, AnnotationTable | None] = field(default_factory=dict)
     uses: dict[str, dict[str, None]] = field(default_factory=dict)  # in order
-    folders: dict[tuple[str, str], None] = field(default_factory=dict)
+    folders: dict[tuple[str, ...], list[tuple[str, dict]]] = field(default_factory=dict)
     unread: list[Problem] = field(default_factory=list)
 
     def read(self, dataset: dict, use: str) -> AnnotationTable | None:
@@ -118,7 +120,8 @@ class _Files:
             self.tables[path] = self._parse(path) if os.path.isfile(path) else None
         if use != 'metric':
             prefix = (dataset.get('data_prefix') or {}).get('img', '')
-            self.folders[path, os.path.join(root, prefix)] = None
+            readers = (path, os.path.join(root, prefix), repr(_loader(dataset)))
+            self.folders.setdefault(readers, []).append((use, dataset))
         self.uses.setdefault(path, {})[use] = None
         return self.tables[path]
 
@@ -141,10 +144,35 @@ class _Files:
     def problems(self, each_image: bool) -> list[Problem]:
         """Those of the files by themselves and of their images."""
         found = [item for table, uses in self.used() for item in check_file(table, uses)]
-        for path, folder in self.folders:
-            if self.tables[path] is not None and os.path.isdir(folder or '.'):
-                found += check_images(self.tables[path], folder, each_image)
+        for (path, folder, _), readers in self.folders.items():
+            if (table := self.tables[path]) is not None and os.path.isdir(folder or '.'):
+                rows = None if each_image else _rows_read(table, readers)
+                level = 'warning' if _all_skip_unreadable(readers) else ''
+                found += check_images(
+                    table, folder, _loader(readers[0][1]), each_image, rows, level
+                )
         return self.unread + found
+
+
+def _loader(dataset: dict) -> dict:
+    """The first step of its pipeline."""
+    step = (dataset.get('pipeline') or [PLAIN])[0]
+    return {key: value for key, value in step.items() if value is not None}
+
+
+def _rows_read(table: AnnotationTable, readers: list[tuple[str, dict]]) -> list[int] | None:
+    """The images with annotations, if nobody reads the others; else None."""
+    for use, dataset in readers:
+        is_filtered = (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
+        if use in ('val', 'test') or (use == 'train' and not is_filtered):
+            return None
+    return [*dict.fromkeys(table.image[table.image >= 0].tolist())]
+
+
+def _all_skip_unreadable(readers: list[tuple[str, dict]]) -> bool:
+    """Whether training goes on without them; prompts name by themselves what they cannot read."""
+    skips = [dataset.get('skip_unreadable', False) for use, dataset in readers if use != 'prompts']
+    return bool(skips) and all(skips)
 
 
 def _labels(
