@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import mimetypes
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
-from mmcv.transforms import Compose
+from mmcv.transforms import Compose, LoadImageFromFile
 from mmdet.registry import TRANSFORMS
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ..datasets.exemplar_dataset import check_only_resized
 from ..structures.prompt_instances import prompt_instances
+from ..utils.near_names import some
 from .reference_prompts import POINT_SIZE, BoxesOrPoints, Image, describe, exemplar_boxes
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+# Files in a folder that must be images; of others, OpenCV looks at the first bytes.
+IMAGE_SUFFIXES = frozenset(
+    '.avif .bmp .gif .jfif .jp2 .jpeg .jpg .pgm .png .ppm .tif .tiff .webp'.split()
+)
 # Images waiting for others of their size, in batches, before one goes ahead incomplete.
 _MOST_WAITING = 4
 
@@ -65,7 +73,7 @@ class ImageReader:
     """Reads images and runs the ``pipeline`` of a test set on them.
 
     Raises:
-        ValueError: it does not start with ``LoadImageFromFile``.
+        ValueError: it does not start with ``LoadImageFromFile`` or a subclass.
     """
 
     def __init__(self, pipeline: Sequence[dict]) -> None:
@@ -74,9 +82,11 @@ class ImageReader:
 
         # There is no ground truth to load.
         steps = [step for step in pipeline if kind(step) != 'LoadAnnotations']
-        if not steps or kind(steps[0]) != 'LoadImageFromFile':
+        self.load = TRANSFORMS.build(steps[0]) if steps else None
+        if not isinstance(self.load, LoadImageFromFile):
             raise ValueError('The test pipeline does not start with LoadImageFromFile.')
-        self.load = TRANSFORMS.build(dict(steps[0], type='mmdet.InferencerLoader'))
+        as_float = dict(to_float32=steps[0].get('to_float32', False))
+        self.take = TRANSFORMS.build(dict(as_float, type='mmdet.LoadImageFromNDArray'))
         self.transform = Compose(steps[1:])
 
     def __call__(self, image: Image, index: int) -> PreparedImage:
@@ -93,13 +103,13 @@ class ImageReader:
                     f'{name} is {image.dtype} {image.shape}; uint8 (height, width, 3) in BGR '
                     'order is needed.'
                 )
-            source: dict = dict(img=image)
+            load, source = self.take, dict(img=image)
         elif '://' not in name and not Path(name).is_file():
             raise UnreadableImage(f'There is no image {name}.')
         else:
-            source = dict(img_path=name)
+            load, source = self.load, dict(img_path=name)
         try:
-            read = self.load(source)
+            read = load(source)
         except Exception as error:  # each decoder has its own
             reason = ' '.join(str(error).split())  # in one line
             raise UnreadableImage(f'{name} cannot be read as an image: {reason}') from error
@@ -112,6 +122,8 @@ class ImageReader:
 def list_images(inputs: Image | Sequence[Image]) -> list[Image]:
     """Inputs as a list; a folder, also one of several inputs, as its images, by name.
 
+    What is left out of a folder is told: other files, hidden ones, and folders in it.
+
     Raises:
         FileNotFoundError: a folder has no image.
     """
@@ -120,13 +132,25 @@ def list_images(inputs: Image | Sequence[Image]) -> list[Image]:
     name = describe(inputs, '://')  # type: ignore[arg-type]  # refuses what is no image
     if '://' in name or not Path(name).is_dir():
         return [inputs]  # type: ignore[list-item]
-    found = sorted(path for path in Path(name).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    entries = sorted(Path(name).iterdir())
+    found = [path for path in entries if _is_image(path)]
+    taken = set(found)
+    others = [path.name + '/' * path.is_dir() for path in entries if path not in taken]
+    said = f'{len(others)} left out, which are no images: {some(others)}'
     if not found:
-        raise FileNotFoundError(
-            f'The folder {inputs} has no image ({", ".join(IMAGE_SUFFIXES)}); those in it are not '
-            'searched.'
-        )
+        raise FileNotFoundError(f'The folder {inputs} has no image: {said}.')
+    if others:
+        print_log(f'{inputs}: {said}', 'current', logging.WARNING)
     return [*found]
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file is, or should be, an image; macOS hides '._1.jpg', which is none."""
+    if path.name.startswith('.') or not path.is_file():
+        return False
+    is_text = (mimetypes.guess_type(path)[0] or '').startswith('text')  # 'BM…' begins a bitmap
+    known = path.suffix.lower() in IMAGE_SUFFIXES
+    return known or (not is_text and cv2.haveImageReader(str(path)))
 
 
 def same_size_batches(

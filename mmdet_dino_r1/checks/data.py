@@ -31,8 +31,9 @@ from .class_check import (
     check_same_classes,
 )
 from .config_tree import described, type_name
-from .data_check import check_file, check_images
+from .data_check import check_file
 from .data_problem import LEVELS, Problem, meant, problem, problems, report_problems
+from .image_check import PLAIN, check_images
 from .paths import SPLITS, Member, datasets_of, exemplars
 
 # A million boxes, some 190 MB, take 9 s; mmdet parses them again in every process.
@@ -110,7 +111,8 @@ def _check_dataset(
     source = None
     with suppress(ValueError):  # the check of the config says why
         source = exemplars(cfg, member) if split != 'train' else None
-    prompts = files.read(source.cfg, 'prompts') if source else None
+    as_tested = dict(pipeline=member.cfg.get('pipeline'))
+    prompts = files.read(source.cfg | as_tested, 'prompts') if source else None
     by = '' if issubclass(kind, CocoJsonDataset) else 'CocoDataset'
     if (table := files.read(member.cfg, split, by)) is None:
         return None, (), []
@@ -188,7 +190,7 @@ class _Files:
     tables: dict[str, AnnotationTable | None] = field(default_factory=dict)
     uses: dict[str, dict[str, None]] = field(default_factory=dict)  # in order
     by_mmdet: dict[str, set[str]] = field(default_factory=dict)  # its own classes that read it
-    folders: dict[tuple[str, str], None] = field(default_factory=dict)
+    folders: dict[tuple[str, ...], list[tuple[str, dict]]] = field(default_factory=dict)
     unread: list[Problem] = field(default_factory=list)
 
     def read(self, dataset: dict, use: str, by_mmdet: str = '') -> AnnotationTable | None:
@@ -202,7 +204,8 @@ class _Files:
             self.tables[path] = self._parse(path) if os.path.isfile(path) else None
         if use not in ('metric', 'format'):
             prefix = (dataset.get('data_prefix') or {}).get('img', '')
-            self.folders[path, os.path.join(root, prefix)] = None
+            readers = (path, os.path.join(root, prefix), repr(_loader(dataset)))
+            self.folders.setdefault(readers, []).append((use, dataset))
         self.uses.setdefault(path, {})[use] = None
         self.by_mmdet.setdefault(path, set()).add(by_mmdet)
         return self.tables[path]
@@ -229,10 +232,35 @@ class _Files:
         found = [item for table in tables for item in check_crowds(table)] + check_empty(tables)
         for table, uses in self.used():
             found += check_file(table, uses, self.by_mmdet[table.path])
-        for path, folder in self.folders:
-            if self.tables[path] is not None and os.path.isdir(folder or '.'):
-                found += check_images(self.tables[path], folder, each_image)
+        for (path, folder, _), readers in self.folders.items():
+            if (table := self.tables[path]) is not None and os.path.isdir(folder or '.'):
+                rows = None if each_image else _rows_read(table, readers)
+                level = 'warning' if _all_skip_unreadable(readers) else ''
+                found += check_images(
+                    table, folder, _loader(readers[0][1]), each_image, rows, level
+                )
         return self.unread + found
+
+
+def _loader(dataset: dict) -> dict:
+    """The first step of its pipeline."""
+    step = (dataset.get('pipeline') or [PLAIN])[0]
+    return {key: value for key, value in step.items() if value is not None}
+
+
+def _rows_read(table: AnnotationTable, readers: list[tuple[str, dict]]) -> list[int] | None:
+    """The images with annotations, if nobody reads the others; else None."""
+    for use, dataset in readers:
+        is_filtered = (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
+        if use in ('val', 'test') or (use == 'train' and not is_filtered):
+            return None
+    return [*dict.fromkeys(table.image[table.image >= 0].tolist())]
+
+
+def _all_skip_unreadable(readers: list[tuple[str, dict]]) -> bool:
+    """Whether training goes on without them; prompts name by themselves what they cannot read."""
+    skips = [dataset.get('skip_unreadable', False) for use, dataset in readers if use != 'prompts']
+    return bool(skips) and all(skips)
 
 
 def _labels(

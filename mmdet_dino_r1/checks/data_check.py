@@ -1,18 +1,14 @@
-"""What is wrong with an annotation file and its images; mmdet passes over most in silence."""
+"""What is wrong with an annotation file by itself; mmdet passes over most in silence."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import ExifTags, Image
 
 from .annotation_table import AnnotationTable, repeated
 from .data_problem import Problem, problem, problems
 
-FIRST_IMAGES = 20  # looked up where not all are asked for
 _FORM = 'bbox is [left, top, width, height] in pixels of the image file.'
 _CORNERS = ' Corners [x1, y1, x2, y2] and boxes of resized images look like this.'
 # what is said where most boxes are so: a matter of their form, not of slips
@@ -90,40 +86,3 @@ def _boxes(table: AnnotationTable) -> list[Problem]:
     if not (table.is_read | table.is_exemplar).any():
         found.append(problem('no_box', table.path, len(table)))
     return found
-
-
-def check_images(table: AnnotationTable, folder: str, each: bool = False) -> list[Problem]:
-    """Look for the first 20 image files or read ``each`` to its end and compare its size."""
-    listed = [(file, row) for row, file in enumerate(table.files) if file]
-    listed = listed[: None if each else FIRST_IMAGES]
-    paths = {os.path.join(folder, file): row for file, row in listed}
-    missing = [path for path in paths if not os.path.isfile(path)]
-    of = str(len(paths)) if each else f'the first {len(paths)}'
-    found = problems('image_missing', table.path, missing, of=of)
-    if not each:
-        return found
-    there = [path for path in paths if path not in set(missing)]
-    with ThreadPoolExecutor() as pool:  # decoding releases the interpreter's lock
-        sizes = dict(zip(there, pool.map(_image_size, there), strict=True))
-    broken = [path for path, size in sizes.items() if size is None]
-    differing = [
-        f'{path}: {size[0]}x{size[1]}, not {said[0]:g}x{said[1]:g}'
-        for path, size in sizes.items()
-        if size and size != (said := tuple(table.sizes[paths[path]]))
-    ]
-    found += problems('image_broken', table.path, broken)
-    return found + problems('image_size_differs', table.path, differing)
-
-
-def _image_size(path: str) -> tuple[int, int] | None:
-    """(width, height) as mmcv reads it, turned as the camera says; None if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            size = image.size[::-1] if turned else image.size
-            # to the file's end, where it may be cut off; an eighth of a JPEG's pixels will do
-            image.draft(None, (1, 1))
-            image.load()
-            return size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # PIL's words for it
-        return None

@@ -68,8 +68,15 @@ area_flat | warning | box/boxes | whose area is not positive: CocoDataset drops 
 image_missing | error | image file | of {of} missing |
     data_root, data_prefix.img and file_name are joined; correct what is wrong.
 image_broken | error | image file | that cannot be read | Replace them.
+image_deep | error | image file | with {bits}-bit values, {low} to {high} in those looked at; {so} |
+    Load them by dict(type='LoadScaledImage', low={low}, high={high}), or with the camera's range,
+    the same in all pipelines, in place of LoadImageFromFile.
 image_size_differs | error | image | of another width and height than the file says |
     Correct width and height, and the boxes if the images were resized.
+image_turned | error | image | whose width and height are swapped by an EXIF orientation |
+    Annotate them as they are loaded. If the boxes fit the size annotated, {so}.
+image_upside_down | note | image | mirrored or turned by an EXIF orientation that no size tells |
+    Right if the boxes were drawn in the pictures as they are loaded.
 classes_no_list | error | - | the classes of {reader} are the text {wanted!r}, not a list |
     Write metainfo=dict(classes=({wanted!r},)), with the comma.
 classes_all_unknown | error | - | none of the {count} classes of {reader} is a category of the file,

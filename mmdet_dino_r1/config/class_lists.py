@@ -53,21 +53,14 @@ def explain_other_classes(
         'reads both'
     )
     names = dict.fromkeys(name for _, of_one in lists for name in of_one)
-    if split == 'train':
-        return (
-            file,
-            what,
-            (
-                "Give each of these datasets type='CocoJsonDataset', fixed_classes=True, "
-                f'metainfo=dict(classes=({", ".join(map(repr, names))},)).'
-            ),
-        )
-    return (
-        file,
-        what,
-        (
-            f"Test each with its own classes: type='DatasetGroup' in {split}_dataloader, "
-            f"{split}_evaluator=dict(type='DatasetGroupEvaluator', metrics=dict(type='CocoJsonMetric', "
-            "metric='bbox'))."
-        ),
+    remedy = (
+        "Give each of these datasets type='CocoJsonDataset', fixed_classes=True, "
+        f'metainfo=dict(classes=({", ".join(map(repr, names))},)).'
     )
+    if split != 'train':
+        remedy = (
+            f"Test each with its own classes: type='DatasetGroup' in {split}_dataloader, "
+            f"{split}_evaluator=dict(type='DatasetGroupEvaluator', "
+            "metrics=dict(type='CocoJsonMetric', metric='bbox'))."
+        )
+    return file, what, remedy

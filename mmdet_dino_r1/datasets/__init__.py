@@ -1,15 +1,17 @@
-"""Datasets: COCO files with own classes, exemplars, groups of test sets."""
+"""Datasets: COCO files with own classes, exemplars, groups of test sets; a loader of images."""
 
 from .coco_json import CocoJsonDataset
 from .dataset_group import DatasetGroup
 from .exemplar_dataset import ExemplarDataset
 from .resumable_batches import ResumableBatchSampler
 from .same_size import SameSizeBatchSampler
+from .scaled_image import LoadScaledImage
 
 __all__ = [
     'CocoJsonDataset',
     'DatasetGroup',
     'ExemplarDataset',
+    'LoadScaledImage',
     'ResumableBatchSampler',
     'SameSizeBatchSampler',
 ]

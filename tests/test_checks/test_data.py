@@ -142,7 +142,7 @@ class TestFindProblems:
         for image in (root / 'train').iterdir():
             image.unlink()
         (problem,) = data.find_problems(config(root), 'train')
-        assert problem.what == '3 image files of the first 3 missing'
+        assert problem.what == '3 image files of 3 missing'
 
     def test_what_mmdets_metric_needs_is_asked_of_its_file_alone(self, root):
         def without(coco):

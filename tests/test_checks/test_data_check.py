@@ -3,10 +3,8 @@
 import copy
 import json
 
-import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
 
 from mmdet_dino_r1.checks import class_check, data_check
 from mmdet_dino_r1.checks.annotation_table import AnnotationTable
@@ -505,66 +503,6 @@ class TestBetweenFiles:
             ('warning', 'metric_of_other_boxes'): (1, ('image 2: 1, there 0',))
         }
         assert self.metric(lambda coco: coco['annotations'].pop(), ['zebra']) == {}
-
-
-class TestImageFiles:
-    @pytest.fixture
-    def folder(self, tmp_path):
-        for name in ('a.png', 'b.png'):
-            cv2.imwrite(str(tmp_path / name), np.zeros((30, 40, 3), np.uint8))
-        return tmp_path
-
-    def test_all_there(self, folder):
-        assert data_check.check_images(table(), str(folder)) == []
-        assert data_check.check_images(table(), str(folder), each=True) == []
-
-    def test_missing(self, folder):
-        (folder / 'b.png').unlink()
-        (problem,) = data_check.check_images(table(), str(folder))
-        assert problem.what == '1 image file of the first 2 missing'
-        assert problem.examples == (f'{folder}/b.png',)
-        (problem,) = data_check.check_images(table(), str(folder), each=True)
-        assert problem.what == '1 image file of 2 missing'
-
-    def test_only_the_first_are_looked_for(self, tmp_path):
-        coco = clean()
-        coco['images'] = [dict(id=i, file_name=f'{i}.png', width=4, height=3) for i in range(100)]
-        assert data_check.check_images(table(coco), str(tmp_path))[0].count == 20
-        assert data_check.check_images(table(coco), str(tmp_path), each=True)[0].count == 100
-
-    def test_broken_and_of_another_size(self, folder):
-        (folder / 'a.png').write_bytes(b'no image')
-        cv2.imwrite(str(folder / 'b.png'), np.zeros((40, 30, 3), np.uint8))
-        assert data_check.check_images(table(), str(folder)) == []
-        assert found(data_check.check_images(table(), str(folder), each=True)) == {
-            ('error', 'image_broken'): (1, (f'{folder}/a.png',)),
-            ('error', 'image_size_differs'): (1, (f'{folder}/b.png: 30x40, not 40x30',)),
-        }
-
-
-@pytest.mark.parametrize('name', ['a.jpg', 'a.png'])
-def test_an_image_cut_off_in_the_middle(tmp_path, name):
-    """Its size can be read all the same."""
-    pixels = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
-    cv2.imwrite(str(tmp_path / name), pixels)
-    coco = clean()
-    coco['images'] = [dict(id=5, file_name=name, width=400, height=300)]
-    assert data_check.check_images(table(coco), str(tmp_path), each=True) == []
-    content = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(content[: len(content) // 2])
-    assert found(data_check.check_images(table(coco), str(tmp_path), each=True)) == {
-        ('error', 'image_broken'): (1, (f'{tmp_path}/{name}',))
-    }
-
-
-def test_a_photograph_turned_by_its_camera(tmp_path):
-    image = Image.new('RGB', (30, 40))
-    exif = image.getexif()
-    exif[ExifTags.Base.Orientation] = 6
-    image.save(tmp_path / 'a.jpg', exif=exif)
-    coco = clean()
-    coco['images'] = [dict(id=5, file_name='a.jpg', width=40, height=30)]
-    assert data_check.check_images(table(coco), str(tmp_path), each=True) == []
 
 
 def test_words():

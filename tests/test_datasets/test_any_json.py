@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmdet_dino_r1.checks.annotation_table import AnnotationTable
-from mmdet_dino_r1.checks.data_check import check_file, check_images
+from mmdet_dino_r1.checks.data_check import check_file
+from mmdet_dino_r1.checks.image_check import check_images
 from mmdet_dino_r1.datasets import CocoJsonDataset, ExemplarDataset
 
 odd = st.sampled_from(

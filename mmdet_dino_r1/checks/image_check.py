@@ -1,0 +1,247 @@
+"""What is wrong with the image files of a set, as the loader of its pipeline reads them.
+
+Before training only headers are read. What the loader makes of files of one kind (format, bits,
+orientation) is learnt from a few of them, so that no decoder's habits are written down here.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from mmdet.registry import TRANSFORMS
+from PIL import ExifTags, Image
+
+from .annotation_table import AnnotationTable
+from .data_problem import EXAMPLES, Problem, problems
+
+# Before training: files looked at, and seconds for the headers and for what is decoded.
+MOST_FILES, SECONDS = 20_000, 10
+DECODED = 6  # of each kind
+HUGE = 50_000_000  # pixels of an image that is decoded alone, for the memory's sake
+FEW_VALUES = 64  # of 256; a loader that leaves fewer is told
+PLAIN = dict(type='LoadImageFromFile')
+# Ways to load a photograph, in one of which it may have the size annotated.
+_WAYS = (
+    dict(color_type='color_ignore_orientation'),
+    dict(color_type='color'),
+    dict(imdecode_backend='pillow'),
+)
+Load = Callable[[str], 'np.ndarray | None']
+Size = tuple[int, int]  # (width, height)
+
+
+class _Header(NamedTuple):
+    """What PIL reads without decoding; of what it does not know, the suffix is the format."""
+
+    size: Size | None  # of a TIFF, turned or not
+    format: str
+    mode: str = ''
+    is_deep: bool = True  # perhaps more than eight bits a value
+    orientation: int = 1  # of EXIF, 1 to 8
+    is_square: bool = False
+
+    @property
+    def swaps(self) -> bool:
+        """Whether the orientation swaps width and height."""
+        return self.orientation >= 5 and not self.is_square
+
+
+def check_images(
+    table: AnnotationTable,
+    folder: str,
+    loader: dict = PLAIN,
+    each: bool = False,
+    rows: Iterable[int] | None = None,
+    level: str = '',
+) -> list[Problem]:
+    """Look at the headers of the image files below ``folder``, or read ``each`` to its end.
+
+    Args:
+        table: whose files and sizes they are.
+        folder: where they lie.
+        loader: first step of the pipeline that reads them.
+        each: read all with the loader.
+        rows: of the images that matter; None for all.
+        level: of unreadable files, if another than usual.
+    """
+    rows = range(len(table.files)) if rows is None else sorted(rows)
+    row_of = {os.path.join(folder, table.files[row]): row for row in rows if table.files[row]}
+    headers = _headers(list(row_of), each)
+    missing = [path for path, header in headers.items() if header is None]
+    found = problems('image_missing', table.path, missing, of=len(headers))
+    headers = {path: header for path, header in headers.items() if header}
+    if (load := _reader(loader)) is None:
+        return found  # the check of the config says why
+    kinds = defaultdict(list)
+    for path, header in headers.items():
+        kinds[header._replace(size=None)].append(path)
+    sizes = _sizes(headers, kinds, load, each)
+
+    told = set()  # kinds that this loader cannot read, but another
+    has_range = 'LoadScaledImage' in str(loader.get('type'))  # chosen by the user
+    for kind, paths in kinds.items():
+        if kind.is_deep and not has_range and (words := _values(paths, load)):
+            told |= set() if words['is_read'] else {kind}
+            how_bad = 'warning' if words['is_read'] else level
+            found += problems('image_deep', table.path, paths, level=how_bad, **words)
+    broken, differing, turned = [], {}, {}
+    for path, size in sizes.items():
+        kind, said = headers[path]._replace(size=None), tuple(table.sizes[row_of[path]])
+        if size is None:
+            broken += [path] * (kind not in told)
+        elif size != said and min(said) > 0:
+            (turned if kind.swaps and size == said[::-1] else differing)[path] = said
+    found += problems('image_broken', table.path, broken, level=level)
+
+    def tell(path: str) -> str:
+        width, height = table.sizes[row_of[path]]
+        return f'{path}: {sizes[path][0]}x{sizes[path][1]}, not {width:g}x{height:g}'
+
+    found += problems('image_size_differs', table.path, differing, tell)
+    found += problems('image_turned', table.path, turned, tell, so=_other_way(loader, turned))
+    if not any(kind.swaps for kind in kinds):  # by whose size it shows how they were annotated
+        upside_down = [path for path, header in headers.items() if header.orientation > 1]
+        found += problems('image_upside_down', table.path, upside_down)
+    return found
+
+
+def _headers(paths: list[str], each: bool) -> dict[str, _Header | None]:
+    """Of ``each`` or of as many as fit the limits, drawn evenly, in order; None for no file."""
+    looked_at = paths if each else random.Random(0).sample(paths, min(len(paths), MOST_FILES))
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # nothing is decoded
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # PIL's, of odd headers
+            found = _in_time(_header, looked_at, each)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    return {path: found[path] for path in paths if path in found}
+
+
+def _header(path: str) -> _Header | None:
+    if not os.path.isfile(path):
+        return None
+    try:
+        with Image.open(path) as image:
+            # a PNG's own method would decode it
+            turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+            is_deep = image.mode[0] in 'IF' or ';16' in repr(image.tile)
+            orientation, (width, height) = turned if turned in range(1, 9) else 1, image.size
+            kind = image.format, image.mode, is_deep, orientation
+            return _Header((width, height), *kind, width == height)
+    except Exception:  # it has many; the loader decides
+        return _Header(None, os.path.splitext(path)[1])
+
+
+def _reader(loader: dict) -> Load | None:
+    """The loader as a function of a path, which gives None for what cannot be read."""
+    try:
+        transform = TRANSFORMS.build(dict(loader))
+    except Exception:  # there is no such type, or no such argument
+        return None
+
+    def load(path: str) -> np.ndarray | None:
+        try:
+            return transform(dict(img_path=path))['img']
+        except Exception:  # each decoder has its own
+            return None
+
+    return load
+
+
+def _sizes(
+    headers: dict[str, _Header], kinds: dict[_Header, list[str]], load: Load, each: bool
+) -> dict[str, Size | None]:
+    """Sizes as loaded, in order, None for what cannot be read; mostly concluded unless ``each``."""
+
+    def size(path: str) -> Size | None:
+        image = load(path)
+        return None if image is None else image.shape[1::-1]
+
+    def is_huge(path: str) -> bool:
+        return np.prod(headers[path].size or 0) > HUGE
+
+    known = [_some(paths) if headers[paths[0]].size else paths for paths in kinds.values()]
+    wanted = list(headers) if each else sum(known, [])
+    sizes = _in_time(size, [path for path in wanted if not is_huge(path)], each)
+    sizes |= {path: size(path) for path in wanted if is_huge(path)}
+    for kind, paths in kinds.items():
+        seen = {path: sizes[path] for path in paths if path in sizes}
+        turned = kind.swaps and any(size == headers[path].size[::-1] for path, size in seen.items())
+        for path in paths:
+            if seen and path not in seen and (stored := headers[path].size):
+                read = stored[::-1] if turned else stored
+                sizes[path] = read if any(seen.values()) else None
+    return {path: sizes[path] for path in headers if path in sizes}
+
+
+def _values(paths: list[str], load: Load) -> dict[str, Any]:
+    """What becomes of the values of such files, where the loader cannot read or narrows them."""
+    limits = [item for item in _in_time(partial(_limits, load), _some(paths)).values() if item]
+    if not limits:
+        return {}
+    bits, stored, loaded = zip(*limits, strict=True)
+    loaded = [item for item in loaded if item is not None]
+    low, high = np.min(stored), np.max(stored)
+    words = dict(bits=bits[0], low=f'{low:.6g}', high=f'{high if high > low else low + 1:.6g}')
+    if not loaded:
+        return dict(words, is_read=False, so='the loader cannot read them')
+    so = f'the loader makes them {np.min(loaded)} to {np.max(loaded)} of 255'
+    is_narrow = np.ptp(loaded) < FEW_VALUES
+    return dict(words, is_read=True, so=so) if is_narrow else {}
+
+
+def _limits(load: Load, path: str) -> tuple[int, np.ndarray, np.ndarray | None] | None:
+    """Bits, lowest and highest value, as stored and as loaded, but for one pixel in a thousand."""
+    stored = cv2.imread(path, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    if stored is None or stored.dtype == np.uint8:
+        return None  # unreadable, or not deep
+    image = load(path)
+    if image is not None and image.dtype != np.uint8:
+        return None  # the loader leaves them as they are
+
+    def limits(values: np.ndarray) -> np.ndarray:
+        return np.nanpercentile(values[::5, ::5], (0.1, 99.9), method='nearest')
+
+    return 8 * stored.itemsize, limits(stored), None if image is None else limits(image)
+
+
+def _other_way(loader: dict, turned: dict[str, Size]) -> str:
+    """What to do about photographs that lie otherwise than annotated; it was tried on some."""
+    for way in _WAYS:
+        load = _reader(dict(loader, **way))
+        images = [load(path) for path in list(turned)[:EXAMPLES]] if load else [None]
+        sizes = [image.shape[1::-1] for image in images if image is not None]
+        if turned and sizes == list(turned.values())[:EXAMPLES]:
+            ((key, value),) = way.items()
+            return f'set {key}={value!r} in the first step of the pipelines, which loads them so'
+    return 'write the files anew, turned, without the tag'
+
+
+def _in_time(work: Callable, paths: Sequence[str], each: bool = False) -> dict[str, Any]:
+    """What ``work`` gives for each path, in order; for those that the time allows, or ``each``."""
+    found, end = {}, time.monotonic() + SECONDS
+    pool = ThreadPoolExecutor()  # reading and decoding release the interpreter's lock
+    try:
+        for path, result in zip(paths, pool.map(work, paths), strict=True):
+            found[path] = result
+            if not each and time.monotonic() > end:
+                break
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return found
+
+
+def _some(paths: list[str]) -> list[str]:
+    """At most ``DECODED`` of them, evenly."""
+    return [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), DECODED)).astype(int)]
