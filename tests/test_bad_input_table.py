@@ -155,6 +155,22 @@ the bare name of a shipped config
     test_a_bare_name_becomes_the_path
 `query_view --device` that is not there
     test_what_is_wrong_is_said
+a prompt bank of other classes than those trained on, in mmdet's own inference
+    test_names_are_those_of_the_bank_in_force
+    test_one_dict_has_the_names_in_force
+no prompts in mmdet's own inference
+    test_without_prompts_the_remedy_is_named
+    test_a_bank_named_in_the_config_serves_all_who_take_a_config
+mmdet's `init_detector` or `DetInferencer` where the data is not
+    test_no_data_need_be_there
+    test_lazy_dataset_without_its_file_names_no_class_rather_than_a_wrong_one
+pictures of one name in several folders, with `--show-dir`
+    test_pictures_of_one_name_in_several_folders_are_all_kept
+    test_mim_test_writes_predictions_and_pictures
+mmdet's `analyze_results`
+    test_analyze_results
+mmdet's `get_flops`, which knows no prompts
+    test_get_flops_with_or_without_prompts
 """
 HELD = [row.splitlines() for row in re.split(r'\n(?=\S)', HELD_BY.strip())]
 

@@ -14,7 +14,8 @@ default_hooks = dict(
     resume=dict(type='ResumeHook'),
     # <work dir>/<time>/first_batch.jpg: are the boxes where they should be?
     first_batch=dict(type='FirstBatchHook'),
-    visualization=dict(type='DetVisualizationHook'),
+    # mim test --show-dir DIR; pictures of one name in several folders are all kept
+    visualization=dict(type='GroupVisualizationHook'),
     # visual prompts for validation and test: per class the mean of 16 boxes of the training set
     prompt_bank=dict(type='PromptBankHook', bank=dict(shots=16, seed=0)),
 )

@@ -57,8 +57,8 @@ class DINOR1Inferencer(BaseInferencer):
         cfg_options: changes to the config, dotted key to value.
 
     Attributes:
-        prompt_bank: prompts in force, distractors included; None before :meth:`set_prompts`.
-            ``save_prompt_bank`` writes it.
+        prompt_bank: prompts in force, distractors included; before :meth:`set_prompts` those that
+            the config's ``model.prompt_bank`` names, or None. ``save_prompt_bank`` writes it.
         classes: names of the classes that are detected, in label order.
         distractors: names of the classes that only compete.
 
@@ -85,6 +85,8 @@ class DINOR1Inferencer(BaseInferencer):
         config = load_config(deepcopy(model), cfg_options)
         register_all_modules(init_default_scope=True)
         super().__init__(config, str(weights), choose_device(device), 'mmdet', show_progress)
+        if self.model.prompt_bank is not None:  # of the config
+            self.set_prompts(bank=self.model.prompt_bank)
 
     def _init_model(self, cfg: Config, weights: str, device: str) -> nn.Module:
         return revert_sync_batchnorm(build_model(cfg, weights)).to(device).eval()

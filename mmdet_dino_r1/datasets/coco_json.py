@@ -68,9 +68,18 @@ class CocoJsonDataset(CocoDataset):
 
     @property
     def metainfo(self) -> dict:
-        """Meta information, with ``classes`` in label order."""
+        """Meta information, with ``classes`` in label order.
+
+        Where a dataset with ``lazy_init`` has no file, it lacks ``classes``, and their ``palette``:
+        mmdet's inference builds one to look for a palette, and has the classes of the checkpoint.
+        """
         if not self._fully_initialized and not self._loading:
-            self.full_init()
+            try:
+                self.full_init()
+            except FileNotFoundError:
+                order_unknown = {'classes', 'palette'}
+                known = {k: v for k, v in self._metainfo.items() if k not in order_unknown}
+                return copy.deepcopy(known)
         return copy.deepcopy(self._metainfo)
 
     def _join_prefix(self) -> None:

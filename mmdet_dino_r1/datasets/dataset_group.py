@@ -29,7 +29,8 @@ class DatasetGroup(ConcatDataset):
         common: what the members share, such as ``type`` and ``pipeline``; a member's own arguments
             go first.
         skip_missing: leave out members whose annotation file does not exist, rather than fail.
-        lazy_init: as for mmdet's ``ConcatDataset``.
+        lazy_init: look for no file and read none, so that there is no ``metainfo``, before
+            ``full_init``.
 
     Attributes:
         names: of the members in use, in order.
@@ -73,7 +74,9 @@ class DatasetGroup(ConcatDataset):
             name: os.path.join(cfg.get('data_root') or '', cfg['ann_file'])
             for name, cfg in members.items()
         }
-        missing = {name: path for name, path in paths.items() if not os.path.isfile(path)}
+        missing = {
+            name: path for name, path in paths.items() if not lazy_init and not os.path.isfile(path)
+        }
         if missing and (not skip_missing or len(missing) == len(members)):
             raise FileNotFoundError(
                 f'{len(missing)} of {len(members)} datasets are missing: '
@@ -86,7 +89,8 @@ class DatasetGroup(ConcatDataset):
         members = {name: cfg for name, cfg in members.items() if name not in missing}
         self.names = list(members)
         self.prompt_sources = {name: _prompts(cfg) for name, cfg in members.items()}
-        super().__init__(list(members.values()), lazy_init=lazy_init)
+        built = [dict(cfg, lazy_init=True) if lazy_init else cfg for cfg in members.values()]
+        super().__init__(built, lazy_init=lazy_init)
 
     @property
     def metainfo(self) -> dict:
@@ -94,6 +98,8 @@ class DatasetGroup(ConcatDataset):
 
         Where all have one list of ``classes``, it is there, too.
         """
+        if not self._fully_initialized:
+            return {}
         members = [
             dict(member.metainfo, name=name, ann_file=member.ann_file, size=len(member))
             for name, member in zip(self.names, self.datasets, strict=True)

@@ -21,17 +21,17 @@ class SameSizeBatchSampler(BatchSampler):
 
     Args:
         sampler: over a dataset whose ``get_data_info`` tells ``height`` and ``width``.
-        batch_size: most images of a batch.
+        batch_size: most images of a batch; None, where the loader's config has none: one.
         drop_last: not wanted in a test; must be False.
 
     Raises:
         ValueError: ``drop_last`` is True.
     """
 
-    def __init__(self, sampler: Sampler, batch_size: int, drop_last: bool = False) -> None:
+    def __init__(self, sampler: Sampler, batch_size: int | None, drop_last: bool = False) -> None:
         if drop_last:
             raise ValueError('SameSizeBatchSampler serves tests and drops nothing.')
-        super().__init__(sampler, batch_size, drop_last)
+        super().__init__(sampler, 1 if batch_size is None else batch_size, drop_last)
         self._batches: list[list[int]] | None = None
 
     def _split(self) -> list[list[int]]:

@@ -106,7 +106,9 @@ def class_names_of(dataset: ConfigDict) -> list[str]:
     members = built.datasets if is_group else [built]
     names = [name for member in members for name in member.metainfo.get('classes') or ()]
     if not names:
-        raise ValueError(f'{dataset["type"]} has no class names; --ann FILE will do.')
+        where = getattr(members[0], 'ann_file', '')
+        lacking = f', since {where} is not there' if where and not Path(where).exists() else ''
+        raise ValueError(f'{dataset["type"]} has no class names{lacking}; --ann FILE will do.')
     return names
 
 

@@ -568,7 +568,7 @@ def as_documented(config, checkpoint, tmp_path, monkeypatch):
 
 def test_snippets_of_the_page_run_as_printed(as_documented):
     snippets = re.findall(r'```python\n(.*?)```', as_documented, re.S)
-    assert len(snippets) == 6
+    assert len(snippets) == 7
     names = {}
     for snippet in snippets:
         exec(snippet, names)
@@ -577,6 +577,8 @@ def test_snippets_of_the_page_run_as_printed(as_documented):
     assert sorted(p.name for p in Path('found/vis').iterdir()) == ['a.jpg', 'b.jpg']
     assert names['inferencer'].distractors == ('can',)
     assert len(COCO('predictions.json').imgs) == 2
+    assert names['detector'].visualizer.dataset_meta['classes'] == ('bottle', 'can')
+    assert sorted(p.name for p in Path('found_by_mmdet/vis').iterdir()) == ['a.jpg', 'b.jpg']
 
 
 def test_command_of_the_page_runs_as_printed(as_documented):

@@ -112,6 +112,14 @@ def test_lazy_dataset_knows_its_classes(write):
     assert len(dataset) == 2
 
 
+def test_lazy_dataset_without_its_file_names_no_class_rather_than_a_wrong_one(tmp_path):
+    meta = dict(classes=['mango', 'zebra'], palette=[(1, 1, 1), (2, 2, 2)], place='Nairobi')
+    dataset = build(ann_file=str(tmp_path / 'gone.json'), lazy_init=True, metainfo=meta)
+    assert dataset.metainfo == dict(place='Nairobi')
+    with pytest.raises(FileNotFoundError, match='gone.json'):
+        len(dataset)
+
+
 def test_file_is_parsed_once(write, monkeypatch):
     path = write(coco_dict())
     calls = []

@@ -75,6 +75,17 @@ def test_missing_sets_are_named_or_skipped_when_asked(group):
         group(only=['away'], skip_missing=True)
 
 
+def test_a_lazy_group_needs_its_files_as_late_as_possible(group):
+    """mmdet's init_detector builds one, and reads no more than a palette."""
+    lazy = group(lazy_init=True)
+    assert lazy.metainfo == {}
+    with pytest.raises(FileNotFoundError, match='nowhere.json'):
+        lazy.full_init()
+    lazy = group(lazy_init=True, only=['base', 'novel'])
+    lazy.full_init()
+    assert lazy.metainfo == group(only=['base', 'novel']).metainfo
+
+
 def test_unknown_names_and_a_bare_string(group):
     with pytest.raises(KeyError, match=r"no dataset 'bass' \(near: base"):
         group(only=['bass'])

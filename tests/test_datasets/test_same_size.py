@@ -71,6 +71,8 @@ def test_batches_by_hand(dataset):
     unsorted = sampler_of(dataset(sort_by_size=False), 3)
     assert list(unsorted) == [[0], [1], [2], [3], [4], [5, 6]]
     assert len(unsorted) == 6 and len(sampler_of(dataset(), 1)) == 7
+    # mmdet's analyze_results takes the batch size out of the config
+    assert list(sampler_of(dataset(), None)) == [[0], [1], [2], [3], [4], [5], [6]]
 
 
 def test_nothing_may_be_dropped(dataset):

@@ -150,7 +150,9 @@ def test_names_of_json_files_and_of_several_datasets(tmp_path):
     assert tool.class_names_of(group) == ['cow', 'cat', 'cat', 'dog']
 
 
-def test_a_dataset_without_names_is_refused():
+def test_a_dataset_without_names_is_refused(tmp_path):
+    with pytest.raises(ValueError, match='no class names, since .*gone.json is not there; --ann'):
+        tool.class_names_of(ConfigDict(json_dataset(tmp_path / 'gone.json')))
     with pytest.raises(ValueError, match='no class names; --ann'):
         tool.class_names_of(ConfigDict(type='BaseDetDataset', ann_file=''))
 

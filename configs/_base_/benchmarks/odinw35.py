@@ -73,7 +73,6 @@ test_evaluator = dict(
     type='DatasetGroupEvaluator', metrics=dict(type='CocoJsonMetric', metric='bbox')
 )
 default_hooks = dict(
-    visualization=dict(type='GroupVisualizationHook'),
     # a class that a train split never shows cannot be prompted; it is named and scores 0
     prompt_bank=dict(bank=dict(skip_missing=True)),
 )

@@ -17,6 +17,8 @@ training, ``gt_instances``.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from mmdet.models.detectors import GroundingDINO
 from mmdet.models.layers import SinePositionalEncoding
@@ -24,7 +26,7 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import SampleList
 from torch import Tensor, nn
 
-from ...structures import BatchBoxes, ExemplarChoice, PromptBank, VisualPrompts
+from ...structures import BatchBoxes, ExemplarChoice, VisualPrompts, load_prompt_bank
 from ...utils.finite import StepDiagnostics, check_finite
 from ..dense_heads.dino_r1_head import best_of
 from ..layers import (
@@ -39,12 +41,13 @@ from ..layers import (
 from ..losses import FrozenProjection
 from ..task_modules import gather_embeddings
 from .equal_keys import explain_unequal
+from .prompt_banks import PromptBanksMixin
 from .reference_model import ReferenceModel
 from .warm_start import report_when_loading
 
 
 @MODELS.register_module()
-class DINOR1(GroundingDINO):
+class DINOR1(PromptBanksMixin, GroundingDINO):
     """Detect every instance of the classes shown by visual prompts.
 
     ``bbox_head.loss_grqo`` decides what is trained: a ``GRQOLoss`` makes it DINO-R1, None the
@@ -67,11 +70,11 @@ class DINOR1(GroundingDINO):
             were one: more negatives where a rank has few images.
         text_alignment: config of :class:`PromptTextContrastiveLoss`, which adds the frozen
             ``text_feat_map``; None: no contrast with text.
+        prompt_bank: file of a bank to begin with, for tools that are given a config and a
+            checkpoint alone; ``PromptBankHook`` replaces it.
         **kwargs: those of mmdet's ``GroundingDINO`` but for ``language_model``.
 
     Attributes:
-        prompt_banks: what :meth:`set_prompt_bank` was given, by name of the dataset; None is
-            the name of the one for all.
         reference_model: the frozen snapshot for GRQO's KL.
         step_diagnostics: what to say of the last training step should its gradients go wrong.
 
@@ -89,6 +92,7 @@ class DINOR1(GroundingDINO):
         use_autocast: bool = False,
         gather_prompts: bool = False,
         text_alignment: dict | None = None,
+        prompt_bank: str | None = None,
         **kwargs,
     ) -> None:
         if unequal := explain_unequal(dict(kwargs, prompt_encoder=prompt_encoder)):
@@ -101,7 +105,8 @@ class DINOR1(GroundingDINO):
         self.use_autocast = use_autocast
         self.gather_prompts = gather_prompts
         self.prompt_sampler = TASK_UTILS.build(prompt_sampler or dict(type='InBatchPromptSampler'))
-        self.prompt_banks: dict[str | None, PromptBank] = {}
+        if prompt_bank is not None:
+            self.set_prompt_bank(load_prompt_bank(prompt_bank))
         self.reference_model = ReferenceModel()
         self.text_alignment = None
         if text_alignment is not None:
@@ -352,40 +357,31 @@ class DINOR1(GroundingDINO):
         return self.add_pred_to_datasample(batch_data_samples, results)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> tuple[Tensor, ...]:
-        """Logits and boxes of every decoder layer, without post-processing."""
+        """Logits and boxes of every decoder layer, without post-processing.
+
+        mmdet's get_flops comes here with a new model. Where nothing gave prompts, blank ones
+        stand in, with a warning: as many as ``bbox_head.num_classes``.
+        """
         feats = self.extract_feat(batch_inputs)
         encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
-        prompts = self.prompts_for(encoder_inputs, batch_data_samples)
+        if self.prompt_banks or 'prompt_instances' in batch_data_samples[0]:
+            prompts = self.prompts_for(encoder_inputs, batch_data_samples)
+        else:
+            number = self.bbox_head.num_classes
+            warnings.warn(
+                f'No visual prompts: {number} blank ones stand in (model.bbox_head.num_classes), '
+                'which will do for counting operations. model.prompt_bank=FILE gives real ones.',
+                stacklevel=2,
+            )
+            feat = encoder_inputs['feat']
+            labels = torch.arange(number, device=feat.device)
+            blank = feat.new_zeros(number, self.embed_dims)
+            prompts = VisualPrompts.shared(blank, labels, len(feat))
         outputs = self.run_transformer(encoder_inputs, decoder_inputs, prompts)
         del outputs['selection']
         return self.bbox_head(**outputs)
 
     # --- prompts outside training -------------------------------------------------------
-
-    @property
-    def prompt_bank(self) -> PromptBank | None:
-        """The bank for all images that have no other prompts, or None."""
-        return self.prompt_banks.get(None)
-
-    def set_prompt_bank(self, bank: PromptBank | None, dataset_name: str | None = None) -> None:
-        """Prompts for all images, or those of one dataset, that do not bring their own.
-
-        Args:
-            bank: its rows stand for ``bank.labels``; None removes what was set before.
-            dataset_name: of the data samples that the bank is for; None: of all others.
-
-        Raises:
-            ValueError: the bank was made by a model of another width.
-        """
-        if bank is None:
-            self.prompt_banks.pop(dataset_name, None)
-            return
-        if bank.dim != self.embed_dims:
-            raise ValueError(
-                f'The prompt bank has width {bank.dim}, the model needs '
-                f'{self.embed_dims}; rebuild the bank with this model.'
-            )
-        self.prompt_banks[dataset_name] = bank
 
     def prompts_for(self, encoder_inputs: dict, batch_data_samples: SampleList) -> VisualPrompts:
         """Each image's own prompts where the samples carry them, else the bank's.
@@ -403,14 +399,7 @@ class DINOR1(GroundingDINO):
             return VisualPrompts.averaged(embeddings[: len(boxes.labels)], *boxes.candidates)
         if any(carried):
             raise RuntimeError('Some images of the batch carry prompt_instances, others do not.')
-        names = [sample.get('dataset_name') for sample in batch_data_samples]
-        banks = [self.prompt_banks.get(name, self.prompt_bank) for name in names]
-        if any(bank is None for bank in banks):
-            raise RuntimeError(
-                'No visual prompts: add PromptBankHook to default_hooks, call '
-                'set_prompt_bank(...), or give every data sample prompt_instances.'
-            )
-        return VisualPrompts.from_banks(banks, encoder_inputs['feat'])
+        return VisualPrompts.from_banks(self.banks_of(batch_data_samples), encoder_inputs['feat'])
 
     @torch.no_grad()
     def encode_reference_images(self, data: dict) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,10 @@ from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.structures import InstanceData
 
-from mmdet_dino_r1.engine.hooks.group_visualization_hook import GroupVisualizationHook
+from mmdet_dino_r1.engine.hooks.group_visualization_hook import (
+    GroupVisualizationHook,
+    folder_below,
+)
 
 METAS = dict(
     pond=dict(classes=('fish', 'frog'), palette=[(255, 0, 0), (0, 255, 0)]),
@@ -54,15 +57,18 @@ def make_runner(tmp_path, dataset):
     )
 
 
-def make_group():
-    members = [SimpleNamespace(metainfo=meta) for meta in METAS.values()]
+def make_group(tmp_path):
+    members = [
+        SimpleNamespace(metainfo=meta, data_prefix=dict(img=str(tmp_path / f'data_{name}')))
+        for name, meta in METAS.items()
+    ]
     return SimpleNamespace(names=list(METAS), datasets=members, prompt_sources=dict.fromkeys(METAS))
 
 
-def make_sample(tmp_path, dataset_name=None):
+def make_sample(tmp_path, dataset_name=None, below=''):
     """A picture named 1.png in each dataset, with one detection of its class 0."""
-    path = tmp_path / f'data_{dataset_name}' / '1.png'
-    path.parent.mkdir(exist_ok=True)
+    path = tmp_path / f'data_{dataset_name}' / below / '1.png'
+    path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.full((40, 60, 3), 200, np.uint8))
     meta = dict(img_path=str(path))
     sample = DetDataSample(
@@ -78,7 +84,7 @@ def make_sample(tmp_path, dataset_name=None):
 
 def test_each_dataset_has_its_folder_and_its_classes(tmp_path, drawn):
     hook = make_hook(tmp_path, test_out_dir='shown')
-    runner = make_runner(tmp_path, make_group())
+    runner = make_runner(tmp_path, make_group(tmp_path))
     batch = [make_sample(tmp_path, 'pond'), make_sample(tmp_path, 'yard')]
     hook.after_test_iter(runner, 0, {}, batch)
     hook.after_test_iter(runner, 1, {}, batch[1:])
@@ -95,7 +101,7 @@ def test_each_dataset_has_its_folder_and_its_classes(tmp_path, drawn):
 
 def test_validation_draws_with_the_classes_of_the_sample(tmp_path, drawn):
     hook = make_hook(tmp_path, interval=1)
-    runner = make_runner(tmp_path, make_group())
+    runner = make_runner(tmp_path, make_group(tmp_path))
     for index, name in enumerate(('yard', 'pond')):
         hook.after_val_iter(runner, index, {}, [make_sample(tmp_path, name)])
     assert drawn == [('hen',), ('fish', 'frog')]
@@ -103,7 +109,9 @@ def test_validation_draws_with_the_classes_of_the_sample(tmp_path, drawn):
 
 def test_plain_dataset_as_ever(tmp_path, drawn):
     hook = make_hook(tmp_path, test_out_dir='shown')
-    runner = make_runner(tmp_path, SimpleNamespace(metainfo=dict(classes=('outer',))))
+    prefix = dict(img=str(tmp_path / 'data_None'))
+    dataset = SimpleNamespace(metainfo=dict(classes=('outer',)), data_prefix=prefix)
+    runner = make_runner(tmp_path, dataset)
     for index in range(2):
         hook.after_test_iter(runner, index, {}, [make_sample(tmp_path)])
     hook.after_val_iter(runner, 0, {}, [make_sample(tmp_path)])
@@ -111,10 +119,31 @@ def test_plain_dataset_as_ever(tmp_path, drawn):
     assert [path.name for path in Path(tmp_path, 'now/shown').iterdir()] == ['1.png']
 
 
+def test_pictures_of_one_name_in_several_folders_are_all_kept(tmp_path):
+    hook = make_hook(tmp_path, test_out_dir='shown')
+    folders = ['', 'cam_a', 'cam_a/day 2', 'cam_b']
+    samples = [make_sample(tmp_path, below=below) for below in folders]
+    prefix = dict(img=f'{tmp_path}/data_None/')
+    runner = make_runner(tmp_path, SimpleNamespace(metainfo={}, data_prefix=prefix))
+    hook.after_test_iter(runner, 0, {}, samples[:3])
+    hook.after_test_iter(runner, 1, {}, samples[3:])
+    shown = tmp_path / 'now' / 'shown'
+    found = {str(path.relative_to(shown)) for path in shown.rglob('*.png')}
+    assert found == {'1.png', 'cam_a/1.png', 'cam_a/day 2/1.png', 'cam_b/1.png'}
+
+
+def test_folder_below():
+    assert folder_below('data/val/a/1.png', 'data/val/') == 'a/'
+    assert folder_below('data/val/1.png', 'data/val') == ''
+    assert folder_below('/mnt/b/1.png', '/data/val') == 'mnt/b/'
+    assert folder_below('../b/1.png', None) == 'b/'
+    assert folder_below('s3://bucket/val/a/1.png', 's3://bucket/val/') == 'a/'
+
+
 def test_draws_nothing_unless_asked(tmp_path, drawn):
     hook = make_hook(tmp_path, test_out_dir='shown')
     hook.draw = False
-    runner = make_runner(tmp_path, make_group())
+    runner = make_runner(tmp_path, make_group(tmp_path))
     hook.after_test_iter(runner, 0, {}, [make_sample(tmp_path, 'pond')])
     hook.after_val_iter(runner, 0, {}, [make_sample(tmp_path, 'pond')])
     assert drawn == [] and not (tmp_path / 'now').exists()

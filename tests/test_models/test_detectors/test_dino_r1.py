@@ -236,3 +236,15 @@ def test_tensor_mode_gives_every_layer():
     model.set_prompt_bank(bank(3))
     logits, boxes = model(*make_batch([NO_BOXES]), mode='tensor')
     assert logits.shape == (2, 1, 10, 3) and boxes.shape == (2, 1, 10, 4)
+
+
+@torch.no_grad()
+def test_tensor_mode_without_prompts_has_blank_ones_to_count_with():
+    model = build_tiny(bbox_head=dict(num_classes=7)).eval()
+    with pytest.warns(UserWarning, match='No visual prompts: 7 blank ones'):
+        logits, _ = model(*make_batch([NO_BOXES]), mode='tensor')
+    assert logits.shape == (2, 1, 10, 7) and logits.isfinite().all()
+    # with a box on the image itself
+    images, samples = make_batch([NO_BOXES])
+    logits, _ = model(images, with_prompts(samples, [([[0, 0, 9, 9]], [0])]), mode='tensor')
+    assert logits.shape == (2, 1, 10, 1)
