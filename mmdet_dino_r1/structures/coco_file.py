@@ -50,7 +50,11 @@ def read_coco(
     """
     coco = parse_coco(content, ann_file, unique_names)
     if annotated and 'annotations' not in coco:
-        raise ValueError(f"{ann_file} is not a COCO annotation file: it has no 'annotations'.")
+        raise ValueError(
+            f'{ann_file} is not a COCO annotation file to train, evaluate or cut prompts with: it '
+            "has no 'annotations'. To write detections in its images down, set format_only=True "
+            'and outfile_prefix=PREFIX in the evaluator.'
+        )
     given = coco.get('annotations', [])
     images = {image['id'] for image in coco['images']}
     categories = {category['id'] for category in coco['categories']}

@@ -1,5 +1,8 @@
 """Whatever an annotation file holds: it is read, or a ValueError names it.
 
+What a dataset, a bank or the metric refuses, the check of the data calls an error; what a dataset
+takes, the metric takes.
+
 The examples are made by hypothesis, the same in every run.
 """
 
@@ -8,6 +11,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,6 +20,7 @@ from mmdet_dino_r1.checks.annotation_table import AnnotationTable
 from mmdet_dino_r1.checks.data_check import check_file
 from mmdet_dino_r1.checks.image_check import check_images
 from mmdet_dino_r1.datasets import CocoJsonDataset, ExemplarDataset
+from mmdet_dino_r1.evaluation import CocoJsonMetric
 
 odd = st.sampled_from(
     [None, True, -1, 0, 3, 10**400, float('nan'), float('inf'), 1e300, '', '4', [], [1], {}]
@@ -54,6 +59,7 @@ def damaged(draw):
     return coco
 
 
+BY_MMDET = ('CocoDataset', 'CocoMetric')
 PIPELINE = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -61,6 +67,20 @@ PIPELINE = [
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)),
     dict(type='PackDetInputs'),
 ]
+
+
+def everything_found(info):
+    found = info['instances']
+    return dict(
+        img_id=info['img_id'],
+        img_path=info['img_path'],
+        ori_shape=(info['height'], info['width']),
+        pred_instances=dict(
+            bboxes=torch.tensor([one['bbox'] for one in found], dtype=float).reshape(-1, 4),
+            labels=torch.tensor([one['bbox_label'] for one in found], dtype=int),
+            scores=torch.ones(len(found)),
+        ),
+    )
 
 
 @pytest.fixture(scope='module')
@@ -79,9 +99,11 @@ def test_a_file_is_read_or_named(folder, coco):
 
     def checked():
         table = AnnotationTable(json.loads(path.read_bytes()), str(path))
-        check_file(table, ('train', 'val', 'prompts', 'metric'))
+        problems = check_file(table, ('train', 'val', 'prompts', 'metric'), BY_MMDET)
         check_images(table, str(folder), each=True)
         table.summary()
+        if any(problem.is_error for problem in problems if not problem.kind.startswith('odd')):
+            raise ValueError(f'{path} has errors')
 
     def trained_on():
         dataset = CocoJsonDataset(
@@ -101,9 +123,22 @@ def test_a_file_is_read_or_named(folder, coco):
         assert np.isfinite(boxes).all() and (boxes[:, 2:] - boxes[:, :2] >= 1).all()
         assert (0 <= boxes).all() and (boxes <= 40).all()
 
-    for use in (checked, trained_on, prompted_from):
+    def evaluated():
+        dataset = CocoJsonDataset(
+            ann_file=str(path), data_prefix=dict(img=str(folder)), pipeline=[], test_mode=True
+        )
+        metric = CocoJsonMetric(str(path))
+        metric.dataset_meta = dataset.metainfo
+        infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+        metric.process({}, [everything_found(info) for info in infos])
+        assert -1 <= metric.evaluate(len(dataset)).get('coco/bbox_mAP', 0) <= 1
+
+    refused = []
+    for use in (checked, trained_on, prompted_from, evaluated):
         try:
             use()
         except ValueError as error:
             assert json.dumps(coco) != json.dumps(GOOD)
             assert str(folder) in str(error), error
+            refused.append(use)
+    assert not refused or checked in refused
