@@ -82,6 +82,19 @@ def test_one_metric_for_two_lists_is_refused_before_the_first_step(cfg, tiny_sha
     assert runner.iter == 0
 
 
+def test_one_metric_for_two_files_with_the_same_image_ids_is_refused(tiny_shapes, tmp_path):
+    """mmdet would count the detections of two images as those of one."""
+    cfg = tiny_cfg(tiny_shapes, tmp_path / 'run')
+    train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    both = [dict(val), dict(val, ann_file=train.ann_file)]
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=both)
+    runner = Runner.from_cfg(cfg)
+    with pytest.raises(
+        ValueError, match=r'train.json: \d+ image ids, such as \d+, are also in .*val'
+    ):
+        runner.test()
+
+
 def test_a_group_trained_on_names_its_classes(cfg, names):
     """mmdet's own tools read them from the checkpoint."""
     members = cfg.train_dataloader.dataset.datasets
