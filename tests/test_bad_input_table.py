@@ -62,15 +62,35 @@ two categories of one name, or of one id
 classes of the config that the file lacks
     test_a_misspelt_class
     test_missing_class_is_named_with_the_nearest
+files with other classes, or the same in another order, in one loader
+    test_training_on_two_lists
+    test_the_same_names_in_another_order
+    test_tested_together_or_each_by_itself
+    test_training_on_two_lists_is_refused
+    test_one_metric_for_two_lists_is_refused_before_the_first_step
+    test_fixed_classes_keep_their_place
+    test_the_remedy_trains_and_leaves_the_names_in_the_checkpoint
+`metainfo=dict(CLASSES=…)`, `data_prefix='images/'`, `ann_file=[a, b]`, as mmdet 2 had them
+    test_arguments_in_mmdet_2s_form
+    test_what_only_looks_like_mmdet_2
+    test_arguments_in_mmdet_2s_form_are_refused
 no image, or none that `filter_cfg` keeps
     test_sets_without_images_are_named
 no annotation, or none that can be used
     test_no_boxes_at_all
     test_batch_without_boxes_teaches_nothing
+boxes with `iscrowd` or `ignore`, be it the text "0"
+    test_crowds
+    test_crowds_are_not_trained_on
 a category without a box in the training set
     test_without_a_box
+a category without a box in any file, such as the root of a Roboflow export
+    test_without_a_box
+    test_the_root_of_a_roboflow_export
+    test_the_root_of_a_roboflow_export_needs_no_prompt
 a tested class without any box among the exemplars
     test_a_class_without
+    test_a_class_that_the_tested_file_has_no_box_of_needs_none
     test_missing_classes_are_named
     test_classes_without_a_box_may_be_skipped
 annotations, images or categories without a key

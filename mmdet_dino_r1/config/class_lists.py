@@ -1,4 +1,4 @@
-"""Whether the labels of all datasets that a loader reads stand for the same classes."""
+"""Whether datasets that a loader reads together can be one: by their labels and image ids."""
 
 from __future__ import annotations
 
@@ -64,3 +64,18 @@ def explain_other_classes(
             "metrics=dict(type='CocoJsonMetric', metric='bbox'))."
         )
     return file, what, remedy
+
+
+def check_image_ids(dataset: Dataset, split: str) -> None:
+    """ValueError where datasets tested as one share an image id, by which COCO's metrics go."""
+    members, owner = list(datasets_below(dataset)), {}
+    for member in members if len(members) > 1 else ():
+        ids = {member.get_data_info(index).get('img_id') for index in range(len(member))}
+        if shared := sorted(ids & owner.keys(), key=str):
+            raise ValueError(
+                f'{member.ann_file}: {len(shared)} image ids, such as {shared[0]}, are also in '
+                f'{owner[shared[0]]}, and {split}_dataloader reads both: detections of two images '
+                "would be counted as those of one. Test each by itself, by type='DatasetGroup' and "
+                "type='DatasetGroupEvaluator'."
+            )
+        owner |= dict.fromkeys(ids, member.ann_file)

@@ -95,6 +95,17 @@ def test_without_a_near_key_all_are_told():
     }
 
 
+def test_keys_of_mmdet_2_are_named_in_todays_form():
+    old = dict(type='CocoDataset', ann_file='a.json', img_prefix='images/', classes=('a',))
+    cfg = dict(train_dataloader=dict(samples_per_gpu=2, dataset=old))
+    key = 'train_dataloader.dataset'
+    assert {place: said.partition('; ')[2] for place, said in found(cfg).items()} == {
+        'train_dataloader.samples_per_gpu': 'did you mean batch_size?',
+        f'{key}.img_prefix': 'did you mean data_prefix=dict(img=…)?',
+        f'{key}.classes': 'did you mean metainfo=dict(classes=…)?',
+    }
+
+
 def test_members_of_a_group_are_checked_with_what_they_share():
     group = dict(
         type='DatasetGroup',

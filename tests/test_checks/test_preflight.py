@@ -308,6 +308,48 @@ class TestMistakes:
         assert '  feature levels: 5 in model.num_feature_levels; 4 in model.neck.num' in message
         assert self.explain(dict(model=dict(model, type='DINO'))) is None
 
+    @pytest.mark.parametrize(
+        ('given', 'said'),
+        [
+            (dict(data_prefix='images/'), "data_prefix='images/' is no dict. Write data_prefix="
+             "dict(img='images/')."),
+            (dict(ann_file=['a.json', 'b.json']), "ann_file=['a.json', 'b.json'] is a list, and a "
+             "dataset reads one file. Write dict(type='ConcatDataset', datasets=[dict(common, "
+             "ann_file='a.json'), dict(common, ann_file='b.json')])"),
+            (dict(metainfo=dict(CLASSES=('a',))), 'metainfo=dict(CLASSES=…) is read by nothing in '
+             'mmdet 3. Write metainfo=dict(classes=…).'),
+            (dict(metainfo=dict(classes=('a',), PALETTE=[(1, 2, 3)])), 'Write metainfo=dict('
+             'palette=…).'),
+            (dict(metainfo=dict(class_names=('a',))), 'Write metainfo=dict(classes=…).'),
+        ],
+    )  # fmt: skip
+    def test_arguments_in_mmdet_2s_form(self, complete, given, said):
+        wrong, bank = coco(complete) | given, dict(type='PromptBankHook', bank=given)
+        wrapped = dict(type='ConcatDataset', datasets=[dict(type='RepeatDataset', dataset=wrong)])
+        of_group = dict(type='DatasetGroup', skip_missing=True, datasets=dict(a=wrong))
+        prompts = dict(coco(complete), prompts=given)
+        key = 'test_dataloader.dataset'
+        for dataset, place in (
+            (wrong, f'{key} (CocoDataset)'),
+            (wrapped, f'{key}.datasets.0.dataset (CocoDataset)'),
+            (of_group, f'{key}.datasets.a (CocoDataset)'),
+            (prompts, f'{key}.prompts'),
+        ):
+            found = self.explain(self.single(complete, test_dataloader=dict(dataset=dataset)))
+            assert found.startswith(f'{place}: ') and said in found
+        if 'metainfo' not in given:
+            found = self.explain(self.single(complete, bank))
+            assert found.startswith('default_hooks.prompt_bank.bank: ') and said in found
+
+    def test_what_only_looks_like_mmdet_2(self, complete):
+        for metainfo in (
+            dict(classes=('a',), CLASSES=['a']),
+            dict(classes=('a',), names=('b',)),
+            dict(dataset_type='x', Classes_of_last_year=('a',)),
+        ):
+            test = dict(dataset=coco(complete, metainfo=metainfo))
+            assert self.explain(self.single(complete, test_dataloader=test)) is None
+
     def test_none(self, complete):
         assert self.explain({}) is None
         assert self.explain(self.single(complete)) is None

@@ -82,6 +82,55 @@ def test_class_asked_for_twice(write):
         build(ann_file=write(coco_dict()), metainfo=dict(classes=['apple', 'apple']))
 
 
+def test_fixed_classes_keep_their_place(write):
+    path = write(coco_dict())
+    metainfo = dict(classes=('mango', 'kiwi', 'zebra'), palette=[(1, 1, 1), (2, 2, 2), (3, 3, 3)])
+    more = dict(ann_file=path, metainfo=metainfo, fixed_classes=True)
+    dataset = build(**more)
+    assert dataset.metainfo['classes'] == ('mango', 'kiwi', 'zebra')
+    assert dataset.metainfo['palette'] == metainfo['palette']
+    infos = [dataset.get_data_info(index)['instances'] for index in range(2)]
+    assert [[box['bbox_label'] for box in info] for info in infos] == [[0], [2]]  # apple is dropped
+    filtered = build(**more, filter_cfg=dict(filter_empty_gt=True))
+    assert names_of_labels(filtered) == [['mango'], ['zebra']]
+    # a metric reads the file's order
+    assert build(**more, test_mode=True).metainfo['classes'] == ('zebra', 'mango')
+    with pytest.raises(ValueError, match="no categories named 'kiwi', 'plum'"):
+        build(ann_file=path, metainfo=dict(classes=['kiwi', 'plum']), fixed_classes=True)
+    with pytest.raises(ValueError, match='needs metainfo'):
+        build(ann_file=path, fixed_classes=True)
+
+
+@pytest.mark.parametrize('flags', [dict(iscrowd=1), dict(iscrowd='0'), dict(ignore=1)])
+def test_crowds_are_not_trained_on(write, flags):
+    coco = coco_dict()
+    coco['annotations'][1].update(flags)
+    steps = [dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs', meta_keys=())]
+    dataset = build(ann_file=write(coco), pipeline=steps)
+    assert dataset[0]['data_samples'].gt_instances.labels.tolist() == [1]  # apple, no mango
+
+
+@pytest.mark.parametrize(
+    ('given', 'said'),
+    [
+        (dict(metainfo=dict(CLASSES=('mango',))), r'Write metainfo=dict\(classes=…\)'),
+        (dict(data_prefix='images/'), r"Write data_prefix=dict\(img='images/'\)"),
+        (dict(ann_file=['a.json', 'b.json']), r"datasets=\[dict\(common, ann_file='a.json'\), "),
+    ],
+)
+def test_arguments_in_mmdet_2s_form_are_refused(write, given, said):
+    cfg = dict(ann_file=write(coco_dict()), data_prefix=dict(img='')) | given
+    exemplars = {key: value for key, value in cfg.items() if key != 'metainfo'}
+    kinds = [
+        dict(cfg, type='CocoJsonDataset'),
+        dict(type='DatasetGroup', datasets=dict(a=dict(cfg, type='CocoDataset'))),
+    ]
+    kinds += [dict(exemplars, type='ExemplarDataset', pipeline=[])] * ('metainfo' not in given)
+    for kind in kinds:
+        with pytest.raises(ValueError, match=said):
+            DATASETS.build(kind)
+
+
 @pytest.mark.parametrize('key', ['images', 'annotations', 'categories'])
 def test_missing_key_is_named(write, key):
     coco = coco_dict()

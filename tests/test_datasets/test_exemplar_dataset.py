@@ -281,6 +281,9 @@ def test_classes_without_a_box_may_be_skipped(build):
     assert by_id.metainfo['classes'] == ('y',) and by_id.class_ids == (2,)
     with pytest.raises(ValueError, match='no box that could serve as an exemplar'):
         build(classes=['zebra'], skip_missing=True)
+    assert build(classes=['zebra', 'dog'], skip_missing=['zebra']).metainfo['classes'] == ('dog',)
+    with pytest.raises(ValueError, match="named 'zebra'"):
+        build(classes=['zebra', 'dog'], skip_missing=['dog'])
 
 
 def test_missing_and_unreadable_images_are_named(build, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from mmdet.evaluation import CocoMetric
 from mmdet.registry import HOOKS
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
@@ -19,7 +20,7 @@ from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
-from ...config.class_lists import one_class_list
+from ...config.class_lists import check_image_ids, one_class_list
 from ...utils.wrappers import unwrapped
 
 TRUTH, EXEMPLAR = (0, 200, 0), (0, 128, 255)  # green, orange; BGR as all here
@@ -57,6 +58,10 @@ class FirstBatchHook(Hook):
             dataset = loop.dataloader.dataset
             if split == 'train' or type(loop.evaluator) is Evaluator:
                 one_class_list(dataset, split)
+                if split != 'train' and any(
+                    isinstance(m, CocoMetric) for m in loop.evaluator.metrics
+                ):
+                    check_image_ids(dataset, split)
             metas = getattr(dataset, 'metainfo', None)
             if split == 'train' and isinstance(metas, list):
                 # mmdet's tools read one dict in a checkpoint, not those of all members

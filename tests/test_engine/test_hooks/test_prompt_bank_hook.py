@@ -233,6 +233,26 @@ def test_class_without_exemplars_is_named_or_left_without_prompt(cfg_for, tiny_s
     assert runner.model.prompt_bank.labels == (0, 2, 3)
 
 
+@pytest.mark.parametrize('ready', [False, True])
+def test_the_root_of_a_roboflow_export_needs_no_prompt(cfg_for, tiny_shapes, tmp_path, ready):
+    """A category without a box: label 0 stays its own, and no figure changes."""
+    plain = weighted(cfg_for(work_dir='plain'))
+    metrics = plain.test()
+    for split in ('train', 'val'):
+        coco = json.loads((tiny_shapes / f'annotations/{split}.json').read_text())
+        coco['categories'].insert(0, dict(id=0, name='things', supercategory='none'))
+        (tmp_path / f'{split}.json').write_text(json.dumps(coco))
+    bank = dict(ann_file=str(tmp_path / 'train.json'), data_root=f'{tiny_shapes}/', shots=2)
+    if ready:
+        save_prompt_bank(plain.model.prompt_bank, tmp_path / 'bank.safetensors')
+        bank = str(tmp_path / 'bank.safetensors')
+    cfg = cfg_for(str(tmp_path / 'val.json'), bank=bank)
+    runner = weighted(cfg)
+    assert runner.test() == metrics
+    assert runner.model.prompt_bank.labels == (1, 2, 3, 4)
+    assert record_of(cfg)['protocol']['without_prompt'] == ['things']
+
+
 def test_ema_weights_are_the_ones_encoded_and_evaluated(cfg_for):
     cfg = cfg_for()
     cfg.custom_hooks = [dict(type='EMAHook', momentum=0.5)]

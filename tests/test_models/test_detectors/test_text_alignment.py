@@ -217,10 +217,13 @@ def test_hook_refuses_training_sets_without_one_list_of_classes(texts_file):
     with pytest.raises(ValueError, match='has none.*text_alignment=None'):
         TextAlignmentHook().before_train(runner_for(model))
     runner = runner_for(model)
-    runner.train_dataloader.dataset.metainfo = [dict(classes=['a']), dict(classes=['b'])]
-    with pytest.raises(ValueError, match='has 2 different ones'):
+    a, b, all_, same = (
+        SimpleNamespace(metainfo=dict(classes=classes)) for classes in ('a', 'b', NAMES, [*NAMES])
+    )
+    runner.train_dataloader.dataset.datasets = [a, b]
+    with pytest.raises(ValueError, match="labels stand for 'b', those of .* for 'a'"):
         TextAlignmentHook().before_train(runner)
-    runner.train_dataloader.dataset.metainfo = [dict(classes=NAMES), dict(classes=list(NAMES))]
+    runner.train_dataloader.dataset.datasets = [all_, same]
     TextAlignmentHook().before_train(runner)
 
 
