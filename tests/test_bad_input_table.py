@@ -151,6 +151,12 @@ a truncated, empty or foreign file for `--resume`, `load_from` or the test; an e
     test_weights_alone_are_no_stopped_run
 `--resume` or a test with a checkpoint of another model's size
     test_a_checkpoint_of_another_model
+no internet, a proxy or a wrong address where weights are a URL
+    test_weights_that_cannot_be_fetched
+    test_what_cannot_be_fetched_is_named
+    test_what_the_checkpoint_has_is_left_out_of_the_initialisation
+a download that is cut short, or a proxy's page in its place
+    test_what_came_instead_of_a_checkpoint_is_named
 the GPU's memory is not enough
     test_the_gpus_memory
 the machine's memory is not enough

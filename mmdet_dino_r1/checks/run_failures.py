@@ -10,10 +10,12 @@ import shutil
 import torch
 from mmengine.config import Config
 
+from ..config.options import READ_AT_TOP
 from ..config.tree import walk
 from ..engine.hooks.checkpoint_hook import CheckpointNotSaved
 from ..engine.hooks.strict_load_hook import UnfitCheckpoint
 from ..utils.near_names import near_names
+from ..utils.safe_files import WeightsNotLoaded
 from .config_tree import registries
 from .given_files import work_dir_of
 
@@ -47,6 +49,10 @@ def explain_user_error(error: BaseException, cfg: Config) -> str | None:
     """What ended a run where it is the user's to mend and needs no traceback; else None."""
     if isinstance(error, (CheckpointNotSaved, UnfitCheckpoint)):
         return str(error)
+    if isinstance(error, WeightsNotLoaded):
+        tree = {top: part for top, part in cfg.to_dict().items() if top in READ_AT_TOP}
+        keys = [key for key, value in walk(tree, '') if value == error.given]
+        return '\n'.join([str(error), *(f'  --cfg-options {key}=FILE' for key in keys)])
     said = str(error.args[0]) if isinstance(error, KeyError) and error.args else ''
     if (match := _UNKNOWN_TYPE.match(said)) is None:
         return None

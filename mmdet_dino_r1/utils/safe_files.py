@@ -18,6 +18,7 @@ import pickle
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from threading import RLock
 from urllib.parse import urlparse
@@ -39,6 +40,19 @@ _RUNS_CODE = ('builtins', 'ctypes', 'importlib', 'nt', 'operator', 'os', 'posix'
 _RUNS_CODE += ('socket', 'subprocess', 'sys')
 
 
+class WeightsNotLoaded(ValueError):
+    """A file that cannot be fetched, or is no checkpoint; what to do is in the message.
+
+    Args:
+        message: the file, the reason and the remedy.
+        given: path or address as a config names it.
+    """
+
+    def __init__(self, message: str, given: str) -> None:
+        super().__init__(message)
+        self.given = given
+
+
 def load_torch_file(path: str | Path, map_location: str | Callable | None = 'cpu'):
     """``torch.load`` for checkpoints of both families: what might run code is refused.
 
@@ -46,7 +60,7 @@ def load_torch_file(path: str | Path, map_location: str | Callable | None = 'cpu
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file asks for more than that, or is truncated, or no checkpoint.
+        WeightsNotLoaded: the file asks for more than that, or is truncated, or no checkpoint.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -73,15 +87,30 @@ def load_from_local(filename: str, map_location=None):
     return load_torch_file(filename, map_location)
 
 
-def load_from_http(filename: str, map_location=None):
-    """Load a URL, which rank 0 downloads for all; see ``load_torch_file``."""
+def load_from_http(filename: str, map_location=None, given: str | None = None):
+    """Load a URL, which rank 0 downloads for all; see ``load_torch_file``.
+
+    ``given`` is what stands for it in the config.
+    """
     cached = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
 
     def load():
-        with _safely(filename, cached):
-            return torch.hub.load_state_dict_from_url(
-                filename, map_location=map_location, progress=os.isatty(0), weights_only=True
-            )
+        try:
+            with _safely(filename, cached):
+                return torch.hub.load_state_dict_from_url(
+                    filename, map_location=map_location, progress=os.isatty(0), weights_only=True
+                )
+        except WeightsNotLoaded as error:
+            again = f'It was saved as {cached}; delete that file to have it fetched again.'
+            raise WeightsNotLoaded(f'{error}\n{again}', given or filename) from error
+        except (OSError, HTTPException) as error:
+            reason = str(error).strip('<>').removeprefix('urlopen error ')
+            raise WeightsNotLoaded(
+                f'{filename} could not be fetched: {reason or type(error).__name__}.\nFetch it '
+                'by hand, where there is internet, and give the path of the file instead, or put '
+                f'it at {cached}',
+                given or filename,
+            ) from error
 
     rank = get_dist_info()[0]
     try:
@@ -93,7 +122,8 @@ def load_from_http(filename: str, map_location=None):
 
 def load_from_torchvision(filename: str, map_location=None):
     """Load torchvision's weights, which most of mmdet's backbones start from, by name."""
-    return load_from_http(get_torchvision_models()[filename.split('://', 1)[1]], map_location)
+    address = get_torchvision_models()[filename.split('://', 1)[1]]
+    return load_from_http(address, map_location, given=filename)
 
 
 def load_from_elsewhere(filename: str, map_location=None):
@@ -111,12 +141,13 @@ def _safely(name: str, path: Path) -> Iterator[None]:
         try:
             yield
         except pickle.UnpicklingError as error:
-            raise ValueError(_refusal(name, path, str(error))) from error
+            raise WeightsNotLoaded(_refusal(name, path, str(error)), name) from error
         except (RuntimeError, EOFError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(
+            raise WeightsNotLoaded(
                 f'{name} is not a checkpoint that can be loaded: {reason} A file that is truncated '
-                'or was cut short in downloading has to be fetched again.'
+                'or was cut short in downloading has to be fetched again.',
+                name,
             ) from error
 
 

@@ -7,7 +7,7 @@ from argparse import Namespace
 
 import pytest
 import torch
-from mmdet.registry import HOOKS
+from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from test_engine.test_runner import tiny_cfg
@@ -201,3 +201,26 @@ def test_weights_alone_are_no_stopped_run(command):
     assert said.startswith('the checkpoint to continue from holds weights but not where')
     assert f'--cfg-options load_from={weights}, without --resume.' in said
     assert said.endswith('There is no other one of this run beside it: start without --resume.\n')
+
+
+def test_weights_that_cannot_be_fetched(command, monkeypatch):
+    """They are named, with what to do; and are not wanted where a checkpoint replaces them."""
+    monkeypatch.setenv('no_proxy', '*')
+    init, url = 'model.backbone.init_cfg', 'http://127.0.0.1:9/r18.pth'
+    away = ['--cfg-options', f'{init}.type=Pretrained', f'{init}.checkpoint={url}']
+    status, said = command('train', *away)
+    first, _, last = said.splitlines()
+    assert status == 2 and last == f'  --cfg-options {init}.checkpoint=FILE'
+    assert first == f'{url} could not be fetched: [Errno 111] Connection refused.'
+    status, said = command('train', '--cfg-options', f'load_from={url}')
+    assert status == 2 and said.splitlines()[2:] == ['  --cfg-options load_from=FILE']
+    broken = command.folder / 'broken.pth'
+    broken.write_text('404: not found')
+    status, said = command('train', *away[:2], f'{init}.checkpoint={broken}')
+    assert status == 2 and said.startswith(f'{broken} is not a checkpoint that can be loaded')
+    assert said.endswith(f'  --cfg-options {init}.checkpoint=FILE\n')
+    model = MODELS.build(Config.fromfile(command.folder / 'tiny.py').model)
+    whole = command.folder / 'whole.pth'
+    torch.save(model.state_dict(), whole)
+    assert command('train', *away, f'load_from={whole}') == (0, '')
+    assert command('train', '--resume', *away) == (0, '')

@@ -7,6 +7,7 @@ import threading
 import zipfile
 from argparse import Namespace
 from collections import OrderedDict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 from torch import nn
 
 from mmdet_dino_r1.utils import safe_files
-from mmdet_dino_r1.utils.safe_files import load_torch_file
+from mmdet_dino_r1.utils.safe_files import WeightsNotLoaded, load_torch_file
 
 
 class Call:
@@ -101,6 +102,68 @@ def test_downloads_and_named_weights_are_refused_too(downloaded, marker, address
     with pytest.raises(ValueError, match='(hostile|named).pth.* `posix.system`'):
         CheckpointLoader.load_checkpoint(address)
     assert not marker.exists()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Address of a server, and the list whose last (status, content, length) it answers."""
+    answers = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            status, content, length = answers[-1]
+            self.send_response(status)
+            self.send_header('Content-Length', str(length))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *args):
+            pass
+
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setenv('no_proxy', '*')
+    with ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}', answers
+        server.shutdown()
+
+
+def test_what_cannot_be_fetched_is_named(server, tmp_path, monkeypatch):
+    host, answers = server
+    answers.append((404, b'', 0))
+    monkeypatch.setattr(
+        safe_files, 'get_torchvision_models', lambda: dict(net='http://127.0.0.1:9/net-1.pth')
+    )
+    for given, address, reason in (
+        (f'{host}/net.pth', f'{host}/net.pth', 'HTTP Error 404: Not Found'),
+        ('torchvision://net', 'http://127.0.0.1:9/net-1.pth', '[Errno 111] Connection refused'),
+    ):
+        with pytest.raises(WeightsNotLoaded) as error:
+            CheckpointLoader.load_checkpoint(given)
+        assert error.value.given == given
+        assert str(error.value) == (
+            f'{address} could not be fetched: {reason}.\nFetch it by hand, where there is '
+            'internet, and give the path of the file instead, or put it at '
+            f'{tmp_path}/hub/checkpoints/{address.rpartition("/")[2]}'
+        )
+
+
+def test_what_came_instead_of_a_checkpoint_is_named(server, tmp_path):
+    """A proxy's page; a download that was cut short. What is put in its place is loaded."""
+    host, answers = server
+    torch.save(dict(state_dict=Model().state_dict()), tmp_path / 'whole.pth')
+    whole = (tmp_path / 'whole.pth').read_bytes()
+    page = b'<!DOCTYPE html><html>Sign in</html>'
+    for name, content in (('page.pth', page), ('cut.pth', whole[:500])):
+        answers.append((200, content, len(content)))
+        saved = tmp_path / 'hub' / 'checkpoints' / name
+        with pytest.raises(WeightsNotLoaded) as error:
+            CheckpointLoader.load_checkpoint(f'{host}/{name}')
+        first, last = str(error.value).splitlines()
+        assert first.startswith(f'{host}/{name} is not a checkpoint that can be loaded')
+        assert last == f'It was saved as {saved}; delete that file to have it fetched again.'
+        saved.write_bytes(whole)
+        assert 'layer.weight' in CheckpointLoader.load_checkpoint(f'{host}/{name}')['state_dict']
 
 
 @pytest.mark.parametrize('scheme', ['s3', 'a:petrel', 'pavi', 'open-mmlab', 'openmmlab', 'mmcls'])

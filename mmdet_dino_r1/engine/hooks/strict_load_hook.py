@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.runner import Runner, find_latest_checkpoint
-from torch import Tensor
+from mmengine.model import PretrainedInit
+from mmengine.runner import BaseLoop, CheckpointLoader, Runner, find_latest_checkpoint
+from torch import Tensor, nn
 
 from ...utils.wrappers import unwrapped
 
@@ -30,6 +31,8 @@ class StrictLoadHook(Hook):
 
     mmengine warns and goes on with random weights in place of what does not fit. That is right for
     ``load_from`` alone, where a new head on old weights is wanted. Put it into ``default_hooks``.
+    What the checkpoint of a training replaces anyway (the ``Pretrained`` of a backbone) is not
+    fetched.
 
     Raises:
         UnfitCheckpoint: tensors are missing or of another size; to resume, also if some are left
@@ -41,12 +44,29 @@ class StrictLoadHook(Hook):
     def __init__(self) -> None:
         self._misfits: list[str] = []
 
+    def before_run(self, runner: Runner) -> None:
+        """Leave out pretrained weights in place of which a training's checkpoint has others."""
+        if runner._has_loaded or not isinstance(runner._train_loop, BaseLoop):
+            return  # nothing will be initialised
+        modules = unwrapped(runner.model).named_modules()
+        parts = {name: part for name, part in modules if name and _is_pretrained(part)}
+        file = runner._load_from
+        if file is None and runner._resume:
+            file = find_latest_checkpoint(runner.work_dir)
+        if file is None or not parts:
+            return
+        given = _state_of(CheckpointLoader.load_checkpoint(file, map_location='cpu'))
+        for name, part in parts.items():
+            own = part.state_dict(prefix=f'{name}.')
+            if not misfits(own, {key: given[key] for key in own.keys() & given.keys()}):
+                part.is_init = True  # what a parent's `init_weights` leaves out
+                runner.logger.info(
+                    f'{name}: not initialised from its init_cfg, since {file} has it.'
+                )
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare; UnfitCheckpoint for a run to be resumed from one of another model."""
-        given = checkpoint.get('state_dict', checkpoint)
-        given = {name.removeprefix('module.'): value for name, value in given.items()}
-        model = unwrapped(runner.model)
-        self._misfits = misfits(model.state_dict(), given)
+        self._misfits = misfits(unwrapped(runner.model).state_dict(), _state_of(checkpoint))
         if self._misfits and runner.cfg.get('resume'):
             file = runner.cfg.get('load_from') or find_latest_checkpoint(runner.work_dir)
             remedy = f'To start anew with the tensors that fit: --cfg-options load_from={file}'
@@ -71,6 +91,18 @@ def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]
             sizes = f'checkpoint {tuple(given[name].shape)}, model {tuple(value.shape)}'
             lines.append(f'{name}: {sizes}')
     return lines + [f'{name}: {_LEFT_OVER}' for name in given if name not in own]
+
+
+def _state_of(checkpoint: dict) -> dict[str, Tensor]:
+    """The model's state in a checkpoint, without the prefix of a wrapper."""
+    given = checkpoint.get('state_dict', checkpoint)
+    return {name.removeprefix('module.'): value for name, value in given.items()}
+
+
+def _is_pretrained(part: nn.Module) -> bool:
+    """Whether all that initialises a module is a file."""
+    init = getattr(part, 'init_cfg', None)
+    return isinstance(init, Mapping) and init.get('type') in ('Pretrained', PretrainedInit)
 
 
 def _explain(file: str | None, found: list[str], *remedies: str) -> str:
