@@ -14,6 +14,7 @@ the same, after two days
 the same, before training
     test_an_image_cut_off_in_the_middle
     test_images
+    test_unreadable_images_that_training_may_skip_do_not_stop_it
 the same, among the exemplars of a prompt bank
     test_missing_and_unreadable_images_are_named
 the same, in inference
@@ -22,10 +23,30 @@ a step of the pipeline fails on one image
     test_a_step_that_fails_on_an_image_names_it
 image files are missing
     test_missing
+    test_so_many_are_looked_for_before_training
+    test_images_without_boxes_need_not_be_there_where_training_leaves_them_out
     test_missing_and_unreadable_images_are_named
 an image of another size than annotated
     test_broken_and_of_another_size
     test_image_of_another_size_than_annotated
+photographs turned by EXIF, annotated otherwise than the loader turns them
+    test_photographs_turned_by_exif
+    test_what_is_proposed_for_turned_photographs_is_clean
+    test_photographs_upside_down_are_a_note_where_no_size_tells
+    test_images_are_read_as_each_pipeline_does
+a format, size or depth of images that PIL knows and OpenCV does not, or the reverse
+    test_the_loader_decides_what_can_be_read
+    test_no_image_is_too_large_for_the_check_alone
+16-bit images of fewer bits, such as 12
+    test_twelve_bits_of_sixteen
+    test_all_sixteen_bits_lose_nothing_that_matters
+    test_values_by_hand
+    test_a_loader_of_deep_images_serves_and_leaves_arrays_alone
+floating-point or 32-bit TIFF
+    test_floating_point_values_need_another_loader
+    test_floats_with_gaps_and_negative_values
+other files among the images of a folder, in inference
+    test_a_folder_gives_what_opencv_reads_and_tells_what_is_left_out
 an image of width or height zero, or without, in the annotations
     test_no_size
     test_training_goes_on_without_the_boxes_that_are_none

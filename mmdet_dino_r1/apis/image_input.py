@@ -103,7 +103,7 @@ class ImageReader:
                     f'{name} is {image.dtype} {image.shape}; uint8 (height, width, 3) in BGR '
                     'order is needed.'
                 )
-            load, source = self.take, dict(img=image)
+            load, source = self.take, dict[str, object](img=image)
         elif '://' not in name and not Path(name).is_file():
             raise UnreadableImage(f'There is no image {name}.')
         else:
@@ -138,6 +138,7 @@ def list_images(inputs: Image | Sequence[Image]) -> list[Image]:
     others = [path.name + '/' * path.is_dir() for path in entries if path not in taken]
     said = f'{len(others)} left out, which are no images: {some(others)}'
     if not found:
+        said = said if others else 'it is empty'
         raise FileNotFoundError(f'The folder {inputs} has no image: {said}.')
     if others:
         print_log(f'{inputs}: {said}', 'current', logging.WARNING)

@@ -67,7 +67,7 @@ area_flat | warning | box/boxes | whose area is not positive: CocoDataset drops 
     Write area=width*height.
 image_missing | error | image file | of {of} missing |
     data_root, data_prefix.img and file_name are joined; correct what is wrong.
-image_broken | error | image file | that cannot be read | Replace them.
+image_broken | error | image file | that cannot be read | Replace them{so}.
 image_deep | error | image file | with {bits}-bit values, {low} to {high} in those looked at; {so} |
     Load them by dict(type='LoadScaledImage', low={low}, high={high}), or with the camera's range,
     the same in all pipelines, in place of LoadImageFromFile.

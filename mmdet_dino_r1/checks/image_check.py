@@ -85,7 +85,8 @@ def check_images(
     kinds = defaultdict(list)
     for path, header in headers.items():
         kinds[header._replace(size=None)].append(path)
-    sizes = _sizes(headers, kinds, load, each)
+    said = {path: tuple(table.sizes[row_of[path]].tolist()) for path in headers}
+    sizes = _sizes(headers, kinds, said, load, each)
 
     told = set()  # kinds that this loader cannot read, but another
     has_range = 'LoadScaledImage' in str(loader.get('type'))  # chosen by the user
@@ -94,21 +95,22 @@ def check_images(
             told |= set() if words['is_read'] else {kind}
             how_bad = 'warning' if words['is_read'] else level
             found += problems('image_deep', table.path, paths, level=how_bad, **words)
-    broken, differing, turned = [], {}, {}
+    broken, differing, turned = [], [], []
     for path, size in sizes.items():
-        kind, said = headers[path]._replace(size=None), tuple(table.sizes[row_of[path]])
+        kind = headers[path]._replace(size=None)
         if size is None:
             broken += [path] * (kind not in told)
-        elif size != said and min(said) > 0:
-            (turned if kind.swaps and size == said[::-1] else differing)[path] = said
-    found += problems('image_broken', table.path, broken, level=level)
+        elif size != said[path] and min(said[path]) > 0:
+            (turned if kind.swaps and size == said[path][::-1] else differing).append(path)
 
     def tell(path: str) -> str:
-        width, height = table.sizes[row_of[path]]
-        return f'{path}: {sizes[path][0]}x{sizes[path][1]}, not {width:g}x{height:g}'
+        return '{}: {}x{}, not {:g}x{:g}'.format(path, *sizes[path], *said[path])
 
+    so = _other_way(loader, broken)
+    found += problems('image_broken', table.path, broken, level=level, so=so and f', or {so}')
     found += problems('image_size_differs', table.path, differing, tell)
-    found += problems('image_turned', table.path, turned, tell, so=_other_way(loader, turned))
+    so = _other_way(loader, turned, said) or 'write the files anew, turned, without the tag'
+    found += problems('image_turned', table.path, turned, tell, so=so)
     if not any(kind.swaps for kind in kinds):  # by whose size it shows how they were annotated
         upside_down = [path for path, header in headers.items() if header.orientation > 1]
         found += problems('image_upside_down', table.path, upside_down)
@@ -160,29 +162,41 @@ def _reader(loader: dict) -> Load | None:
 
 
 def _sizes(
-    headers: dict[str, _Header], kinds: dict[_Header, list[str]], load: Load, each: bool
+    headers: dict[str, _Header],
+    kinds: dict[_Header, list[str]],
+    said: dict[str, tuple[float, float]],
+    load: Load,
+    each: bool,
 ) -> dict[str, Size | None]:
-    """Sizes as loaded, in order, None for what cannot be read; mostly concluded unless ``each``."""
+    """Sizes as loaded, in order, None for what cannot be read.
 
-    def size(path: str) -> Size | None:
-        image = load(path)
-        return None if image is None else image.shape[1::-1]
+    Unless ``each`` is read, they are concluded from a few of each kind, and what would not agree
+    with what is ``said`` is read.
+    """
 
-    def is_huge(path: str) -> bool:
-        return np.prod(headers[path].size or 0) > HUGE
+    def decode(paths: list[str]) -> dict[str, Size | None]:
+        huge = {path for path in paths if np.prod(headers[path].size or 0) > HUGE}
+        sizes = _in_time(partial(_size, load), [path for path in paths if path not in huge], each)
+        return sizes | {path: _size(load, path) for path in huge}
 
-    known = [_some(paths) if headers[paths[0]].size else paths for paths in kinds.values()]
-    wanted = list(headers) if each else sum(known, [])
-    sizes = _in_time(size, [path for path in wanted if not is_huge(path)], each)
-    sizes |= {path: size(path) for path in wanted if is_huge(path)}
-    for kind, paths in kinds.items():
+    some = [_some(paths) if headers[paths[0]].size else paths for paths in kinds.values()]
+    sizes = decode(list(headers) if each else sum(some, []))
+    concluded = {}
+    for paths in kinds.values():
         seen = {path: sizes[path] for path in paths if path in sizes}
-        turned = kind.swaps and any(size == headers[path].size[::-1] for path, size in seen.items())
+        read = {path: size for path, size in seen.items() if size}
+        turned = all(size == (headers[path].size or ())[::-1] for path, size in read.items())
         for path in paths:
             if seen and path not in seen and (stored := headers[path].size):
-                read = stored[::-1] if turned else stored
-                sizes[path] = read if any(seen.values()) else None
+                concluded[path] = (stored[::-1] if turned else stored) if read else None
+    doubtful = [path for path, size in concluded.items() if size and size != said[path]]
+    sizes = concluded | decode(doubtful) | sizes
     return {path: sizes[path] for path in headers if path in sizes}
+
+
+def _size(load: Load, path: str) -> Size | None:
+    image = load(path)
+    return None if image is None else image.shape[1::-1]
 
 
 def _values(paths: list[str], load: Load) -> dict[str, Any]:
@@ -216,16 +230,16 @@ def _limits(load: Load, path: str) -> tuple[int, np.ndarray, np.ndarray | None] 
     return 8 * stored.itemsize, limits(stored), None if image is None else limits(image)
 
 
-def _other_way(loader: dict, turned: dict[str, Size]) -> str:
-    """What to do about photographs that lie otherwise than annotated; it was tried on some."""
-    for way in _WAYS:
-        load = _reader(dict(loader, **way))
-        images = [load(path) for path in list(turned)[:EXAMPLES]] if load else [None]
-        sizes = [image.shape[1::-1] for image in images if image is not None]
-        if turned and sizes == list(turned.values())[:EXAMPLES]:
+def _other_way(loader: dict, paths: list[str], said: dict | None = None) -> str:
+    """How to load such files, of the size that is ``said`` if any; it was tried on some of them."""
+    examples = paths[:EXAMPLES]
+    for way in _WAYS if paths else ():
+        load = _reader(dict(loader, **way)) or (lambda path: None)
+        sizes = [_size(load, path) for path in examples]
+        if all(sizes) and (not said or sizes == [said[path] for path in examples]):
             ((key, value),) = way.items()
             return f'set {key}={value!r} in the first step of the pipelines, which loads them so'
-    return 'write the files anew, turned, without the tag'
+    return ''
 
 
 def _in_time(work: Callable, paths: Sequence[str], each: bool = False) -> dict[str, Any]:

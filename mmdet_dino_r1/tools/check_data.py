@@ -24,7 +24,9 @@ def main(args: Sequence[str] | None = None) -> int:
         'them. Exit status 1 if there are errors or paths are missing.',
     )
     parser.add_argument('config', help='path of a config, or name of a shipped one')
-    about_images = 'read every image to its end; otherwise the first 20 of each set are looked for'
+    about_images = (
+        'read every image to its end; otherwise only headers, and not of all in a large set'
+    )
     parser.add_argument('--images', action='store_true', help=about_images)
     parser.add_argument('--json', action='store_true', help='print one JSON object instead')
     add_cfg_options(parser)

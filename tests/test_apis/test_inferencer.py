@@ -24,7 +24,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from mmdet_dino_r1 import build_prompt_bank, load_prompt_bank, save_prompt_bank
-from mmdet_dino_r1.apis import DINOR1Inferencer, Reference, to_coco
+from mmdet_dino_r1.apis import DINOR1Inferencer, Reference, image_input, to_coco
 from mmdet_dino_r1.apis.detection_results import keep_best, spread_colours
 from mmdet_dino_r1.apis.distractors import drop_distracted, split_distractors
 from mmdet_dino_r1.apis.image_input import (
@@ -473,6 +473,45 @@ def test_folders_in_a_list_are_their_images(folder):
     every = [folder / f'{index}.png' for index in range(6)]
     assert list_images(folder) == every
     assert list_images([folder / '5.png', folder, 'gone.png']) == [every[5], *every, 'gone.png']
+
+
+def test_a_folder_gives_what_opencv_reads_and_tells_what_is_left_out(folder, monkeypatch):
+    said = []
+    monkeypatch.setattr(image_input, 'print_log', lambda text, *_: said.append(text))
+    pixels, every = picture(0), sorted(folder.iterdir())
+    for suffix in ('jfif', 'gif', 'avif', 'jp2', 'pfm'):
+        every.append(folder / f'photo.{suffix}')
+        kind = dict(jfif='JPEG', jp2='JPEG2000').get(suffix)
+        values = pixels.astype(np.float32)
+        cv2.imwrite(str(every[-1]), values) if suffix == 'pfm' else Image.fromarray(pixels).save(
+            every[-1], kind
+        )
+    every.append(folder / 'without_a_suffix')
+    every[-1].write_bytes((folder / '0.png').read_bytes())
+    assert (list_images(folder), said) == (sorted(every), [])
+    (folder / 'more').mkdir()
+    for name in ('names.txt', '._0.png'):
+        (folder / name).write_bytes(b'BMW\nAudi')
+    (folder / 'Thumbs.db').write_bytes(b'\xd0\xcf\x11\xe0')
+    (folder / 'boxes.json').write_bytes(b'{}')
+    assert list_images(folder) == sorted(every)
+    others = '._0.png, Thumbs.db, boxes.json, more/, names.txt'
+    assert said == [f'{folder}: 5 left out, which are no images: {others}']
+    with pytest.raises(FileNotFoundError, match='more has no image: it is empty'):
+        list_images(folder / 'more')
+
+
+def test_a_loader_of_deep_images_serves_and_leaves_arrays_alone(tmp_path):
+    pipeline = image_pipeline(Config.fromfile(CONFIGS / 'dino_r1_r18_shapes.py'))
+    pipeline[0] = dict(type='LoadScaledImage', low=0, high=4095)
+    read, pixels = ImageReader(pipeline), picture(0)
+    cv2.imwrite(str(tmp_path / 'a.png'), pixels.astype(np.uint16) * 16)
+    prepared = read(tmp_path / 'a.png', 0)
+    scaled = (pixels.astype(float) * 16 * 255 / 4095).round()
+    np.testing.assert_array_equal(prepared.pixels, scaled)
+    np.testing.assert_array_equal(read(pixels, 1).pixels, pixels)
+    with pytest.raises(ValueError, match='does not start with LoadImageFromFile'):
+        ImageReader(pipeline[1:])
 
 
 def test_coco_file_names_lie_under_the_root_and_urls_stay():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import CONFIGS
 from mmengine.config import Config
+from PIL import ExifTags, Image
 
 from mmdet_dino_r1.checks import data
 from mmdet_dino_r1.checks.data_problem import Problem, report_problems
@@ -143,6 +144,43 @@ class TestFindProblems:
             image.unlink()
         (problem,) = data.find_problems(config(root), 'train')
         assert problem.what == '3 image files of 3 missing'
+
+    def test_images_without_boxes_need_not_be_there_where_training_leaves_them_out(self, root):
+        coco_file(
+            root,
+            'train',
+            change=lambda coco: coco['images'].append(
+                dict(id=9, file_name='9.png', width=40, height=30)
+            ),
+        )
+        (root / 'train' / '9.png').unlink()
+        cfg = config(root, filter_cfg=dict(filter_empty_gt=True))
+        assert kinds(cfg) == []
+        assert [p.kind for p in data.check(cfg, 'train', each_image=True)[1]] == ['image_missing']
+        assert kinds(config(root)) == [('error', 'image_missing')]
+
+    def test_unreadable_images_that_training_may_skip_do_not_stop_it(self, root):
+        (root / 'train' / '2.png').write_bytes(b'no image')
+        assert kinds(config(root)) == [('error', 'image_broken')]
+        cfg = config(root)
+        cfg.train_dataloader.dataset.dataset.skip_unreadable = True
+        assert kinds(cfg) == [('warning', 'image_broken')]
+
+    def test_images_are_read_as_each_pipeline_does(self, root):
+        image, exif = Image.new('RGB', (40, 30)), Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        for split in ('train', 'val'):
+            image.save(root / split / '2.png', exif=exif)
+        as_stored = dict(type='LoadImageFromFile', color_type='color_ignore_orientation')
+        assert kinds(config(root, pipeline=[as_stored])) == []
+        cfg = config(root, pipeline=[as_stored])
+        cfg.train_dataloader.dataset.dataset.pipeline[0].color_type = 'color'
+        (problem,) = data.find_problems(cfg, 'train')
+        assert (problem.kind, problem.where) == ('image_turned', f'{root}/train.json')
+        cfg = config(root, pipeline=[as_stored])
+        cfg.val_dataloader.dataset.pipeline[0].color_type = 'color'  # of the exemplars, too
+        found = {problem.where: problem.kind for problem in data.find_problems(cfg, 'train')}
+        assert found == {f'{root}/{name}.json': 'image_turned' for name in ('train', 'val')}
 
     def test_what_mmdets_metric_needs_is_asked_of_its_file_alone(self, root):
         def without(coco):

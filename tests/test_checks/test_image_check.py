@@ -1,5 +1,7 @@
 """Image files as the loader of the pipeline reads them, before training and with --images."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from mmdet_dino_r1.datasets import LoadScaledImage
 
 BOTH = pytest.mark.parametrize('each', [False, True])
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+TIFF = 'http://ns.adobe.com/tiff/1.0/'
+RDF = 'http://www.w3.org/1999/02/22-rdf-syntax-ns#'
 SCALED = dict(type='LoadScaledImage', low=0, high=4095)
 
 
@@ -130,6 +134,28 @@ def test_what_is_proposed_for_turned_photographs_is_clean(tmp_path, suffix):
 
 
 @BOTH
+def test_tags_that_pil_and_the_loader_see_differently(tmp_path, each):
+    """A PNG's tag after its pixels is OpenCV's alone, one in XMP is PIL's alone."""
+    photograph(tmp_path / 'a.png')
+    parts = re.split(rb'(?s)(....eXIf.*?)(?=....IDAT)', (tmp_path / 'a.png').read_bytes())
+    end = parts[2].rindex(b'IEND') - 4
+    (tmp_path / 'a.png').write_bytes(parts[0] + parts[2][:end] + parts[1] + parts[2][end:])
+    description = f'<rdf:Description xmlns:tiff="{TIFF}" tiff:Orientation="6"/>'
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">{description}</rdf:RDF>'
+    Image.fromarray(NOISE).save(tmp_path / 'a.jpg', xmp=f'{xmp}</x:xmpmeta>'.encode())
+    for name, loaded in (('a.png', (30, 40)), ('a.jpg', (40, 30))):
+        content = (tmp_path / name).read_bytes()
+        names = [f'{index}{name}' for index in range(9)]
+        for copy in names:
+            (tmp_path / copy).write_bytes(content)
+        assert loads(tmp_path / name) == loaded
+        for width, height in (loaded, loaded[::-1]):
+            files = table(*names, width=width, height=height)
+            counts = [problem.count for problem in check_images(files, str(tmp_path), each=each)]
+            assert counts == ([] if (width, height) == loaded else [9])
+
+
+@BOTH
 def test_photographs_upside_down_are_a_note_where_no_size_tells(tmp_path, each):
     photograph(tmp_path / 'a.jpg', orientation=3)
     assert found(check_images(table('a.jpg'), str(tmp_path), each=each)) == {
@@ -146,9 +172,14 @@ def test_the_loader_decides_what_can_be_read(tmp_path, name, each):
         cv2.imwrite(str(tmp_path / name), NOISE.astype(np.float32))
     else:
         Image.fromarray(NOISE).save(tmp_path / name)
-    kinds = [problem.kind for problem in check_images(table(name), str(tmp_path), each=each)]
-    assert kinds == ([] if loads(tmp_path / name) else ['image_broken'])
-    assert bool(kinds) == (name in ('a.tga', 'a.pcx'))
+    problems = check_images(table(name), str(tmp_path), each=each)
+    is_read = loads(tmp_path / name) is not None
+    assert is_read == (name not in ('a.tga', 'a.pcx'))
+    assert [problem.kind for problem in problems] == ([] if is_read else ['image_broken'])
+    pillow = dict(type='LoadImageFromFile', imdecode_backend='pillow')
+    for problem in problems:
+        assert "or set imdecode_backend='pillow'" in problem.remedy
+        assert check_images(table(name), str(tmp_path), pillow, each) == []
 
 
 @BOTH

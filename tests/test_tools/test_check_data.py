@@ -5,6 +5,7 @@ import json
 import pytest
 from test_checks.test_data import coco_file, config
 
+from mmdet_dino_r1.checks import image_check
 from mmdet_dino_r1.tools import check_data
 
 
@@ -50,8 +51,10 @@ def test_missing_paths(path, root, capsys):
     assert '--cfg-options val_dataloader.dataset.data_root=DIR' in output
 
 
-def test_images(path, root, capsys):
-    (root / 'train' / '1.png').write_bytes(b'no image')
+def test_images(path, root, capsys, monkeypatch):
+    monkeypatch.setattr(image_check, 'DECODED', 1)  # the first of a kind
+    cut_off = root / 'train' / '2.png'  # its header is whole
+    cut_off.write_bytes(cut_off.read_bytes()[:-20])
     assert check_data.main([str(path)]) == 0
     assert check_data.main([str(path), '--images']) == 1
     assert '1 image file that cannot be read' in capsys.readouterr().out
