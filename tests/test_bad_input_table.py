@@ -214,6 +214,8 @@ mmdet's `init_detector` or `DetInferencer` where the data is not
 pictures of one name in several folders, with `--show-dir`
     test_pictures_of_one_name_in_several_folders_are_all_kept
     test_mim_test_writes_predictions_and_pictures
+pictures whose names OpenCV cannot write (no suffix, `.jfif`), with `--show-dir`
+    test_names_that_cannot_be_written_get_a_suffix
 mmdet's `analyze_results`
     test_analyze_results
 mmdet's `get_flops`, which knows no prompts

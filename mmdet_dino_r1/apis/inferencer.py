@@ -85,8 +85,7 @@ class DINOR1Inferencer(BaseInferencer):
         config = load_config(deepcopy(model), cfg_options)
         register_all_modules(init_default_scope=True)
         super().__init__(config, str(weights), choose_device(device), 'mmdet', show_progress)
-        if self.model.prompt_bank is not None:  # of the config
-            self.set_prompts(bank=self.model.prompt_bank)
+        self._follow_model()
 
     def _init_model(self, cfg: Config, weights: str, device: str) -> nn.Module:
         return revert_sync_batchnorm(build_model(cfg, weights)).to(device).eval()
@@ -165,6 +164,12 @@ class DINOR1Inferencer(BaseInferencer):
         self.model.set_prompt_bank(joined.aligned_to(wanted + distractors))
         self.prompt_bank, self.classes, self.distractors = joined, wanted, distractors
         return joined
+
+    def _follow_model(self) -> None:
+        """Take over a bank that the config named, or that somebody set on the model itself."""
+        bank = self.model.prompt_bank
+        if bank is not None and bank.class_names != self.classes + self.distractors:
+            self.set_prompts(bank=bank)
 
     # --- detection ----------------------------------------------------------------------
 
@@ -262,6 +267,7 @@ class DINOR1Inferencer(BaseInferencer):
         single: bool,
     ) -> CallPrompts:
         """Those of the call itself, else those set; see :meth:`__call__` for the errors."""
+        self._follow_model()
         if boxes is not None:
             prompts = CallPrompts.drawn(images, boxes, classes, distractors, single)
         elif classes is not None or distractors:

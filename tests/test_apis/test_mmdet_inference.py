@@ -126,3 +126,6 @@ def test_a_bank_named_in_the_config_serves_all_who_take_a_config(checkpoint, tmp
     ours = DINOR1Inferencer(cfg, checkpoint, device='cpu', show_progress=False)
     (same,) = ours(IMAGE, score_thr=0)['predictions']
     assert same['class_names'] == [bank.class_names[label] for label in found.labels]
+    ours.model.set_prompt_bank(bank_of('kiwi', 'wren'))  # past set_prompts
+    (other,) = ours(IMAGE, score_thr=0)['predictions']
+    assert set(other['class_names']) == {'kiwi', 'wren'} == set(ours.classes)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import path as osp
 
+import cv2
+import mmcv
 from mmdet.engine.hooks import DetVisualizationHook
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
+from mmengine.fileio import get
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
@@ -20,6 +23,7 @@ class GroupVisualizationHook(DetVisualizationHook):
 
     ``--show-dir`` has the folders that the pictures have below the dataset's ``data_prefix``, so
     that those of one name do not overwrite one another, and of several datasets a folder each.
+    A picture whose name OpenCV cannot write, such as one without a suffix, becomes ``name.png``.
     Each sample is drawn with the class names and colours of its own dataset. Arguments are those
     of ``DetVisualizationHook``.
     """
@@ -38,15 +42,26 @@ class GroupVisualizationHook(DetVisualizationHook):
         """Draw all samples of the batch."""
         if not self.draw:
             return
-        root = self.test_out_dir
         for sample in outputs:
             member = self._use_classes_of(sample, runner.test_dataloader.dataset)
-            if root is not None:
-                prefix = getattr(member, 'data_prefix', {}).get('img')
-                folder = folder_below(sample.img_path, prefix)
-                self.test_out_dir = osp.join(root, sample.get('dataset_name', ''), folder)
-            super().after_test_iter(runner, batch_idx, data_batch, [sample])
-        self.test_out_dir = root  # mmdet's hook makes it absolute, which must not add up
+            path, name, out_file = sample.img_path, osp.basename(sample.img_path), None
+            if self.test_out_dir is not None:
+                root = osp.join(runner.work_dir, runner.timestamp, self.test_out_dir)
+                folder = folder_below(path, getattr(member, 'data_prefix', {}).get('img'))
+                written = name if cv2.haveImageWriter(name) else f'{name}.png'
+                out_file = osp.join(root, sample.get('dataset_name', ''), folder, written)
+            image = mmcv.imfrombytes(get(path, self.backend_args), channel_order='rgb')
+            self._test_index += 1
+            self._visualizer.add_datasample(
+                name if self.show else 'test_img',
+                image,
+                data_sample=sample,
+                show=self.show,
+                wait_time=self.wait_time,
+                pred_score_thr=self.score_thr,
+                out_file=out_file,
+                step=self._test_index,
+            )
 
     def _use_classes_of(self, sample: DetDataSample, dataset: Dataset) -> Dataset:
         """The sample's own dataset, with whose classes the next picture is drawn."""

@@ -5,8 +5,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import CONFIGS
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from mmdet_dino_r1.engine.hooks.group_visualization_hook import (
@@ -65,11 +67,11 @@ def make_group(tmp_path):
     return SimpleNamespace(names=list(METAS), datasets=members, prompt_sources=dict.fromkeys(METAS))
 
 
-def make_sample(tmp_path, dataset_name=None, below=''):
+def make_sample(tmp_path, dataset_name=None, below='', name='1.png'):
     """A picture named 1.png in each dataset, with one detection of its class 0."""
-    path = tmp_path / f'data_{dataset_name}' / below / '1.png'
+    path = tmp_path / f'data_{dataset_name}' / below / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((40, 60, 3), 200, np.uint8))
+    path.write_bytes(cv2.imencode('.png', np.full((40, 60, 3), 200, np.uint8))[1].tobytes())
     meta = dict(img_path=str(path))
     sample = DetDataSample(
         metainfo=meta | (dict(dataset_name=dataset_name) if dataset_name else {})
@@ -130,6 +132,25 @@ def test_pictures_of_one_name_in_several_folders_are_all_kept(tmp_path):
     shown = tmp_path / 'now' / 'shown'
     found = {str(path.relative_to(shown)) for path in shown.rglob('*.png')}
     assert found == {'1.png', 'cam_a/1.png', 'cam_a/day 2/1.png', 'cam_b/1.png'}
+
+
+def test_names_that_cannot_be_written_get_a_suffix(tmp_path):
+    hook = make_hook(tmp_path, test_out_dir='shown')
+    names = ['x.jfif', 'a1b2c3', 'plain.jpg']
+    samples = [make_sample(tmp_path, name=name) for name in names]
+    prefix = dict(img=f'{tmp_path}/data_None/')
+    runner = make_runner(tmp_path, SimpleNamespace(metainfo={}, data_prefix=prefix))
+    hook.after_test_iter(runner, 0, {}, samples)
+    found = {path.name for path in (tmp_path / 'now' / 'shown').iterdir()}
+    assert found == {'x.jfif.png', 'a1b2c3.png', 'plain.jpg'}
+
+
+def test_all_shipped_configs_have_it():
+    """The parts of configs that name a visualization inherit this one."""
+    runtime = Config.fromfile(CONFIGS / '_base_/plugin_runtime.py')
+    assert runtime.default_hooks.visualization == dict(type='GroupVisualizationHook')
+    others = [path for path in CONFIGS.rglob('*.py') if 'visualization' in path.read_text()]
+    assert others == [CONFIGS / '_base_/plugin_runtime.py']
 
 
 def test_folder_below():
