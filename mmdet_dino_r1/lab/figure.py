@@ -39,8 +39,11 @@ def rendered(figure: Figure) -> np.ndarray:
     """The pixels of a figure of :func:`new_figure`."""
     from matplotlib.text import Text
 
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    for text in texts:
+        text.set_parse_math(False)  # names, not formulas
     # in which font; the minus is that of tick labels, which are made as they are drawn
-    legible(['−', *(text.get_text() for text in figure.findobj(Text))])
+    legible(['−', *(text.get_text() for text in texts)])
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 

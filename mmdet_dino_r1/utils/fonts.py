@@ -24,16 +24,22 @@ _SPECIAL = re.compile(
 )
 
 
+def drawable(names: Sequence[str]) -> list[str]:
+    """The names, but ``class 3`` for one with letters that no font has."""
+    _, lacking = _font_for(frozenset(''.join(names)))
+    return [name if lacking.isdisjoint(name) else f'class {i}' for i, name in enumerate(names)]
+
+
 def legible(names: Sequence[str]) -> list[str]:
-    """The names as matplotlib draws them from now on; one that no font has is ``class 3``."""
+    """The drawable names as matplotlib takes them, with a font for them from now on."""
     from matplotlib import rcParams
     from matplotlib.font_manager import FontProperties
 
-    path, lacking = _font_for(frozenset(''.join(names)))
+    path, _ = _font_for(frozenset(''.join(names)))
     family = FontProperties(fname=path).get_name()
     others = [other for other in rcParams['font.sans-serif'] if other != family]
     rcParams['font.sans-serif'] = [family, *others]
-    return [name if lacking.isdisjoint(name) else f'class {i}' for i, name in enumerate(names)]
+    return [name.replace('$', r'\$') for name in drawable(names)]  # between two it reads formulas
 
 
 def write_texts(

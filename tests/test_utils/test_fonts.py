@@ -88,6 +88,13 @@ def test_without_a_font_a_number_is_drawn_and_the_remedy_told_once(drawn, monkey
     assert fonts.legible(['cat', NAME, 'café', 'Ж']) == ['cat', 'class 1', 'café', 'Ж']
 
 
+@pytest.mark.parametrize('drawn', DRAWN)
+def test_dollar_signs_are_drawn_not_read_as_formulas(drawn):
+    assert (drawn('a$_$b') != drawn('a_b')).any()  # matplotlib stops at this formula
+    assert (drawn('a$b$') != drawn('ab')).any()
+    assert drawn('US$5').any()
+
+
 def font_with(path, letters):
     """A font whose letters are all one triangle."""
     pen = TTGlyphPen(None)

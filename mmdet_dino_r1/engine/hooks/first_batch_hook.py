@@ -19,7 +19,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ...utils.fonts import legible, write_texts
+from ...utils.fonts import drawable, write_texts
 from ...utils.wrappers import unwrapped
 from .text_alignment_hook import training_classes
 
@@ -108,7 +108,7 @@ def draw_batch(
     scale = _LONGEST / max(images.shape[1:3])
     height, width = (round(side * scale) for side in images.shape[1:3])
     exemplars, image_index = bbox_cxcywh_to_xyxy(boxes.detach().float()).cpu(), image_index.cpu()
-    classes, tiles = legible(classes), []
+    classes, tiles = drawable(classes), []
     for index, (image, sample) in enumerate(zip(images, samples, strict=True)):
         truth, labels = sample.gt_instances.bboxes.cpu(), sample.gt_instances.labels.tolist()
         chosen = exemplars[image_index == index] * truth.new_tensor(sample.img_shape[1::-1] * 2)
