@@ -177,6 +177,8 @@ setup(
     # provide them under the same import names, and naming one would install it over the other.
     install_requires=read_requirements('runtime.txt'),
     extras_require={
+        # pictures with class names in Chinese, Japanese or Korean, where the system has no font
+        'fonts': ['noto-cjk-sans-jp-regular'],
         # `cache_text_embeddings` alone; mmdet's BERT does not work with transformers 5
         'text': ['transformers>=4.30,<5'],
         # `export_onnx` alone

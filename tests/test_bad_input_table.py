@@ -131,6 +131,12 @@ any other damage to an annotation file
     test_a_file_is_read_or_named
 spaces and other alphabets in the paths of data, images, config, work dir, checkpoint and bank,
     test_spaces_and_other_alphabets_in_every_path
+class names in Chinese, Japanese, Korean, Thai or Hindi on pictures
+    test_chinese_japanese_and_korean_names_are_readable_on_pictures
+    test_the_first_regular_font_with_all_letters_is_taken
+    test_without_a_font_a_number_is_drawn_and_the_remedy_told_once
+class names with dollar signs on pictures
+    test_dollar_signs_are_drawn_not_read_as_formulas
 a misspelt config key, in a file or after `--cfg-options`
     test_each_place
 several misspelt keys

@@ -24,6 +24,7 @@ from torch import nn
 from ..config.loading import image_pipeline, load_config
 from ..engine.bank_builder import weights_fingerprint
 from ..structures import PromptBank, load_prompt_bank
+from ..utils.fonts import legible
 from ..utils.progress import with_progress
 from .detection_results import fetch, keep_best, spread_colours
 from .distractors import predict_with_distractors, split_distractors, takes_negatives
@@ -345,7 +346,7 @@ class DINOR1Inferencer(BaseInferencer):
     ) -> np.ndarray:
         """Draw all detections of an image, (h, w, 3) uint8 RGB; see :meth:`__call__`."""
         colours = spread_colours(len(class_names))
-        self.visualizer.dataset_meta = dict(classes=class_names, palette=colours)
+        self.visualizer.dataset_meta = dict(classes=legible(class_names), palette=colours)
         with warnings.catch_warnings():
             # said of boxes that touch the border
             warnings.filterwarnings('ignore', message='.* is out of bounds')

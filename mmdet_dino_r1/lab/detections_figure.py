@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..utils.fonts import write_texts
+
 # Told apart also by the colour-blind (Okabe and Ito), after that they repeat.
 COLOURS = tuple(
     tuple(bytes.fromhex(code))
@@ -78,8 +80,7 @@ def _draw_prompts(row: DetectionRow, width: int) -> np.ndarray:
             cv2.rectangle(shown, (0, 0), (length - 1, height - 1), colour_of(label), 2)
             line[:height, place * (_CROP + 4) :][:, :length] = shown
         left = len(crops) * (_CROP + 4) + 6
-        cv2.putText(line, name, (left, _CROP // 2 + 4), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
-        lines.append(line)
+        lines.append(write_texts(line, [(left, _CROP // 2 - 8, name, 13, _INK)]))
     return np.concatenate(lines)
 
 
@@ -114,8 +115,7 @@ def _fit(image: np.ndarray, size: int) -> np.ndarray:
 def _text(text: str) -> np.ndarray:
     """A line of text, wide enough for any."""
     line = np.full((17, 1000, 3), 255, np.uint8)
-    cv2.putText(line, text, (0, 12), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
-    return line
+    return write_texts(line, [(0, 0, text, 13, _INK)])
 
 
 def _side_by_side(panels: Sequence[np.ndarray], widths: Sequence[int]) -> np.ndarray:

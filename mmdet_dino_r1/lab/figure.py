@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from ..utils.fonts import legible
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -35,6 +37,13 @@ def new_figure(width: float, height: float, dpi: int = 110) -> Figure:
 
 def rendered(figure: Figure) -> np.ndarray:
     """The pixels of a figure of :func:`new_figure`."""
+    from matplotlib.text import Text
+
+    texts = [text for text in figure.findobj(Text) if text.get_text()]
+    for text in texts:
+        text.set_parse_math(False)  # names, not formulas
+    # in which font; the minus is that of tick labels, which are made as they are drawn
+    legible(['−', *(text.get_text() for text in texts)])
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 

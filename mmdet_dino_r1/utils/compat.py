@@ -103,11 +103,14 @@ def _check_module(name: str) -> None:
         return
     if spec is not None and spec.origin:
         raise ImportError(f'The file {spec.origin} passes for the package `{name}`: rename it.')
+    folders = spec.submodule_search_locations if spec else ()  # without an __init__.py
+    hidden = ''.join(f' (or {folder} hides them: rename it)' for folder in folders)
     pairs = zip(*FAMILIES.values(), strict=True)
     if found := installed(next((pair for pair in pairs if name in pair), ())):
+        again = _reinstall(found, found, '--force-reinstall ')
         raise ImportError(
             f'The files of {next(iter(found))} are gone, as after a `pip uninstall` of another '
-            f'distribution of `{name}`. Remedy: {_reinstall(found, found, "--force-reinstall ")}.'
+            f'distribution of `{name}`{hidden}. Remedy: {again}.'
         )
     raise ImportError(f'mmdet_dino_r1 needs the Python package `{name}`. {_INSTALL}')
 

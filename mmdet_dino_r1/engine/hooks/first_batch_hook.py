@@ -21,6 +21,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 
 from ...config.class_lists import check_image_ids, one_class_list
+from ...utils.fonts import drawable, write_texts
 from ...utils.wrappers import unwrapped
 
 TRUTH, EXEMPLAR = (0, 200, 0), (0, 128, 255)  # green, orange; BGR as all here
@@ -131,7 +132,7 @@ def draw_batch(
     scale = _LONGEST / max(images.shape[1:3])
     height, width = (round(side * scale) for side in images.shape[1:3])
     exemplars, image_index = bbox_cxcywh_to_xyxy(boxes.detach().float()).cpu(), image_index.cpu()
-    tiles = []
+    classes, tiles = drawable(classes), []
     for index, (image, sample) in enumerate(zip(images, samples, strict=True)):
         truth, labels = sample.gt_instances.bboxes.cpu(), sample.gt_instances.labels.tolist()
         chosen = exemplars[image_index == index] * truth.new_tensor(sample.img_shape[1::-1] * 2)
@@ -140,18 +141,15 @@ def draw_batch(
         for some, colour, thickness in ((truth, TRUTH, 2), (chosen, EXEMPLAR, 5)):
             for x1, y1, x2, y2 in (some * scale).round().int().tolist():
                 cv2.rectangle(tile, (x1, y1), (x2, y2), colour, thickness)
-        for (x, y, *_), label in zip((truth * scale).int().tolist(), labels, strict=True):
-            name = classes[label] if label < len(classes) else ''
-            _text(tile, name if name and name.isascii() else str(label), x + 5, y + 16)
-        tiles.append(cv2.copyMakeBorder(tile, _CAPTION, 0, 0, 0, cv2.BORDER_CONSTANT))
+        tile = cv2.copyMakeBorder(tile, _CAPTION, 0, 0, 0, cv2.BORDER_CONSTANT)
         name = Path(sample.get('img_path') or str(sample.get('img_id'))).name
-        _text(tiles[-1], f'{name}: {len(truth)} boxes, {len(chosen)} exemplars', 3, 15)
+        texts = [(3, 3, f'{name}: {len(truth)} boxes, {len(chosen)} exemplars')]
+        for (x, y, *_), label in zip((truth * scale).int().tolist(), labels, strict=True):
+            shown = classes[label] if label < len(classes) else str(label)
+            texts.append((x + 5, y + _CAPTION + 4, shown))
+        look = (13, (255, 255, 255))  # white, outlined in black
+        tiles.append(write_texts(tile, [(*text, *look) for text in texts], outline=(0, 0, 0)))
     columns = ceil(len(tiles) ** 0.5)
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[first : first + columns]) for first in range(0, len(tiles), columns)]
     return np.vstack(rows)
-
-
-def _text(image: np.ndarray, text: str, x: int, y: int) -> None:
-    for ink, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # white, outlined
-        cv2.putText(image, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, ink, width, cv2.LINE_AA)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from ...structures import PromptBank
+from ...utils.fonts import write_texts
 from .statistics import BankStatistics
 
 _CONTEXT = 0.25  # shown around a box, in parts of its longer side
@@ -64,7 +65,7 @@ def contact_sheet(
                 cv2.rectangle(sheet, (left, top), corner, _RED, 3)
                 image_id = shortened(f'id {bank.exemplars.image_ids[exemplar]}', _CELL // 6)
                 texts.append((left, top + _CELL + 1, image_id, 11, _RED))
-    return _write(sheet, texts)
+    return write_texts(sheet, texts)
 
 
 def shortened(text: str, length: int) -> str:
@@ -109,16 +110,3 @@ def _class_label(
         lines.append(shortened(bank.class_names[nearest], 24))
     below = [(_GAP, top + 20 + n * _LINE, line, 10, _GREY) for n, line in enumerate(lines)]
     return [(_GAP, top, shortened(bank.class_names[row], 24), 13, _INK), *below]
-
-
-def _write(image: np.ndarray, texts: Sequence[tuple]) -> np.ndarray:
-    """Text on an image, in matplotlib's font: OpenCV's has no letters beyond ASCII."""
-    from matplotlib.font_manager import FontProperties, findfont
-    from PIL import Image, ImageDraw, ImageFont
-
-    picture = Image.fromarray(image)
-    draw = ImageDraw.Draw(picture)
-    font = findfont(FontProperties())
-    for left, top, text, size, colour in texts:
-        draw.text((left, top), text, font=ImageFont.truetype(font, size), fill=colour)
-    return np.asarray(picture).copy()
