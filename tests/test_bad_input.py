@@ -181,6 +181,10 @@ def test_a_step_that_fails_on_an_image_names_it(shapes):
     dataset = train_set(shapes, pipeline=[LOAD[0], dict(type='Resize', scale=(0, 0))])
     with pytest.raises(ValueError, match=f'{first_image(shapes)}: a step of the pipeline fails'):
         dataset[0]
+    # whose error has no words
+    dataset = train_set(shapes, pipeline=[LOAD[0], dict(type='FilterAnnotations')])
+    with pytest.raises(ValueError, match='a step of the pipeline fails: AssertionError'):
+        dataset[0]
 
 
 # --- names ------------------------------------------------------------------------------

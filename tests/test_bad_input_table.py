@@ -26,6 +26,10 @@ image files are missing
     test_so_many_are_looked_for_before_training
     test_images_without_boxes_need_not_be_there_where_training_leaves_them_out
     test_missing_and_unreadable_images_are_named
+file names with backslashes, `%20`, another suffix, or a folder that `data_prefix` has, too
+    test_what_is_there_instead_of_a_missing_file
+images that are tested and trained on
+    test_images_that_are_tested_and_trained_on
 an image of another size than annotated
     test_broken_and_of_another_size
     test_image_of_another_size_than_annotated
@@ -73,6 +77,8 @@ unusable boxes drawn for inference
 a category id that the file does not list
     test_unknown_category
     test_training_goes_on_without_the_boxes_that_are_none
+ids that are text in one list of a file and numbers in another
+    test_an_id_may_be_text_in_one_list_and_a_number_in_another
 more classes than `model.bbox_head.num_classes`
     test_too_many_classes
     test_label_beyond_the_embedding_is_named
@@ -100,7 +106,7 @@ no image, or none that `filter_cfg` keeps
 no annotation, or none that can be used
     test_no_boxes_at_all
     test_batch_without_boxes_teaches_nothing
-boxes with `iscrowd` or `ignore`, be it the text "0"
+boxes with `iscrowd` or `ignore`
     test_crowds
     test_crowds_are_not_trained_on
 a category without a box in the training set

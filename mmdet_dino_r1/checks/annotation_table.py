@@ -20,6 +20,7 @@ from ..structures.coco_file import (
     as_flag,
     as_number,
     check_coco,
+    id_finder,
     image_file,
     is_box,
     is_number,
@@ -85,6 +86,10 @@ class AnnotationTable:
         given = {key: [ann.get(key) for ann in anns] for key in ('area', *FLAGS)}
         no_text = {key: [type(value) is not str for value in given[key]] for key in FLAGS}
         fit = no_text | dict(area=list(map(is_number, given['area'])))
+        for key, known in (('image_id', self.image_ids), ('category_id', ids)):
+            meant = id_finder(known)
+            values = (ann.get(key) for ann in anns)
+            fit[key] = [meant(value) in (None, value) for value in values]
         fit['id'] = [id_ is not None and not isinstance(id_, list | dict) for id_ in self.ann_ids]
         self.odd_dataset = _rows_without(fit)
         fit['id'] = [is_number(id_) and id_ != 0 for id_ in self.ann_ids]
@@ -161,8 +166,8 @@ def repeated(values: Iterable[Hashable]) -> list:
 
 def _rows(ids: Sequence[Hashable], wanted: Iterable, count: int) -> np.ndarray:
     """Position of each value wanted among the ids, -1 where it is none of them."""
-    position = {id_: row for row, id_ in enumerate(ids)}
-    return np.fromiter((position.get(value, -1) for value in wanted), np.int64, count)
+    position, find = {id_: row for row, id_ in enumerate(ids)}, id_finder(ids)
+    return np.fromiter((position.get(find(value), -1) for value in wanted), np.int64, count)
 
 
 def _rows_without(fit: dict[str, list[bool]]) -> dict[str, np.ndarray]:

@@ -92,6 +92,7 @@ def check(
         known = {name for table, _ in files.used() for name in table.names}
         lacking = [name for name in trained[1] if name not in known]  # with fixed_classes
         found += problems('classes_nowhere', trained[0], lacking, meant(known))
+    found += _trained_on(files)
     # val and test are often one set
     found = list(dict.fromkeys(files.problems(each_image) + found))
     return files.used(), sorted(found, key=lambda item: LEVELS.index(item.level))
@@ -126,6 +127,21 @@ def _check_dataset(
         skips = hook_bank(cfg).get('skip_missing')
         found += check_exemplars(prompts, table, labels, source.cfg.get('match', 'name'), skips)
     return table, labels, found
+
+
+def _trained_on(files: _Files) -> list[Problem]:
+    """Images that are tested and trained on."""
+    images: dict = {use: {} for use in ('train', 'val', 'test', 'prompts')}  # each with its file
+    for (path, folder, _), readers in files.folders.items():
+        names = table.files if (table := files.tables[path]) else ()
+        for use, _ in readers:
+            images[use] |= {os.path.join(os.path.normpath(folder), name): path for name in names}
+    found = []
+    for use in ('val', 'test'):
+        if shared := [image for image in images[use] if image in images['train']]:
+            words = dict(of=len(images[use]), file=images['train'][shared[0]])
+            found += problems('image_trained_on', images[use][shared[0]], shared, **words)
+    return found
 
 
 def _metrics(cfg: Config, split: str) -> list[tuple[str, dict, bool]]:

@@ -36,8 +36,7 @@ category_unused | note | category/categories | without a box in any file: neithe
     evaluated | Nothing to do, if it is the root of a Roboflow export; otherwise add boxes.
 crowds | warning | box/boxes | of {of} crowds or ignored (iscrowd or ignore is set): not trained on,
     never exemplars, and in evaluation what is found in a crowd does not count |
-    Right if meant so; otherwise write iscrowd=0, as a number, and no ignore. CVAT writes iscrowd=1
-    for masks.
+    Right if meant so; otherwise write iscrowd=0, and no ignore. CVAT writes iscrowd=1 for masks.
 image_id_missing | error | annotation | without image_id, which every reader reads | Add it.
 category_id_missing | error | annotation | without category_id, which every reader reads | Add it.
 bbox_missing | error | annotation | without bbox, which every reader reads | Add it.
@@ -66,7 +65,9 @@ box_beyond | warning | box/boxes | reaching beyond the image by more than 1 pixe
 area_flat | warning | box/boxes | whose area is not positive: CocoDataset drops them |
     Write area=width*height.
 image_missing | error | image file | of {of} missing |
-    data_root, data_prefix.img and file_name are joined; correct what is wrong.
+    data_root, data_prefix.img and file_name are joined; correct what is wrong.{so}
+image_trained_on | warning | image | of {of} also in {file}, which is trained on |
+    Right for a first try; what is found in them says little of images never seen.
 image_broken | error | image file | that cannot be read | Replace them{so}.
 image_deep | error | image file | with {bits}-bit values, {low} to {high} in those looked at; {so} |
     Load them by dict(type='LoadScaledImage', low={low}, high={high}), or with the camera's range,

@@ -14,7 +14,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -78,7 +80,8 @@ def check_images(
     row_of = {os.path.join(folder, table.files[row]): row for row in rows if table.files[row]}
     headers = _headers(list(row_of), each)
     missing = [path for path, header in headers.items() if header is None]
-    found = problems('image_missing', table.path, missing, of=len(headers))
+    so = _found_instead(table.files[row_of[missing[0]]], folder) if missing else ''
+    found = problems('image_missing', table.path, missing, of=len(headers), so=so)
     headers = {path: header for path, header in headers.items() if header}
     if (load := _reader(loader)) is None:
         return found  # the check of the config says why
@@ -115,6 +118,18 @@ def check_images(
         upside_down = [path for path, header in headers.items() if header.orientation > 1]
         found += problems('image_upside_down', table.path, upside_down)
     return found
+
+
+def _found_instead(file: str, folder: str) -> str:
+    """What the folder has in place of a missing file, under another path or suffix."""
+    parts = unquote(file).replace('\\', '/').split('/')
+    for start in range(len(parts)):
+        wanted = Path(folder, *parts[start:])
+        stem, there = wanted.stem.casefold(), wanted.parent
+        for path in there.iterdir() if there.is_dir() else ():
+            if path.stem.casefold() == stem:
+                return f' There is {os.path.relpath(path, folder)} in {folder or "."}.'
+    return ''
 
 
 def _headers(paths: list[str], each: bool) -> dict[str, _Header | None]:

@@ -121,7 +121,8 @@ class CocoJsonDataset(CocoDataset):
         except Exception as error:  # each decoder has its own, and few name the file
             reason = ' '.join(str(error).split())  # in one line
             if 'img' in info:
-                raise ValueError(f'{path}: a step of the pipeline fails: {reason}') from error
+                what = f'{type(error).__name__}: {reason}'  # of a KeyError the latter is the key
+                raise ValueError(f'{path}: a step of the pipeline fails: {what}') from error
             if self.skip_unreadable and not self.test_mode:
                 said = f'{path} cannot be read as an image, another one is taken: {reason}'
                 print_log(said, 'current', logging.WARNING)

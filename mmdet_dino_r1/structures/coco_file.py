@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from math import isfinite
 from pathlib import PurePath
 from typing import Any
@@ -33,7 +33,7 @@ def read_coco(
 
     - Annotations are numbered 1, 2, …: pycocotools and lvis-api take the id 0 for "not found", and
       mix up ids that repeat. Those of an image or a category that the file does not list, and
-      those whose box is not finite, are left out.
+      those whose box is not finite, are left out. The id '7' may stand for 7, and 7 for '7'.
     - ``area`` is a finite number, by default width x height of the box. ``iscrowd``, and
       ``ignore`` where it is given, are 0 or 1.
     - ``file_name`` of an image is :func:`image_file`, ``width`` and ``height`` are numbers.
@@ -56,8 +56,7 @@ def read_coco(
             'and outfile_prefix=PREFIX in the evaluator.'
         )
     given = coco.get('annotations', [])
-    images = {image['id'] for image in coco['images']}
-    categories = {category['id'] for category in coco['categories']}
+    image_of, category_of = (id_finder(e['id'] for e in coco[k]) for k in ('images', 'categories'))
     wrong = next(filter(None, map(_wrong_image, coco['images'])), None)
     wrong = wrong or next(filter(None, map(_wrong_annotation, given)), None)
     if wrong:
@@ -67,12 +66,13 @@ def read_coco(
     for image in coco['images']:
         image['file_name'] = image_file(image)
         image.update(width=as_number(image['width']), height=as_number(image['height']))
+    for ann in given:
+        ann['image_id'] = image_of(ann['image_id'])
+        ann['category_id'] = category_of(ann['category_id'])
     coco['annotations'] = [
         ann
         for ann in given
-        if ann['image_id'] in images
-        and ann['category_id'] in categories
-        and all(map(isfinite, ann['bbox']))
+        if None not in (ann['image_id'], ann['category_id']) and all(map(isfinite, ann['bbox']))
     ]
     tidy_annotations(coco['annotations'])
     return coco
@@ -150,6 +150,14 @@ def _wrong_annotation(ann: dict) -> str | None:
 
 
 _ID = (int, float, str, type(None))
+
+
+def id_finder(ids: Iterable[Hashable]) -> Callable[[Any], Any]:
+    """A function that gives the id meant, which may be a number for a text, or None for none."""
+    known: dict = {}
+    for id_ in ids:
+        known[id_] = known[str(id_)] = id_
+    return lambda value: known.get(value if value in known else str(value))
 
 
 def tidy_annotations(annotations: Iterable[dict]) -> None:

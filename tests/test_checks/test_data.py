@@ -145,6 +145,18 @@ class TestFindProblems:
         (problem,) = data.find_problems(config(root), 'train')
         assert problem.what == '3 image files of 3 missing'
 
+    def test_images_that_are_tested_and_trained_on(self, root):
+        cfg = config(root)
+        cfg.val_dataloader.dataset.data_prefix = cfg.test_dataloader.dataset.data_prefix = dict(
+            img='train'
+        )
+        (problem,) = data.find_problems(cfg, 'train')
+        assert (problem.level, problem.kind) == ('warning', 'image_trained_on')
+        assert problem.what == f'3 images of 3 also in {root}/train.json, which is trained on'
+        assert problem.examples[0] == f'{root}/train/1.png'
+        cfg.train_dataloader.dataset.dataset.data_prefix = dict(img='val')
+        assert kinds(cfg) == []
+
     def test_images_without_boxes_need_not_be_there_where_training_leaves_them_out(self, root):
         coco_file(
             root,

@@ -45,6 +45,28 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ('file', 'there'),
+    [
+        ('.\\a.png', 'a.png'),  # Windows
+        ('images/a.png', 'a.png'),  # its folder is in data_prefix, too
+        ('../../upload/1/a.png', 'a.png'),  # Label Studio
+        ('/data/upload/1/a.png', 'a.png'),
+        ('a', 'a.png'),
+        ('a.JPG', 'a.png'),
+        ('in%20it/c%5F1.png', 'in it/c_1.png'),
+        ('other.png', None),
+    ],
+)
+def test_what_is_there_instead_of_a_missing_file(folder, file, there):
+    (folder / 'in it').mkdir()
+    cv2.imwrite(str(folder / 'in it' / 'c_1.png'), NOISE)
+    (problem,) = check_images(table(file), str(folder))
+    assert problem.kind == 'image_missing'
+    said = f' There is {there} in {folder}.' if there else ''
+    assert problem.remedy.endswith(f'correct what is wrong.{said}')
+
+
 @BOTH
 def test_all_there(folder, each):
     assert check_images(table('a.png', 'b.png'), str(folder), each=each) == []

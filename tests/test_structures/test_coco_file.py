@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mmdet_dino_r1.checks.annotation_table import AnnotationTable
 from mmdet_dino_r1.structures.coco_file import image_file, read_coco, same_picture
 
 NAN, INF = float('nan'), float('inf')
@@ -49,6 +50,26 @@ def test_crowds(key, given, flag):
     assert value == flag and type(value) is int
 
 
+@pytest.mark.parametrize('as_text', [('annotations',), ('images', 'categories')])
+def test_an_id_may_be_text_in_one_list_and_a_number_in_another(as_text):
+    image = dict(id=7, file_name='a.png', width=40, height=30)
+    ann = dict(id=1, image_id=7, category_id=1, bbox=[1, 2, 30, 4.5], area=99, iscrowd=0)
+    lists = dict(images=[image], categories=[dict(id=1, name='a')], annotations=[ann])
+    for name in as_text:
+        for key in lists[name][0].keys() & {'id', 'image_id', 'category_id'}:
+            lists[name][0][key] = str(lists[name][0][key])
+    coco = read_coco(json.dumps(lists).encode(), 'f.json')
+    (read_ann,) = coco['annotations']
+    assert read_ann['image_id'] == coco['images'][0]['id']
+    assert read_ann['category_id'] == coco['categories'][0]['id']
+    table = AnnotationTable(lists, 'f.json')
+    assert (table.image.tolist(), table.category.tolist()) == ([0], [0])
+    # mmdet's own finds neither
+    assert {key: rows.tolist() for key, rows in table.odd_dataset.items() if len(rows)} == dict(
+        image_id=[0], category_id=[0]
+    )
+
+
 def test_crowds_that_are_not_said():
     ann = read(dict(iscrowd=LACKS))['annotations'][0]
     assert ann['iscrowd'] == 0 and 'ignore' not in ann
@@ -80,7 +101,7 @@ def test_sizes_that_are_none(given):
 
 @pytest.mark.parametrize(
     'changes',
-    [dict(bbox=[NAN, 1, 2, 3]), dict(bbox=[1, 1, INF, 3]), dict(image_id=8), dict(category_id='1')],
+    [dict(bbox=[NAN, 1, 2, 3]), dict(bbox=[1, 1, INF, 3]), dict(image_id=8), dict(category_id='2')],
 )
 def test_annotations_that_are_left_out(changes):
     assert read(changes)['annotations'] == []
