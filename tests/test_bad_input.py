@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from argparse import Namespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from test_engine.test_runner import scalars, tiny_cfg
 
+from mmdet_dino_r1.checks.data import explain_data
 from mmdet_dino_r1.datasets import CocoJsonDataset, coco_json
 from mmdet_dino_r1.tools import build_prompt_bank, check_data
 
@@ -123,6 +125,36 @@ def test_sets_without_images_are_named(shapes):
     change(shapes / 'annotations/train.json', lambda coco: coco.update(images=[], annotations=[]))
     with pytest.raises(ValueError, match=r'train\.json lists no image'):
         train_set(shapes)
+
+
+def test_a_test_set_without_annotations(shapes, tmp_path):
+    """Its detections are written down; trained on or evaluated, it is refused before the model."""
+    val = shapes / 'annotations/val.json'
+    images = {image['id'] for image in json.loads(val.read_text())['images']}
+    change(val, lambda coco: coco.pop('annotations'))
+    cfg = tiny_cfg(shapes, tmp_path / 'run')
+    config = tmp_path / 'mine.py'
+
+    def explained(stage):
+        args = Namespace(config='mine.py')
+        return explain_data(Config.fromfile(config), args, stage) or ''
+
+    cfg.dump(config)
+    for stage in ('train', 'test'):
+        assert 'val.json: without annotations: it can only be tested' in explained(stage)
+        assert 'set format_only=True and outfile_prefix=PREFIX' in explained(stage)
+    with pytest.raises(ValueError, match="val.json .* has no 'annotations'.*format_only=True"):
+        Runner.from_cfg(cfg).test()
+    cfg.test_evaluator.update(format_only=True, outfile_prefix=str(tmp_path / 'found'))
+    cfg.experiment_name = cfg.visualizer.name = f'{tmp_path.name} written'
+    cfg.dump(config)
+    assert explained('test') == ''
+    assert Runner.from_cfg(cfg).test() == {}
+    found = json.loads((tmp_path / 'found.bbox.json').read_text())
+    assert {one['image_id'] for one in found} == images
+    cfg.train_dataloader.dataset.ann_file = 'annotations/val.json'
+    with pytest.raises(ValueError, match="val.json .* has no 'annotations'"):
+        Runner.build_dataloader(cfg.train_dataloader, seed=0)
 
 
 # --- images -----------------------------------------------------------------------------

@@ -123,10 +123,49 @@ a tested class without any box among the exemplars
 annotations, images or categories without a key
     test_keys_of_annotations
     test_entries_without_a_key_are_named
-    test_annotation_without_a_key_or_of_an_unknown_image_is_named
-annotation ids that repeat, annotations of images that are not listed
+    test_annotation_without_a_key_is_named_and_one_of_an_unknown_image_left_out
+    test_a_file_is_read_or_named
+annotation ids that are 0, negative, text, huge, repeated or missing
+    test_annotations_are_numbered_anew
+    test_ids_of_annotations_change_nothing
+    test_by_hand
+    test_an_annotation_of_id_0_under_mmdets_metric
     test_repeated_annotation_id
-    test_unknown_image_matters_to_prompts
+    test_what_mmdets_own_classes_cannot_read
+`area` missing, null or text; `iscrowd` or `ignore` missing, null, true, "0" or "false"; width
+    test_area
+    test_crowds
+    test_sizes
+    test_values_in_other_words
+    test_what_mmdets_own_classes_cannot_read
+    test_a_size_that_is_a_text
+`iscrowd` or `ignore` that is neither 0 nor 1
+    test_crowds_that_are_unclear
+    test_crowds
+annotations of images that are not listed
+    test_unknown_image
+    test_annotations_that_are_left_out
+a file without `annotations` (test sets)
+    test_a_test_set_without_annotations
+    test_a_file_of_a_test_set
+    test_no_annotations
+the evaluator's `ann_file` has other image ids, or other pictures under the same ids
+    test_the_evaluator_was_forgotten
+    test_an_evaluator_of_other_images
+    test_an_evaluator_of_other_pictures_under_the_same_ids
+    test_an_image_is_missing
+    test_another_picture_under_its_id
+the evaluator's `ann_file` lacks a class, or has the classes in another order
+    test_an_evaluator_that_lacks_a_class
+    test_a_class_is_missing
+    test_the_order_of_categories_matters_to_mmdets_metric_alone
+    test_labels_stand_for_names
+the evaluator's `ann_file` has other boxes
+    test_an_evaluator_of_other_boxes
+the same data in another file, in another order, or as a part of a larger file
+    test_an_evaluator_of_the_same_data
+    test_an_evaluator_with_the_same_data_elsewhere
+    test_some_of_the_classes_and_of_the_images
 an annotation file that is no JSON, cut off, or not COCO
     test_no_coco_file
     test_broken_file_is_named

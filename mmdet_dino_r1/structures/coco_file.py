@@ -242,7 +242,7 @@ def check_classes(wanted: Sequence[str], names: Sequence[str], ann_file: str) ->
 
 
 class CocoIndex(COCO):
-    """pycocotools' index, of a file that :func:`read_coco` has read."""
+    """pycocotools' index of ``coco``, a file as :func:`read_coco` returns it."""
 
     def __init__(self, coco: dict) -> None:
         super().__init__()

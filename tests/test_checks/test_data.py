@@ -102,15 +102,65 @@ class TestFindProblems:
         assert kinds(cfg) == [('error', 'classes_order')] * 2
         assert kinds(config(root, metainfo=dict(classes=NAMES[::-1]))) == []
 
-    def test_the_evaluator_was_forgotten(self, root):
+    @pytest.mark.parametrize(
+        ('wrap', 'key'),
+        [
+            (lambda one: one, 'val_evaluator'),
+            (lambda one: [dict(type='DumpDetResults', out_file_path='x.pkl'), one], '1'),
+            (lambda one: dict(type='Evaluator', metrics=[one]), 'metrics.0'),
+        ],
+    )
+    @pytest.mark.parametrize('kind', ['CocoMetric', 'CocoJsonMetric', 'mmdet.CocoMetric'])
+    def test_the_evaluator_was_forgotten(self, root, wrap, key, kind):
+        """In a list and in a wrapper, too."""
         coco_file(root, 'other', change=lambda coco: coco['images'][0].update(id=99))
         cfg = config(root)
-        cfg.val_evaluator.ann_file = f'{root}/other.json'
-        (problem,) = [
-            p for p in data.find_problems(cfg, 'train') if p.kind == 'metric_of_other_images'
+        cfg.val_evaluator = wrap(dict(type=kind, ann_file=f'{root}/other.json'))
+        (problem,) = [p for p in data.find_problems(cfg, 'train') if p.is_error]
+        assert (problem.kind, problem.examples) == ('metric_of_other_images', ('image 1',))
+        assert problem.remedy.endswith(f'{key}.ann_file={root}/val.json')
+
+    def test_an_evaluator_for_each_dataset(self, root):
+        other = dict(type='CocoJsonDataset', data_root=f'{root}/', data_prefix=dict(img='val/'))
+
+        def renumber(coco):
+            coco['images'][0]['id'] = 99
+            for annotation in coco['annotations'][:3]:
+                annotation['image_id'] = 99
+
+        coco_file(root, 'other', change=renumber)
+        cfg = config(root)
+        members = [cfg.val_dataloader.dataset, dict(other, ann_file='other.json')]
+        cfg.val_dataloader.dataset = dict(type='ConcatDataset', datasets=members)
+        metrics = [
+            dict(type='CocoJsonMetric', ann_file=f'{root}/{name}.json') for name in ('val', 'other')
         ]
-        assert problem.level == 'error'
-        assert problem.remedy == f'Set val_evaluator.ann_file={root}/val.json'
+        cfg.val_evaluator = dict(type='MultiDatasetsEvaluator', metrics=metrics)
+        assert kinds(cfg) == []
+        cfg.val_evaluator.metrics.reverse()
+        assert kinds(cfg) == [('error', 'metric_of_other_images')] * 2
+        cfg.val_evaluator = metrics[0]
+        assert kinds(cfg) == [('error', 'metric_of_other_images')]
+
+    @pytest.mark.parametrize('kind', ['CocoMetric', 'CocoJsonMetric'])
+    def test_an_evaluator_with_the_same_data_elsewhere(self, root, kind):
+        (root / 'copy.json').write_text((root / 'val.json').read_text())
+        cfg = config(root)
+        cfg.val_evaluator.update(type=kind, ann_file=f'{root}/copy.json')
+        assert kinds(cfg) == []
+
+    def test_an_annotation_of_id_0_under_mmdets_metric(self, root):
+        coco_file(root, 'val', change=lambda coco: coco['annotations'][0].update(id=0))
+        cfg = config(root)
+        assert kinds(cfg) == [('error', 'odd')]
+        cfg.val_evaluator.type = 'CocoJsonMetric'
+        assert kinds(cfg) == []
+        group = dict(type='DatasetGroup', datasets=dict(a=cfg.val_dataloader.dataset))
+        cfg.val_dataloader.dataset = group
+        cfg.val_evaluator = dict(type='DatasetGroupEvaluator', metrics=dict(type='CocoMetric'))
+        assert kinds(cfg) == [('error', 'odd')]
+        cfg.val_evaluator.metrics.type = 'CocoJsonMetric'
+        assert kinds(cfg) == []
 
     def test_other_names_in_validation(self, root):
         coco_file(root, 'val', ('Bolt', 'nut', 'gear'))

@@ -100,7 +100,7 @@ def test_a_file_is_read_or_named(folder, coco):
     def checked():
         table = AnnotationTable(json.loads(path.read_bytes()), str(path))
         problems = check_file(table, ('train', 'val', 'prompts', 'metric'), BY_MMDET)
-        check_images(table, str(folder), each=True)
+        problems += check_images(table, str(folder), each=True)
         table.summary()
         if any(problem.is_error for problem in problems if not problem.kind.startswith('odd')):
             raise ValueError(f'{path} has errors')

@@ -155,16 +155,19 @@ def test_limits_keep_what_lvis_api_would(data, ann_file, tmp_path, monkeypatch):
         assert metrics[f'lvis_fixed_ap/{key}'] == value
 
 
-def test_by_hand(tmp_path):
+@pytest.mark.parametrize('ids', [(1, 2), (0, 1), (7, 7), ('a', 'b'), (None, None)])
+def test_by_hand(tmp_path, ids):
     # Two images hold a cat each. Image 1: a wrong box at 0.9, the right one at 0.8; image 2: a
-    # miss. Recall reaches 1/2 at precision 1/2: 51 of 101 recall levels at 1/2.
+    # miss. Recall reaches 1/2 at precision 1/2: 51 of 101 recall levels at 1/2. Whatever the ids of
+    # the annotations: of them, lvis-api takes 0 for no match.
     # Keeping one detection per image or per category leaves the wrong box alone.
     images = [
         dict(id=i, width=100, height=100, neg_category_ids=[], not_exhaustive_category_ids=[])
         for i in (1, 2)
     ]
     annotations = [
-        dict(id=i, image_id=i, category_id=1, bbox=[10, 10, 20, 20], area=400) for i in (1, 2)
+        dict(id=id_, image_id=i, category_id=1, bbox=[10, 10, 20, 20], area=400)
+        for i, id_ in enumerate(ids, start=1)
     ]
     categories = [
         dict(id=1, name='cat', frequency='f'),
