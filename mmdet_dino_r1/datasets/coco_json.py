@@ -83,8 +83,9 @@ class CocoJsonDataset(CocoDataset):
     def _join_prefix(self) -> None:
         """As the parent; ValueError for arguments that it cannot read."""
         given = dict(ann_file=self.ann_file, data_prefix=self.data_prefix, metainfo=self._metainfo)
-        if wrong := explain_arguments(given):
-            raise ValueError(f'{type(self).__name__}: {wrong}')
+        kind = type(self).__name__
+        if wrong := explain_arguments(given | dict(type=kind)):
+            raise ValueError(f'{kind}: {wrong}')
         super()._join_prefix()
 
     def load_data_list(self) -> list[dict]:
