@@ -86,7 +86,7 @@ no image, or none that `filter_cfg` keeps
 no annotation, or none that can be used
     test_no_boxes_at_all
     test_batch_without_boxes_teaches_nothing
-boxes with `iscrowd` or `ignore`, be it the text "0"
+boxes with `iscrowd` or `ignore`
     test_crowds
     test_crowds_are_not_trained_on
 a category without a box in the training set

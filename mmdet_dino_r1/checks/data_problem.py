@@ -37,8 +37,7 @@ category_unused | note | category/categories | without a box in any file: neithe
     add boxes.
 crowds | warning | box/boxes | of {of} crowds or ignored (iscrowd or ignore is set): not trained on,
     never exemplars, and in evaluation what is found in a crowd does not count |
-    Right if meant so; otherwise write iscrowd=0, as a number, and no ignore. CVAT writes iscrowd=1
-    for masks.
+    Right if meant so; otherwise write iscrowd=0, and no ignore. CVAT writes iscrowd=1 for masks.
 image_id_missing | error | annotation | without image_id, which every reader reads | Add it.
 category_id_missing | error | annotation | without category_id, which every reader reads | Add it.
 bbox_missing | error | annotation | without bbox, which every reader reads | Add it.

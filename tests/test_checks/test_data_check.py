@@ -177,12 +177,12 @@ class TestCategories:
         coco = clean()
         coco['annotations'] = [annotation(i, 5, 7) for i in range(8)]
         for number_, ann in enumerate(coco['annotations'][:crowds]):
-            ann[key] = (1, True, '0')[number_ % 3]
+            ann[key] = (1, True, '1')[number_ % 3]
         problems_ = class_check.check_crowds(table(coco))
         assert [(p.level, p.count) for p in problems_] == ([(level, crowds)] if level else [])
         if level:
             assert problems_[0].what.startswith(f'{crowds} boxes of 8 crowds or ignored')
-            assert 'write iscrowd=0, as a number' in problems_[0].remedy
+            assert 'write iscrowd=0, and no ignore' in problems_[0].remedy
 
 
 class TestReferences:

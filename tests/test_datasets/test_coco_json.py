@@ -101,7 +101,7 @@ def test_fixed_classes_keep_their_place(write):
         build(ann_file=path, fixed_classes=True)
 
 
-@pytest.mark.parametrize('flags', [dict(iscrowd=1), dict(iscrowd='0'), dict(ignore=1)])
+@pytest.mark.parametrize('flags', [dict(iscrowd=1), dict(iscrowd='1'), dict(ignore=1)])
 def test_crowds_are_not_trained_on(write, flags):
     coco = coco_dict()
     coco['annotations'][1].update(flags)
