@@ -31,9 +31,9 @@ class CocoJsonDataset(CocoDataset):
     - With it, only those classes are kept, and one that the file lacks is an error. With
       ``fixed_classes`` labels are positions in it, so that files of other classes, given the same
       list, can be trained on as one.
-    - ``dataset.metainfo['classes'][label]`` is always the name of ``label``, else in the file's
-      order; a ``palette`` given beside ``classes`` follows. ``CocoMetric`` and the visualiser rely
-      on that.
+    - ``dataset.metainfo['classes'][label]`` is always the name of ``label``, as ``CocoMetric`` and
+      the visualiser expect; a ``palette`` given beside ``classes`` follows. Without
+      ``fixed_classes`` the order is the file's.
 
     Reading ``metainfo`` reads the file. Boxes that are not finite are left out, as mmdet leaves out
     flat ones and those outside the image.
