@@ -97,10 +97,17 @@ files with other classes, or the same in another order, in one loader
     test_one_metric_for_two_lists_is_refused_before_the_first_step
     test_fixed_classes_keep_their_place
     test_the_remedy_trains_and_leaves_the_names_in_the_checkpoint
+files tested as one that share image ids
+    test_one_metric_for_two_files_with_the_same_image_ids_is_refused
 `metainfo=dict(CLASSES=…)`, `data_prefix='images/'`, `ann_file=[a, b]`, as mmdet 2 had them
     test_arguments_in_mmdet_2s_form
     test_what_only_looks_like_mmdet_2
     test_arguments_in_mmdet_2s_form_are_refused
+`data_prefix` without `img`
+    test_arguments_in_mmdet_2s_form
+    test_arguments_in_mmdet_2s_form_are_refused
+keys of mmdet 2: `classes`, `img_prefix`, `samples_per_gpu`
+    test_keys_of_mmdet_2_are_named_in_todays_form
 no image, or none that `filter_cfg` keeps
     test_sets_without_images_are_named
 no annotation, or none that can be used

@@ -29,11 +29,12 @@ image_size_missing | error | image | without width and height, which mmdet reads
     Add both, in pixels.
 category_id_repeated | error | category id | used more than once | Give each its own id.
 category_name_repeated | error | category name | used more than once |
-    Give each category its own name, or merge them.
+    Give each its own name, merge them, or remove the one without a box (Roboflow's root).
 category_empty | warning | category/categories | of {of} without a box |
     They are neither trained nor evaluated; add boxes, or remove them.
 category_unused | note | category/categories | without a box in any file: neither trained nor
-    evaluated | Nothing to do, if it is the root of a Roboflow export; otherwise add boxes.
+    evaluated | Nothing to do, if it is a background or the root of a Roboflow export; otherwise
+    add boxes.
 crowds | warning | box/boxes | of {of} crowds or ignored (iscrowd or ignore is set): not trained on,
     never exemplars, and in evaluation what is found in a crowd does not count |
     Right if meant so; otherwise write iscrowd=0, and no ignore. CVAT writes iscrowd=1 for masks.

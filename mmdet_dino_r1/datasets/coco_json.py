@@ -24,9 +24,9 @@ class CocoJsonDataset(CocoDataset):
     - With it, only those classes are kept, and one that the file lacks is an error. With
       ``fixed_classes`` labels are positions in it, so that files of other classes, given the same
       list, can be trained on as one.
-    - ``dataset.metainfo['classes'][label]`` is always the name of ``label``, else in the file's
-      order; a ``palette`` given beside ``classes`` follows. ``CocoMetric`` and the visualiser rely
-      on that.
+    - ``dataset.metainfo['classes'][label]`` is always the name of ``label``, as ``CocoMetric`` and
+      the visualiser expect; a ``palette`` given beside ``classes`` follows. Without
+      ``fixed_classes`` the order is the file's.
 
     Reading ``metainfo`` reads the file, as ``structures/coco_file.py`` tells. In test mode it may
     lack ``annotations``, as files of test sets do.
@@ -85,8 +85,9 @@ class CocoJsonDataset(CocoDataset):
     def _join_prefix(self) -> None:
         """As the parent; ValueError for arguments that it cannot read."""
         given = dict(ann_file=self.ann_file, data_prefix=self.data_prefix, metainfo=self._metainfo)
-        if wrong := explain_arguments(given):
-            raise ValueError(f'{type(self).__name__}: {wrong}')
+        kind = type(self).__name__
+        if wrong := explain_arguments(given | dict(type=kind)):
+            raise ValueError(f'{kind}: {wrong}')
         super()._join_prefix()
 
     def load_data_list(self) -> list[dict]:

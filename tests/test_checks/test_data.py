@@ -383,6 +383,14 @@ class TestOneClassList:
         cfg.train_dataloader.dataset.datasets = self.members(root, 'train', 'val')
         assert self.differing(cfg) == []
 
+    def test_names_that_look_alike_are_told(self, cfg, root):
+        """Else both spellings would be trained as two classes by the remedy."""
+        coco_file(root, 'c', ('Bolt ', 'nut', 'gear'))
+        both = self.members(root, 'train', 'c')
+        cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=both)
+        (problem,) = self.differing(cfg)
+        assert problem.what.endswith("reads both; 'bolt' and 'Bolt ' may be one class")
+
     def test_tested_together_or_each_by_itself(self, cfg, root):
         a, b = self.members(root, 'a', 'b')
         cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[a, b])

@@ -311,8 +311,9 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ('given', 'said'),
         [
-            (dict(data_prefix='images/'), "data_prefix='images/' is no dict. Write data_prefix="
-             "dict(img='images/')."),
+            (dict(data_prefix='images/'), "data_prefix='images/' is no dict(img=…). Write "
+             "data_prefix=dict(img='images/')."),
+            (dict(data_prefix=dict(img_path='photos/')), "Write data_prefix=dict(img='photos/')."),
             (dict(ann_file=['a.json', 'b.json']), "ann_file=['a.json', 'b.json'] is a list, and a "
              "dataset reads one file. Write dict(type='ConcatDataset', datasets=[dict(common, "
              "ann_file='a.json'), dict(common, ann_file='b.json')])"),

@@ -114,6 +114,7 @@ def test_crowds_are_not_trained_on(write, flags):
     ('given', 'said'),
     [
         (dict(metainfo=dict(CLASSES=('mango',))), r'Write metainfo=dict\(classes=…\)'),
+        (dict(data_prefix=dict(img_path='')), r"Write data_prefix=dict\(img='images/'\)"),
         (dict(data_prefix='images/'), r"Write data_prefix=dict\(img='images/'\)"),
         (dict(ann_file=['a.json', 'b.json']), r"datasets=\[dict\(common, ann_file='a.json'\), "),
     ],
