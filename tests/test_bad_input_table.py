@@ -202,6 +202,10 @@ misspelt keys in a real run through mmdet's script
     test_a_key_of_mmdet_2_or_of_nobody_is_refused_with_the_right_one
     test_what_is_read_or_may_be_read_is_left_alone
     test_tools_and_python_say_it_alike
+`--cfg-options` without `=`, or with an entry that a list has not
+    test_an_option_that_cannot_be_read_ends_it
+    test_what_cannot_be_merged_is_named
+    test_an_option_of_the_config_without_a_value
 number of levels, width or feature maps changed in some keys of the model only
     test_levels_changed_in_one_place
     test_width_changed_in_one_place

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .options import refuse_unread
+from .options import merge_options
 from .shipped import config_path
 from .tested_sets import innermost_dataset
 
@@ -14,15 +14,14 @@ from .tested_sets import innermost_dataset
 def load_config(config: str | Path | Config, cfg_options: dict | None = None) -> Config:
     """A config by path, by the name of a shipped one, or as it is, with changes merged in place.
 
-    FileNotFoundError where there is no such file, and none of that name is shipped; UnreadOption
-    where nothing would read a change.
+    FileNotFoundError where there is no such file, and none of that name is shipped; WrongOption
+    where nothing would read a change, or it cannot be made.
     """
     if not isinstance(config, Config):
         path = str(config) if Path(config).is_file() else config_path(str(config))
         config = Config.fromfile(path)
     if cfg_options:
-        refuse_unread(config, cfg_options)
-        config.merge_from_dict(cfg_options)
+        merge_options(config, cfg_options)
     return config
 
 

@@ -48,12 +48,27 @@ _RENAMED = {
 }
 
 
-class UnreadOption(ValueError):
-    """Nothing would read a change; the message names what to set instead."""
+class WrongOption(ValueError):
+    """A change that nothing would read, or that cannot be made; the message names the remedy."""
+
+
+def merge_options(cfg: Config, options: dict) -> None:
+    """Make changes (dotted key to value) in ``cfg``, as its files have it; else ``WrongOption``."""
+    refuse_unread(cfg, options)
+    values = dict(walk(cfg.to_dict(), ''))
+    for option in options:  # mmengine would make a dict of it
+        parent = re.split(r'\.\d+(?:\.|$)', option)[0]
+        if parent != option and values.get(parent) is None:
+            said = f'the config has no list {parent}; set it in the file.'
+            raise WrongOption(f'--cfg-options {option}: {said}')
+    try:
+        cfg.merge_from_dict(options)
+    except (KeyError, TypeError) as error:
+        raise WrongOption(f'--cfg-options {" ".join(options)}: {error.args[0]}') from error
 
 
 def refuse_unread(cfg: Config, options: Iterable[str]) -> None:
-    """Raise ``UnreadOption``, which names all ``options`` that nothing would read.
+    """Raise ``WrongOption``, which names all ``options`` that nothing would read.
 
     ``cfg`` is as its files have it. A key that these set, but use nowhere, is left alone: code of
     the user's may read it.
@@ -76,7 +91,7 @@ def refuse_unread(cfg: Config, options: Iterable[str]) -> None:
             said = 'is read by nothing; if code of your own reads it, set it in the file as well'
         lines.append(f'  {option} {said}')
     if lines:
-        raise UnreadOption('\n'.join(['--cfg-options has no effect:', *lines]))
+        raise WrongOption('\n'.join(['--cfg-options has no effect:', *lines]))
 
 
 def _places(option: str, tree: dict) -> tuple[list[str], bool]:

@@ -13,7 +13,8 @@ import mmdet
 from ..checks.given_files import read_config
 from ..checks.preflight import CHECKS, CHECKS_OF_FIRST_PROCESS
 from ..checks.run_failures import explain_failure, explain_user_error
-from ..config.options import UnreadOption
+from ..config.options import WrongOption
+from ..utils.command_line import NO_KEY_VALUE
 from ..utils.compat import join_processes_without_gpu
 
 _RANK_VARIABLES = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
@@ -23,10 +24,14 @@ def launch(stage: str) -> None:
     """Check, then run mmdet's script for 'train' or 'test' with this process's command line."""
     script = str(mmdet_script(stage))
     # Its parser is the only one that knows all its flags; `-h` prints its help and ends here.
-    args = runpy.run_path(script, run_name='mmdet_script')['parse_args']()
+    parse_args = runpy.run_path(script, run_name='mmdet_script')['parse_args']
+    try:
+        args = parse_args()
+    except ValueError:
+        stop(f'--cfg-options {NO_KEY_VALUE}', 'none')
     try:
         cfg = read_config(args)
-    except (FileNotFoundError, UnreadOption) as error:
+    except (FileNotFoundError, WrongOption) as error:
         stop(str(error), args.launcher)
     for check in CHECKS + CHECKS_OF_FIRST_PROCESS * is_first_process(args.launcher):
         if message := check(cfg, args, stage):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+NO_KEY_VALUE = 'takes KEY=VALUE, without blanks around "=".'
+
 
 def one_line_errors(main: Callable[..., int]) -> Callable[..., int]:
     """Let a ``ValueError`` or ``OSError`` end a tool in one line and exit status 2.
@@ -48,10 +50,19 @@ def add_model(parser: argparse.ArgumentParser, device: bool = True) -> None:
     add_cfg_options(parser)
 
 
+class _KeyValue(DictAction):
+    """mmengine's, which fails without a word where there is no ``=``."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        if any('=' not in word for word in values):
+            parser.error(f'{option_string} {NO_KEY_VALUE}')
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--cfg-options``, a dict or None."""
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='as in mim train'
+        '--cfg-options', nargs='+', action=_KeyValue, metavar='KEY=VALUE', help='as in mim train'
     )
 
 

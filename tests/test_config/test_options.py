@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from mmdet_dino_r1.apis import DINOR1Inferencer
 from mmdet_dino_r1.config.loading import load_config
-from mmdet_dino_r1.config.options import UnreadOption, refuse_unread
+from mmdet_dino_r1.config.options import WrongOption, refuse_unread
 from mmdet_dino_r1.tools import check_data, detect
 
 SHAPES = CONFIGS / 'dino_r1_r18_shapes.py'
@@ -18,7 +18,7 @@ DATA = [f'{split}_dataloader.dataset' for split in ('train', 'val', 'test')]
 
 def instead(cfg: Config, option: str) -> str:
     """What to set instead of an option."""
-    with pytest.raises(UnreadOption) as error:
+    with pytest.raises(WrongOption) as error:
         refuse_unread(cfg, [option])
     first, line = str(error.value).splitlines()
     assert first == '--cfg-options has no effect:' and line.startswith(f'  {option} is ')
@@ -59,7 +59,7 @@ def test_a_key_of_mmdet_2_or_of_nobody_is_refused_with_the_right_one(option, key
 
 
 def test_all_are_said_at_once():
-    with pytest.raises(UnreadOption) as error:
+    with pytest.raises(WrongOption) as error:
         refuse_unread(Config.fromfile(SHAPES), ['lr', 'model.num_queries', 'seed'])
     assert str(error.value).splitlines()[1:] == [
         '  lr is a variable, which was put into its places as the file was read; set '
@@ -111,3 +111,15 @@ def test_tools_and_python_say_it_alike(capsys):
         assert capsys.readouterr().err.endswith(said)
     with pytest.raises(ValueError, match='lr is a variable'):
         DINOR1Inferencer(str(SHAPES), 'no.pth', cfg_options=dict(lr=1e-5))
+
+
+@pytest.mark.parametrize(
+    ('option', 'reason'),
+    [
+        ('param_scheduler.9.end', 'Index 9 exceeds'),
+        ('model.num_queries.x', 'num_queries is a dict'),
+    ],
+)
+def test_what_cannot_be_merged_is_named(option, reason):
+    with pytest.raises(WrongOption, match=f'^--cfg-options {option}: .*{reason}'):
+        load_config(SHAPES, {option: 3})

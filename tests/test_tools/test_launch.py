@@ -26,6 +26,20 @@ def test_an_unknown_config_ends_it(stage, monkeypatch, capsys):
     assert 'near names: dino_r1_r18_shapes.py' in capsys.readouterr().err
 
 
+def test_an_option_that_cannot_be_read_ends_it(monkeypatch, capsys):
+    for words, said in (
+        ('model.num_queries = 3', '--cfg-options takes KEY=VALUE, without blanks around "=".'),
+        ('lr=1e-5', 'lr is a variable, which was put into its places as the file was read; set '),
+        ('param_scheduler.9.end=3', '--cfg-options param_scheduler.9.end: Index 9 exceeds'),
+    ):
+        command = f'train dino_r1_r18_shapes.py --cfg-options {words}'.split()
+        monkeypatch.setattr('sys.argv', command)
+        with pytest.raises(SystemExit) as end:
+            launch.launch('train')
+        assert end.value.code == 2
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(('rank', 'speaks'), [('0', True), ('3', False)])
 def test_only_the_first_process_speaks(monkeypatch, capsys, rank, speaks):
     monkeypatch.setenv('RANK', rank)

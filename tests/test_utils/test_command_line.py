@@ -45,3 +45,11 @@ def test_shared_arguments(tmp_path):
     with pytest.raises(FileExistsError, match='x.onnx exists; --overwrite replaces it'):
         refuse_existing(options)
     refuse_existing(parser.parse_args([*args, '--overwrite']))
+
+
+def test_an_option_of_the_config_without_a_value(capsys):
+    parser = argparse.ArgumentParser()
+    add_model(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args('c.py w.pth --cfg-options lr = 1'.split())
+    assert 'error: --cfg-options takes KEY=VALUE, without' in capsys.readouterr().err
