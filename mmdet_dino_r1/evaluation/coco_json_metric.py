@@ -27,6 +27,7 @@ class CocoJsonMetric(CocoMetric):
     - The file is read as the dataset reads it (``structures/coco_file.py``).
     - Labels stand for categories by class name. Other categories of the file do not count.
     - The images tested are evaluated, be they a part of the file.
+    - What has ``ignore`` counts as a crowd; pycocotools passes over that key.
     - ``outfile_prefix`` writes the file's own ids of images and categories.
 
     Args:
@@ -123,7 +124,7 @@ class _Truth(CocoIndex):
         self.number = {id_: number for number, id_ in enumerate(category_ids, start=1)}
         images = [image for image in coco['images'] if image['id'] in self.place]
         annotations = [
-            ann
+            dict(ann, iscrowd=ann['iscrowd'] or ann.get('ignore', 0))
             for ann in coco['annotations']
             if ann['image_id'] in self.place and ann['category_id'] in self.number
         ]

@@ -147,6 +147,26 @@ def test_ids_of_annotations_change_nothing(write, ids):
     assert [result[f'coco/{name}_precision'] for name in NAMES] == [0, 1, 1]
 
 
+@pytest.mark.parametrize('flag', ['iscrowd', 'ignore'])
+def test_what_is_ignored_need_not_be_found(write, flag):
+    """Nor does it count against those who find it; mmdet's metric wants ignored boxes found."""
+    coco = small()
+    samples = detections(coco)
+    coco['annotations'][0][flag] = 1  # the only zebra
+    path = write(coco)
+    result = evaluate(path, samples, classwise=True)
+    assert np.isnan(result['coco/zebra_precision'])
+    assert result['coco/bbox_mAP'] == result['coco/apple_precision'] == 1
+    pred = samples[0]['pred_instances']
+    pred['labels'][0] = NAMES.index('apple')  # where an ignored zebra is, there is no apple
+    assert evaluate(path, samples)['coco/bbox_mAP'] < 1
+    coco['annotations'][3][flag] = 1  # one of the two apples, not found
+    samples = detections(small())
+    samples[1]['pred_instances']['bboxes'] += 150
+    samples[1]['pred_instances']['scores'][:] = 0
+    assert evaluate(write(coco), samples)['coco/bbox_mAP'] == 1
+
+
 def test_mmdets_metric_cannot_find_the_annotation_of_id_0(write):
     """Why there is a metric of our own; mmdet's may mend this one day."""
     coco = small(first_id=0)
