@@ -112,7 +112,7 @@ def check_images(
     so = _other_way(loader, broken)
     found += problems('image_broken', table.path, broken, level=level, so=so and f', or {so}')
     found += problems('image_size_differs', table.path, differing, tell)
-    so = _other_way(loader, turned, said) or 'write the files anew, turned, without the tag'
+    so = _other_way(loader, turned, said) or 'write the files anew in that size, without the tag'
     found += problems('image_turned', table.path, turned, tell, so=so)
     if not any(kind.swaps for kind in kinds):  # by whose size it shows how they were annotated
         upside_down = [path for path, header in headers.items() if header.orientation > 1]

@@ -138,7 +138,7 @@ def test_photographs_turned_by_exif(tmp_path, suffix, each):
         png="set color_type='color_ignore_orientation'",
         webp="set imdecode_backend='pillow'",
         avif="set imdecode_backend='pillow'",
-        tif='write the files anew, turned, without the tag',
+        tif='write the files anew in that size, without the tag',
     )[suffix]
     assert way in problem.remedy
 
