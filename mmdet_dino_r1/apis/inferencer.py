@@ -24,7 +24,6 @@ from torch import nn
 from ..config.loading import image_pipeline, load_config
 from ..engine.bank_builder import weights_fingerprint
 from ..structures import PromptBank, load_prompt_bank
-from ..utils.fonts import legible
 from ..utils.progress import with_progress
 from .detection_results import fetch, keep_best, spread_colours
 from .distractors import predict_with_distractors, split_distractors, takes_negatives
@@ -100,8 +99,11 @@ class DINOR1Inferencer(BaseInferencer):
     def _init_visualizer(self, cfg: Config) -> Visualizer:
         # No backends, they would want a folder to log to; and a name of its own, since a runner of
         # this process that asks for the config's name must not be given this one.
-        cfg.visualizer = dict(cfg.get('visualizer') or dict(type='DetLocalVisualizer'))
-        cfg.visualizer.update(name='DINOR1Inferencer', vis_backends=None)
+        cfg.visualizer = dict(
+            cfg.get('visualizer') or {}, name='DINOR1Inferencer', vis_backends=None
+        )
+        if cfg.visualizer.get('type', 'DetLocalVisualizer') == 'DetLocalVisualizer':
+            cfg.visualizer.type = 'LegibleVisualizer'
         return super()._init_visualizer(cfg)
 
     @property
@@ -346,7 +348,7 @@ class DINOR1Inferencer(BaseInferencer):
     ) -> np.ndarray:
         """Draw all detections of an image, (h, w, 3) uint8 RGB; see :meth:`__call__`."""
         colours = spread_colours(len(class_names))
-        self.visualizer.dataset_meta = dict(classes=legible(class_names), palette=colours)
+        self.visualizer.dataset_meta = dict(classes=class_names, palette=colours)
         with warnings.catch_warnings():
             # said of boxes that touch the border
             warnings.filterwarnings('ignore', message='.* is out of bounds')

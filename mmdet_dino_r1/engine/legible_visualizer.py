@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 from mmdet.registry import VISUALIZERS
 from mmdet.visualization import DetLocalVisualizer
+from mmengine.structures import InstanceData
 
 from ..utils.fonts import legible
 
@@ -15,9 +19,12 @@ class LegibleVisualizer(DetLocalVisualizer):
     Arguments are those of ``DetLocalVisualizer``.
     """
 
-    @DetLocalVisualizer.dataset_meta.setter
-    def dataset_meta(self, meta: dict | list) -> None:
-        """What names and colours are taken from; a list, of several training sets, as it is."""
-        if isinstance(meta, dict) and (classes := meta.get('classes')):
-            meta = meta | dict(classes=legible(classes))
-        DetLocalVisualizer.dataset_meta.fset(self, meta)
+    def _draw_instances(
+        self,
+        image: np.ndarray,
+        instances: InstanceData,
+        classes: Sequence[str] | None,
+        palette: Sequence[tuple] | None,
+    ) -> np.ndarray:
+        classes = None if classes is None else legible(classes)
+        return super()._draw_instances(image, instances, classes, palette)

@@ -11,6 +11,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from mmdet.registry import VISUALIZERS
 from mmdet.structures import DetDataSample
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from mmdet_dino_r1.apis.inferencer import DINOR1Inferencer
@@ -48,10 +49,11 @@ def by_visualizer(name):
 
 
 def by_inferencer(name):
-    visualizer = VISUALIZERS.build(dict(type='DetLocalVisualizer', name='plain'))
-    inferencer = SimpleNamespace(visualizer=visualizer)
+    inferencer = object.__new__(DINOR1Inferencer)
+    config = Config(dict(visualizer=dict(type='DetLocalVisualizer')))
+    inferencer.visualizer = inferencer._init_visualizer(config)
     image = SimpleNamespace(name='a', pixels=IMAGE)
-    return DINOR1Inferencer.visualize(inferencer, image, SAMPLE, [name])
+    return inferencer.visualize(image, SAMPLE, [name])
 
 
 def by_first_batch(name):
