@@ -61,7 +61,9 @@ def needed_paths(cfg: Config, args: argparse.Namespace, stage: str) -> list[Need
 
 
 def _weights(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[Needed]:
-    """Checkpoints named on the command line or in the config."""
+    """Checkpoints, and a bank, named on the command line or in the config."""
+    if _is_local(bank := (cfg.get('model') or {}).get('prompt_bank')):
+        yield Needed('prompts to begin with', 'model.prompt_bank', bank, 'model.prompt_bank=FILE')
     if stage == 'test':
         if _is_local(args.checkpoint):
             yield Needed('checkpoint to test', 'checkpoint', args.checkpoint)

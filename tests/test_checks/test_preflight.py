@@ -467,6 +467,14 @@ def test_the_report_says_what_where_and_how(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize('stage', ['train', 'test'])
+def test_a_missing_bank_of_the_model(stage, tmp_path):
+    cfg = Config(dict(model=dict(prompt_bank=f'{tmp_path}/bank.safetensors')))
+    args = Namespace(resume=None, checkpoint=str(tmp_path))
+    (needed,) = find_missing(cfg, args, stage)
+    assert (needed.key, needed.path) == ('model.prompt_bank', cfg.model.prompt_bank)
+
+
 def test_missing_text_embeddings_are_said_with_both_remedies():
     cfg = Config(dict(model=dict(text_alignment=dict(embeddings='data/coco/text_embeddings.st'))))
     (needed,) = find_missing(cfg, Namespace(resume=None), 'train')
