@@ -49,8 +49,8 @@ def explain_data(cfg: Config, args: argparse.Namespace, stage: str) -> str | Non
         return None
     if stage == 'test':
         problems = _unannotated(cfg)
-    else:
-        problems = find_problems(cfg, stage)
+        return report_problems(problems, args.config) if problems else None
+    problems = find_problems(cfg, stage)
     said = report_problems(problems, args.config)
     if any(item.is_error for item in problems):
         return f'{said}\nTo start nevertheless: --cfg-options check_data=False'

@@ -48,10 +48,9 @@ def check_file(
         found += _odd(table, 'CocoDataset', table.odd_dataset)
     if 'CocoMetric' in by_mmdet:
         found += _odd(table, 'CocoMetric', table.odd_metric)
-    if table.is_annotated:
-        return found + _boxes(table)
-    needed = {'train', 'prompts', 'metric'} & set(uses)
-    return found + [problem('not_annotated', table.path)] * bool(needed)
+    if not len(table) and not {'train', 'prompts', 'metric'} & set(uses):
+        return found  # nobody asks for boxes
+    return found + (_boxes(table) if table.is_annotated else [problem('not_annotated', table.path)])
 
 
 def _odd(table: AnnotationTable, reader: str, rows: Mapping[str, np.ndarray]) -> list[Problem]:

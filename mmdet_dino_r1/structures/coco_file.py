@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from math import isfinite
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeGuard
 
 from mmdet.datasets.api_wrappers import COCO
 
@@ -170,12 +170,12 @@ def tidy_annotations(annotations: Iterable[dict]) -> None:
             ann['ignore'] = as_flag(ann['ignore'])
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a number that fits a float, NaN and infinity among them."""
     return type(value) is float or (type(value) is int and -_LARGEST <= value <= _LARGEST)
 
 
-def as_number(value: object) -> float | None:
+def as_number(value: Any) -> float | None:
     """A finite number, be it written as text; None for anything else."""
     if isinstance(value, str):
         try:
@@ -186,14 +186,14 @@ def as_number(value: object) -> float | None:
     return value if is_number(value) and isfinite(value) else None
 
 
-def as_flag(value: object) -> int | None:
+def as_flag(value: Any) -> int | None:
     """0 or 1 of a number, a bool, a text or null; None for anything else."""
     if isinstance(value, list | dict):
         return None
     return _MEANING.get(value.lower() if isinstance(value, str) else value)
 
 
-def is_box(value: object) -> bool:
+def is_box(value: object) -> TypeGuard[list[float]]:
     """Whether it is a list of four numbers, which need not be finite."""
     if type(value) is not list or len(value) != 4:
         return False
