@@ -114,6 +114,7 @@ no annotation, or none that can be used
     test_no_boxes_at_all
     test_batch_without_boxes_teaches_nothing
 boxes with `iscrowd` or `ignore`
+    test_what_is_ignored_need_not_be_found
     test_crowds
     test_crowds_are_not_trained_on
 a category without a box in the training set
