@@ -185,6 +185,7 @@ any other damage to an annotation file
 spaces and other alphabets in the paths of data, images, config, work dir, checkpoint and bank,
     test_spaces_and_other_alphabets_in_every_path
 class names in Chinese, Japanese, Korean, Thai or Hindi on pictures
+    test_names_in_chinese_japanese_and_korean_are_readable
     test_chinese_japanese_and_korean_names_are_readable_on_pictures
     test_the_first_regular_font_with_all_letters_is_taken
     test_without_a_font_a_number_is_drawn_and_the_remedy_told_once

@@ -92,14 +92,19 @@ def _fonts() -> Iterator[str]:
     from matplotlib.font_manager import findSystemFonts
 
     yield _usual_font()
-    package = find_spec(_PACKAGE.replace('-', '_'))
-    for folder in package.submodule_search_locations if package else ():
-        yield from map(str, Path(folder).glob('*.otf'))
+    yield from map(str, package_fonts())
     # LastResort is a Mac's, which has squares for all letters
     yield from sorted(
         (path for path in findSystemFonts() if 'LastResort' not in path),
         key=lambda path: (bool(_SPECIAL.search(Path(path).stem)), 'Sans' not in path, path),
     )
+
+
+def package_fonts() -> list[Path]:
+    """Files of the package's fonts, none where it is not installed."""
+    package = find_spec(_PACKAGE.replace('-', '_'))
+    folders = package.submodule_search_locations if package else ()
+    return [path for folder in folders for path in Path(folder).glob('*.otf')]
 
 
 @cache  # as it was before another was put first

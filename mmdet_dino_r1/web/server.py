@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from threading import Lock
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, g, jsonify, render_template, request
+from flask import Flask, Response, g, jsonify, render_template, request, send_file
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from ..utils.fonts import package_fonts
 from .page_session import LONGEST_CLASS_NAME, PageSessions, SessionGone
 from .shared_detector import LOWEST_SCORE, SharedDetector
 from .uploads import read_upload
@@ -73,10 +74,16 @@ def create_app(detector: SharedDetector, limits: Limits | None = None, local: bo
     def page() -> Response:
         token = app.sessions.open().token
         response = app.make_response(
-            render_template('index.html', token=token, settings=json.dumps(settings))
+            render_template(
+                'index.html', token=token, settings=json.dumps(settings), fonts=package_fonts()
+            )
         )
         response.headers['Cache-Control'] = 'no-store'  # each page has a session of its own
         return response
+
+    @app.get('/page/names.otf')  # which names.css asks for where the page has such letters
+    def names_font() -> Response:
+        return send_file(package_fonts()[0])
 
     @app.post('/api/pictures')
     def add_picture() -> Response:

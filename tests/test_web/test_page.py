@@ -22,6 +22,7 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 from werkzeug.serving import make_server  # noqa: E402
 
+from mmdet_dino_r1.utils.fonts import package_fonts  # noqa: E402
 from mmdet_dino_r1.web.server import Limits, create_app  # noqa: E402
 from mmdet_dino_r1.web.shared_detector import LOWEST_SCORE, SharedDetector  # noqa: E402
 
@@ -34,6 +35,7 @@ pytestmark = [
 
 CAT, DOG = [8, 12, 40, 44], [44, 10, 72, 50]
 WIDTH = 80  # of the pictures, in pixels
+LOADED = "return document.fonts.check('16px Names', arguments[0])"
 FLAGS = (
     '--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run '
     '--disable-background-networking --disable-component-update --disable-sync '
@@ -357,3 +359,14 @@ def test_a_bank_to_start_with(browser, photos, inferencer):
         assert [row[1] for row in page.table()] == [f'{score:.3f}' for score in found['scores']]
         page.all('#detections tbody button')[0].click()
         assert page.one('#winner p').text.endswith('The prompt that won: from the bank')
+
+
+@pytest.mark.skipif(not package_fonts(), reason='needs the package with the font')
+def test_names_in_chinese_japanese_and_korean_are_readable(page):
+    """Where the system has no font for them, all are the same empty square."""
+    pictures = set()
+    for name in '螺丝ね나':
+        page.name_class(name)
+        page.wait(lambda name=name: page.browser.execute_script(LOADED, name))
+        pictures.add(page.one('#class-name').screenshot_as_base64)
+    assert len(pictures) == 4
