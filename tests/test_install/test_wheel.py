@@ -14,11 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglob('*.py')}
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'mmdet_dino_r1').rglob('*.py')}
 MODULES = {name for name in MODULES if '/.mim/' not in name}
-WEB_PAGE = {f'mmdet_dino_r1/web/page/{name}' for name in ('index.html', 'page.css', 'page.js')}
-WEB_PAGE |= {
-    f'mmdet_dino_r1/web/page/{name}.js'
-    for name in ('drawing', 'pictures', 'prompts', 'results', 'server')
-}
+WEB_PAGE = {'index.html', 'names.css', 'page.css', 'page.js', 'drawing.js', 'pictures.js'}
+WEB_PAGE |= {'prompts.js', 'results.js', 'server.js'}
+WEB_PAGE = {f'mmdet_dino_r1/web/page/{name}' for name in WEB_PAGE}
 LEFT_BEHIND = shutil.ignore_patterns(
     '.git', '.venv*', '.mim', 'build', 'dist', '*.egg-info', '__pycache__', 'data', 'work_dirs'
 )
