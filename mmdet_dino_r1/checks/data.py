@@ -172,10 +172,12 @@ def _check_metrics(
     """Whether the evaluators of a split read what its datasets, ``tested``, read."""
     found = []
     one_each = type_name(_evaluator(cfg, split)) == 'MultiDatasetsEvaluator'
-    for number, (key, node, is_mmdets) in enumerate(_metrics(cfg, split)):
+    for key, node, is_mmdets in _metrics(cfg, split):
         own = 'ann_file' not in node  # a group's evaluator gives it
         use, by = 'format' if node.get('format_only') else 'metric', 'CocoMetric' * is_mmdets
-        for member, table, labels in tested[number : number + 1] if one_each else tested:
+        place = key.rpartition('.')[2]  # among metrics of other kinds, too
+        place = int(place) if place.isdecimal() else 0
+        for member, table, labels in tested[place : place + 1] if one_each else tested:
             metric = files.read(member.cfg if own else node, use, by)
             if not own and labels and metric is not None and metric is not table:
                 name = f'{key}.ann_file'

@@ -190,9 +190,9 @@ def _sizes(
     """
 
     def decode(paths: list[str]) -> dict[str, Size | None]:
-        huge = {path for path in paths if np.prod(headers[path].size or 0) > HUGE}
-        sizes = _in_time(partial(_size, load), [path for path in paths if path not in huge], each)
-        return sizes | {path: _size(load, path) for path in huge}
+        huge = {path: None for path in paths if np.prod(headers[path].size or 0) > HUGE}
+        others, size = [path for path in paths if path not in huge], partial(_size, load)
+        return _in_time(size, others, each) | _in_time(size, list(huge), each, at_once=1)
 
     some = [_some(paths) if headers[paths[0]].size else paths for paths in kinds.values()]
     sizes = decode(list(headers) if each else sum(some, []))
@@ -257,10 +257,12 @@ def _other_way(loader: dict, paths: list[str], said: dict | None = None) -> str:
     return ''
 
 
-def _in_time(work: Callable, paths: Sequence[str], each: bool = False) -> dict[str, Any]:
+def _in_time(
+    work: Callable, paths: Sequence[str], each: bool = False, at_once: int | None = None
+) -> dict[str, Any]:
     """What ``work`` gives for each path, in order; for those that the time allows, or ``each``."""
     found, end = {}, time.monotonic() + SECONDS
-    pool = ThreadPoolExecutor()  # reading and decoding release the interpreter's lock
+    pool = ThreadPoolExecutor(at_once)  # reading and decoding release the interpreter's lock
     try:
         for path, result in zip(paths, pool.map(work, paths), strict=True):
             found[path] = result

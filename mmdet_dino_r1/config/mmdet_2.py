@@ -1,13 +1,51 @@
-"""Arguments of a dataset that mmdet 3 passes over or stumbles upon; mmdet 2 took most of them."""
+"""What mmdet 2 took, and mmdet 3 passes over or stumbles upon, with the form of today."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+# Keys of configs. Where what followed is still valid, the new key ends in a dot.
+_RENAMED = {
+    'checkpoint_config': 'default_hooks.checkpoint.',
+    'data.samples_per_gpu': 'train_dataloader.batch_size',
+    'data.test': 'test_dataloader.dataset.',
+    'data.train': 'train_dataloader.dataset.',
+    'data.val': 'val_dataloader.dataset.',
+    'data.workers_per_gpu': 'train_dataloader.num_workers',
+    'deterministic': 'randomness.deterministic',
+    'evaluation.interval': 'train_cfg.val_interval',
+    'evaluation': 'val_evaluator.',
+    'fp16': 'optim_wrapper.type=AmpOptimWrapper (--amp)',
+    'log_config': 'default_hooks.logger.',
+    'lr_config': 'param_scheduler',
+    'max_epochs': 'train_cfg.max_epochs',
+    'optimizer': 'optim_wrapper.optimizer.',
+    'optimizer_config.grad_clip': 'optim_wrapper.clip_grad.',
+    'resume_from': 'load_from, with resume=True (--resume FILE)',
+    'runner': 'train_cfg.',
+    'seed': 'randomness.seed',
+    'total_epochs': 'train_cfg.max_epochs',
+}
+# Arguments of datasets and loaders.
+KEYS = dict(
+    classes='metainfo=dict(classes=…)',
+    img_prefix='data_prefix=dict(img=…)',
+    samples_per_gpu='batch_size',
+    workers_per_gpu='num_workers',
+)
 # what people call the classes and the palette in metainfo, in small letters
 _MEANT = dict.fromkeys(('class', 'class_names', 'classnames', 'categories', 'names'), 'classes')
 _MEANT |= dict(classes='classes', palette='palette')
+
+
+def renamed(option: str) -> str | None:
+    """Today's key for one of mmdet 2, dotted, or for a key below it."""
+    for old, new in _RENAMED.items():
+        if f'{option}.'.startswith(f'{old}.'):
+            rest = option[len(old) + 1 :] if new.endswith('.') else ''
+            return (new + rest).strip('.')
+    return None
 
 
 def explain_arguments(args: Mapping[str, Any]) -> str | None:
