@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader
 
 from ..config import mmdet_2
 from ..config.options import READ_AT_TOP
+from ..config.tree import registries, type_name
 from ..engine.hooks.prompt_bank_hook import BANK_KEYS
 from ..models.layers import DenoisingQueries, PromptDecoder, PromptFusionEncoder
 from ..utils.near_names import near_names
-from .config_tree import registries, type_name
 
 # What registries and those who call them take out of a dict before the class sees it: hooks,
 # schedulers, optimisers, weight initializers, members of a group, norms, convolutions and losses.

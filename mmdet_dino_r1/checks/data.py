@@ -19,7 +19,7 @@ from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
 
 from ..config.exemplars import hook_bank
-from ..config.tree import walk
+from ..config.tree import described, type_name, walk
 from ..datasets.coco_json import CocoJsonDataset
 from ..evaluation import CocoJsonMetric
 from .annotation_table import AnnotationTable
@@ -33,7 +33,6 @@ from .class_check import (
     check_same_classes,
     found_classes,
 )
-from .config_tree import described, type_name
 from .data_check import check_file
 from .data_problem import LEVELS, Problem, meant, problem, problems, report_problems
 from .image_check import PLAIN, check_images

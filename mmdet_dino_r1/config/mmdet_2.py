@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .tree import type_name
+
 # Keys of configs. Where what followed is still valid, the new key ends in a dot.
 _RENAMED = {
     'checkpoint_config': 'default_hooks.checkpoint.',
@@ -62,8 +64,8 @@ def explain_arguments(args: Mapping[str, Any]) -> str | None:
             f"dict(type='ConcatDataset', datasets=[{members}]), where common = dict(…) has the "
             'other arguments of this dataset.'
         )
-    kind = getattr(args.get('type'), '__name__', str(args.get('type'))).rpartition('.')[2]
-    needs_folder = kind in ('CocoDataset', 'CocoJsonDataset') or (kind == 'None' and prefix)
+    kind = type_name(args)
+    needs_folder = kind in ('CocoDataset', 'CocoJsonDataset') or (kind is None and prefix)
     folders = prefix if isinstance(prefix, Mapping) else {}
     lacks_folder = needs_folder and not isinstance(folders.get('img'), str)
     if lacks_folder or isinstance(prefix, (str, list, tuple)):
