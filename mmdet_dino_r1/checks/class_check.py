@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..config.class_lists import explain_other_classes
 from ..structures.coco_file import same_picture
 from .annotation_table import AnnotationTable
 from .data_problem import Problem, meant, number, problem, problems, quoted
@@ -54,14 +53,6 @@ def check_labels(
     pairs = enumerate(zip(found, wanted, strict=False))
     shifted = [f'label {label}: {a!r}, not {b!r}' for label, (a, b) in pairs if a != b]
     return dropped + (unknown or problems('classes_order', table.path, shifted, **words))
-
-
-def check_one_list(lists: Sequence[tuple[str, Sequence[str]]], split: str) -> list[Problem]:
-    """Whether the datasets of a loader, each a file and its classes by label, can be one set."""
-    if found := explain_other_classes(lists, split):
-        file, what, remedy = found
-        return [problem('labels_differ', file, what=what, remedy=remedy)]
-    return []
 
 
 def check_same_classes(train: AnnotationTable, val: AnnotationTable) -> list[Problem]:

@@ -18,6 +18,7 @@ from mmdet.evaluation import CocoMetric, LVISMetric
 from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
 
+from ..config.class_lists import explain_other_classes
 from ..config.exemplars import hook_bank
 from ..config.tree import described, type_name, walk
 from ..datasets.coco_json import CocoJsonDataset
@@ -29,7 +30,6 @@ from .class_check import (
     check_exemplars,
     check_labels,
     check_metric_file,
-    check_one_list,
     check_same_classes,
     found_classes,
 )
@@ -82,8 +82,10 @@ def check(
             lists += [(table.path, labels)] if labels else []
             found += wrong
         # an evaluator of its own, such as DatasetGroupEvaluator, has a metric for each member
-        if split == 'train' or 'metrics' not in _evaluator(cfg, split):
-            found += check_one_list(lists, split)
+        is_one_set = split == 'train' or 'metrics' not in _evaluator(cfg, split)
+        if is_one_set and (said := explain_other_classes(lists, split)):
+            file, what, remedy = said
+            found.append(problem('labels_differ', file, what=what, remedy=remedy))
         trained = lists[0] if lists and split == 'train' else trained
         single[split] = tested[0][1] if len(tested) == 1 else None
         found += _check_metrics(files, cfg, split, tested)
