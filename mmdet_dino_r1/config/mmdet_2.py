@@ -73,8 +73,10 @@ def explain_arguments(args: Mapping[str, Any]) -> str | None:
         return f'data_prefix={prefix!r} is no dict(img=…). Write data_prefix=dict(img={right!r}).'
     for key, value in metainfo.items() if isinstance(metainfo, Mapping) else ():
         right = _MEANT.get(str(key).lower(), key)
+        if key == right:
+            continue
         there = metainfo.get(right)
-        if key != right and (there is None or (key.lower() == right and [*there] != [*value])):
+        if there is None or (key.lower() == right and [*there] != [*(value or ())]):
             return (
                 f'metainfo=dict({key}=…) is read by nothing in mmdet 3. '
                 f'Write metainfo=dict({right}=…).'

@@ -114,6 +114,7 @@ def test_annotations_that_are_left_out(changes):
         (dict(category_id=LACKS), "lacks 'category_id'"),
         (dict(bbox=[1, 2, 3]), r'bbox=\[1, 2, 3\], which is not four numbers'),
         (dict(bbox=[1, 2, 3, '4']), 'bbox=.* not four numbers'),
+        (dict(bbox=[1, 2, 3, 10**400]), 'bbox=.* not four numbers'),
         (dict(bbox=[1, 2, True, 4]), 'bbox=.* not four numbers'),
         (dict(bbox=None), 'bbox=None.* not four numbers'),
         (dict(image_id=[7]), 'image_id or category_id that is neither'),
