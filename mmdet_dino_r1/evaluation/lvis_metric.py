@@ -16,8 +16,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
-from ..structures.coco_file import read_coco
-from ..structures.named_rows import with_nearest
+from ..structures.coco_file import check_classes, read_coco
 from ..utils.near_names import near_names
 
 # A detection; `position` is its place among those of its image, `box` is x1, y1, x2, y2 in pixels.
@@ -168,11 +167,7 @@ class LVISBoxMetric(BaseMetric):
                 if other in unclaimed and near_names(name, [other], cutoff=0.9):
                     print_log(f'Class {name!r} is {other!r} in {self.ann_file}.', 'current')
                     id_of[name] = id_of[other]
-        if missing := [name for name in classes if name not in id_of]:
-            raise ValueError(
-                f'{self.ann_file} lacks {len(missing)} of the {len(classes)} classes of the '
-                f'dataset: {with_nearest(missing, id_of)}.'
-            )
+        check_classes(classes, list(id_of), self.ann_file)
         return np.array([id_of[name] for name in classes])
 
     def _average_precision(self, found: np.ndarray) -> dict[str, float]:

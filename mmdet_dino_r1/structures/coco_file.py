@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 
 from mmdet.datasets.api_wrappers import COCO
 
-from ..utils.near_names import quote_with_near
+from ..utils.near_names import quote_with_near, some
 from .named_rows import repeated_names
 
 # the lists of a COCO file, and what each entry of them must have
@@ -223,8 +223,9 @@ def check_classes(wanted: Sequence[str], names: Sequence[str], ann_file: str) ->
     if len(set(wanted)) < len(wanted):
         raise ValueError(f'classes must not repeat a name, got {list(wanted)}.')
     known = set(names)
-    if lacking := [quote_with_near(name, names) for name in wanted if name not in known]:
-        many = f'{", ".join(lacking)}; it has {len(names)}'
+    if lacking := [name for name in wanted if name not in known]:
+        shown = [quote_with_near(name, names) for name in lacking[:10]]  # each takes a while
+        many = f'{some([*shown, *lacking[10:]])}; it has {len(names)}'
         raise ValueError(f'{ann_file} has no categories named {many}.')
 
 
