@@ -50,14 +50,11 @@ def explain_unequal(model: Mapping) -> str | None:
     indices, channels = given.get('backbone.out_indices'), given.get('neck.in_channels')
     maps = {'backbone.out_indices': indices and len(indices)}
     maps['neck.in_channels'] = len(channels) if isinstance(channels, (list, tuple)) else None
-    levels = {key: given.get(key, default) for key, default in _LEVELS.items()}
-    if levels['neck.num_outs'] is None and given.get('neck.type') == 'ChannelMapper':
-        levels['neck.num_outs'] = maps['neck.in_channels']
     of_maps = {}
     if maps['backbone.out_indices'] == maps['neck.in_channels'] is not None:
         of_maps = {'neck.in_channels': list(channels), 'backbone': _channels(model['backbone'])}
     rows = {
-        'feature levels': levels,
+        'feature levels': {key: given.get(key, default) for key, default in _LEVELS.items()},
         'width': widths,
         'number of feature maps': maps,
         'channels of the feature maps': of_maps,
