@@ -193,14 +193,15 @@ def _evaluator(cfg: Config, split: str) -> dict:
 
 def _unannotated(cfg: Config) -> list[Problem]:
     """The files that a test is to evaluate with, but has no annotations in."""
-    found = []
+    tested, found = [member.cfg for member in datasets_of(cfg, 'test')], {}
     for _, node, _ in _metrics(cfg, 'test'):
-        path = node.get('ann_file')
-        if not node.get('format_only') and isinstance(path, str) and os.path.isfile(path):
+        nodes = [node] if 'ann_file' in node else tested  # a group's evaluator gives it
+        for one in () if node.get('format_only') else nodes:
+            path = os.path.join(one.get('data_root') or '', one.get('ann_file') or '')
             # a word that is not there needs no parsing, which would take seconds
-            if b'"annotations"' not in Path(path).read_bytes():
-                found.append(problem('not_annotated', path))
-    return found
+            if os.path.isfile(path) and b'"annotations"' not in Path(path).read_bytes():
+                found[path] = problem('not_annotated', path)
+    return [*found.values()]
 
 
 class _Reader(NamedTuple):
