@@ -145,6 +145,14 @@ def test_a_test_set_without_annotations(shapes, tmp_path):
         assert 'set format_only=True and outfile_prefix=PREFIX' in explained(stage)
     with pytest.raises(ValueError, match="val.json .* has no 'annotations'.*format_only=True"):
         Runner.from_cfg(cfg).test()
+    group = cfg.copy()
+    group.test_dataloader.dataset = dict(
+        type='DatasetGroup', datasets=dict(a=cfg.test_dataloader.dataset)
+    )
+    metric = dict(type='CocoJsonMetric', metric='bbox')
+    group.test_evaluator = dict(_delete_=True, type='DatasetGroupEvaluator', metrics=metric)
+    group.dump(config)
+    assert 'val.json: without annotations: it can only be tested' in explained('test')
     cfg.test_evaluator.update(format_only=True, outfile_prefix=str(tmp_path / 'found'))
     cfg.experiment_name = cfg.visualizer.name = f'{tmp_path.name} written'
     cfg.dump(config)

@@ -71,7 +71,7 @@ tiny, zero-area, identical or outside boxes that do reach the model
 any of these boxes among the candidates for exemplars
     test_boxes_that_are_none_are_left_out
     test_boxes_outside_the_image_are_clipped_or_left_out
-    test_boxes_that_are_not_four_numbers_are_named
+    test_annotations_that_stop
 unusable boxes drawn for inference
     test_unusable_boxes_are_named
 a category id that the file does not list
@@ -131,7 +131,7 @@ a tested class without any box among the exemplars
 annotations, images or categories without a key
     test_keys_of_annotations
     test_entries_without_a_key_are_named
-    test_annotation_without_a_key_is_named_and_one_of_an_unknown_image_left_out
+    test_annotations_that_stop
     test_a_file_is_read_or_named
 annotation ids that are 0, negative, text, huge, repeated or missing
     test_annotations_are_numbered_anew

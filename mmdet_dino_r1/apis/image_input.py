@@ -16,6 +16,7 @@ from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
 from torch import Tensor
 
+from ..config.tree import type_name
 from ..datasets.exemplar_dataset import check_only_resized
 from ..structures.prompt_instances import prompt_instances
 from ..utils.near_names import some
@@ -77,11 +78,8 @@ class ImageReader:
     """
 
     def __init__(self, pipeline: Sequence[dict]) -> None:
-        def kind(step: dict) -> str:
-            return step['type'].split('.')[-1]  # without scope
-
         # There is no ground truth to load.
-        steps = [step for step in pipeline if kind(step) != 'LoadAnnotations']
+        steps = [step for step in pipeline if type_name(step) != 'LoadAnnotations']
         self.load = TRANSFORMS.build(steps[0]) if steps else None
         if not isinstance(self.load, LoadImageFromFile):
             raise ValueError('The test pipeline does not start with LoadImageFromFile.')

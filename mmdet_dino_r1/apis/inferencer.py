@@ -79,6 +79,7 @@ class DINOR1Inferencer(BaseInferencer):
     ) -> None:
         self.point_size = point_size
         self.prompt_bank: PromptBank | None = None
+        self._in_force: PromptBank | None = None  # the same, as the model has it
         self.classes: tuple[str, ...] = ()
         self.distractors: tuple[str, ...] = ()
         self._checkpoint = Path(str(weights)).name
@@ -164,14 +165,15 @@ class DINOR1Inferencer(BaseInferencer):
         if message := joined.other_weights(self._weights_fingerprint):
             print_log(message, logger='current', level=logging.WARNING)
         # labels count the wanted classes first, so that distractors leave no gap in the output
-        self.model.set_prompt_bank(joined.aligned_to(wanted + distractors))
+        self._in_force = joined.aligned_to(wanted + distractors)
+        self.model.set_prompt_bank(self._in_force)
         self.prompt_bank, self.classes, self.distractors = joined, wanted, distractors
         return joined
 
     def _follow_model(self) -> None:
         """Take over a bank that the config named, or that somebody set on the model itself."""
         bank = self.model.prompt_bank
-        if bank is not None and bank.class_names != self.classes + self.distractors:
+        if bank is not None and bank is not self._in_force:
             self.set_prompts(bank=bank)
 
     # --- detection ----------------------------------------------------------------------

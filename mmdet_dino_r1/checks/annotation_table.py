@@ -83,18 +83,17 @@ class AnnotationTable:
         self.crowd = (flags == 1).any(0)
 
         # what mmdet's own classes stumble over
-        given = {key: [ann.get(key) for ann in anns] for key in ('area', *FLAGS)}
-        no_text = {key: [type(value) is not str for value in given[key]] for key in FLAGS}
-        fit = no_text | dict(area=list(map(is_number, given['area'])))
+        odd = {key: [type(ann.get(key)) is str for ann in anns] for key in FLAGS}
+        odd['area'] = [not is_number(ann.get('area')) for ann in anns]
         for key, known in (('image_id', self.image_ids), ('category_id', ids)):
             meant = id_finder(known)
             values = (ann.get(key) for ann in anns)
-            fit[key] = [meant(value) in (None, value) for value in values]
-        fit['id'] = [id_ is not None and not isinstance(id_, list | dict) for id_ in self.ann_ids]
-        self.odd_dataset = _rows_without(fit)
-        fit['id'] = [is_number(id_) and id_ != 0 for id_ in self.ann_ids]
-        fit['iscrowd'] = [isinstance(value, int | float) for value in given['iscrowd']]
-        self.odd_metric = _rows_without(fit)
+            odd[key] = [meant(value) not in (None, value) for value in values]
+        odd['id'] = [id_ is None or isinstance(id_, list | dict) for id_ in self.ann_ids]
+        self.odd_dataset = {key: np.flatnonzero(column) for key, column in odd.items()}
+        odd['id'] = [not is_number(id_) or id_ == 0 for id_ in self.ann_ids]
+        odd['iscrowd'] = [not isinstance(ann.get('iscrowd'), int | float) for ann in anns]
+        self.odd_metric = {key: np.flatnonzero(column) for key, column in odd.items()}
 
     def __len__(self) -> int:
         return len(self.ann_ids)
@@ -168,8 +167,3 @@ def _rows(ids: Sequence[Hashable], wanted: Iterable, count: int) -> np.ndarray:
     """Position of each value wanted among the ids, -1 where it is none of them."""
     position, find = {id_: row for row, id_ in enumerate(ids)}, id_finder(ids)
     return np.fromiter((position.get(find(value), -1) for value in wanted), np.int64, count)
-
-
-def _rows_without(fit: dict[str, list[bool]]) -> dict[str, np.ndarray]:
-    """By key, the rows that are not fit."""
-    return {key: np.flatnonzero(~np.array(column, dtype=bool)) for key, column in fit.items()}

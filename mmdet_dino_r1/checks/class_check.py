@@ -11,10 +11,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..config.class_lists import explain_other_classes
 from ..structures.coco_file import same_picture
 from .annotation_table import AnnotationTable
 from .data_problem import Problem, meant, number, problem, problems, quoted
+
+
+def found_classes(table: AnnotationTable, wanted: Sequence[str], by: str = 'file') -> list[str]:
+    """Those of the ``wanted`` classes that the file has; ``by`` as of :func:`check_labels`."""
+    order = sorted(table.categories) if by == 'id' else table.categories
+    return [name for name in dict.fromkeys(name for _, name in order) if name in set(wanted)]
 
 
 def check_labels(
@@ -26,9 +31,7 @@ def check_labels(
     of their ids (``Objects365V1Dataset``): a class that the file lacks shifts all labels. With
     ``by='name'`` (``CocoJsonDataset``) names alone matter.
     """
-    order = sorted(table.categories) if by == 'id' else table.categories
-    names = list(dict.fromkeys(name for _, name in order))
-    found = [name for name in names if name in set(wanted)]
+    names, found = table.names, found_classes(table, wanted, by)
     so, remedy = '', 'Correct the names, or leave metainfo out: the file then names the classes.'
     if by != 'name':
         so = ', so labels stand for other names'
@@ -50,14 +53,6 @@ def check_labels(
     pairs = enumerate(zip(found, wanted, strict=False))
     shifted = [f'label {label}: {a!r}, not {b!r}' for label, (a, b) in pairs if a != b]
     return dropped + (unknown or problems('classes_order', table.path, shifted, **words))
-
-
-def check_one_list(lists: Sequence[tuple[str, Sequence[str]]], split: str) -> list[Problem]:
-    """Whether the datasets of a loader, each a file and its classes by label, can be one set."""
-    if found := explain_other_classes(lists, split):
-        file, what, remedy = found
-        return [problem('labels_differ', file, what=what, remedy=remedy)]
-    return []
 
 
 def check_same_classes(train: AnnotationTable, val: AnnotationTable) -> list[Problem]:
@@ -128,27 +123,24 @@ def check_metric_file(
     lacking = [row for row, id_ in enumerate(tested.image_ids) if id_ not in there]
     others = [row for row, other in common if _differ(tested, row, metric, other)]
     missing = [name for name in labels if name not in set(metric.names)]
-    shared = [name for name in metric.names if name in set(labels)]
-    moved = (
-        [] if by_name or missing else [a for a, b in zip(labels, shared, strict=False) if a != b]
-    )
-    boxes, boxes_there = _count_boxes(tested, labels), _count_boxes(metric, labels)
-    unequal = (
-        {}
-        if others or not (tested.is_annotated and metric.is_annotated)
-        else {
-            row: f'{tested.image_name(row)}: {boxes[id_].total()}, there {boxes_there[id_].total()}'
-            for row, _ in common
-            if boxes[id_ := tested.image_ids[row]] != boxes_there[id_]
-        }
-    )
+    moved, unequal = [], []
+    if not by_name and not missing:
+        there_in_order = found_classes(metric, labels)
+        moved = [a for a, b in zip(labels, there_in_order, strict=False) if a != b]
+    if not others and tested.is_annotated and metric.is_annotated:
+        boxes, boxes_there = _count_boxes(tested, labels), _count_boxes(metric, labels)
+        for row, _ in common:
+            count, other = (found[tested.image_ids[row]] for found in (boxes, boxes_there))
+            if count != other:
+                counts = f'{count.total()}, there {other.total()}'
+                unequal.append(f'{tested.image_name(row)}: {counts}')
     words = dict(file=tested.path, key=key)
     return [
         *problems('metric_of_other_images', metric.path, lacking, tested.image_name, **words),
         *problems('metric_of_other_pictures', metric.path, others, tested.image_name, **words),
         *problems('metric_lacks_classes', metric.path, missing, meant(metric.names), **words),
         *problems('metric_class_order', metric.path, moved, repr, **words),
-        *problems('metric_of_other_boxes', metric.path, unequal.values(), **words),
+        *problems('metric_of_other_boxes', metric.path, unequal, **words),
     ]
 
 

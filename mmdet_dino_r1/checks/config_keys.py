@@ -22,11 +22,12 @@ from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from torch.utils.data import DataLoader
 
+from ..config import mmdet_2
 from ..config.options import READ_AT_TOP
+from ..config.tree import registries, type_name
 from ..engine.hooks.prompt_bank_hook import BANK_KEYS
 from ..models.layers import DenoisingQueries, PromptDecoder, PromptFusionEncoder
 from ..utils.near_names import near_names
-from .config_tree import registries, type_name
 
 # What registries and those who call them take out of a dict before the class sees it: hooks,
 # schedulers, optimisers, weight initializers, members of a group, norms, convolutions and losses.
@@ -62,13 +63,6 @@ _TAKERS: dict[str, tuple[Callable | str, ...]] = {
     'CocoDataset.filter_cfg': ('filter_empty_gt', 'min_size', _MORE),
     'CocoJsonDataset.filter_cfg': ('filter_empty_gt', 'min_size', _MORE),
 }
-# What datasets and loaders of mmdet 2 took, and the form of today.
-_OF_MMDET_2 = dict(
-    classes='metainfo=dict(classes=…)',
-    img_prefix='data_prefix=dict(img=…)',
-    samples_per_gpu='batch_size',
-    workers_per_gpu='num_workers',
-)
 Wrong = tuple[str, str]  # a key as for --cfg-options, and what was probably meant
 
 
@@ -135,8 +129,7 @@ def _wrong(node: dict, key: str, taker: str, known: set[str], is_all: bool) -> I
         near = near_names(child, pool, n=1, cutoff=0.6 if is_all else 0.85)
         # nor `val_dataloader2` to be `val_dataloader`, beside it
         if is_all or (near and not (near[0] in node and child.startswith(near[0]))):
-            if child in _OF_MMDET_2:
-                near = [_OF_MMDET_2[child]]
+            near = [mmdet_2.KEYS[child]] if child in mmdet_2.KEYS else near
             hint = f'did you mean {near[0]}?' if near else f'it takes {", ".join(sorted(known))}'
             yield f'{key}.{child}'.lstrip('.'), f'not a key of {taker}; {hint}'
 

@@ -6,18 +6,21 @@ import argparse
 import json
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from mmdet.datasets import CocoDataset, LVISV05Dataset, Objects365V1Dataset
 from mmdet.evaluation import CocoMetric, LVISMetric
 from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config
 
+from ..config.class_lists import explain_other_classes
 from ..config.exemplars import hook_bank
-from ..config.tree import walk
+from ..config.tree import described, type_name, walk
 from ..datasets.coco_json import CocoJsonDataset
 from ..evaluation import CocoJsonMetric
 from .annotation_table import AnnotationTable
@@ -27,10 +30,9 @@ from .class_check import (
     check_exemplars,
     check_labels,
     check_metric_file,
-    check_one_list,
     check_same_classes,
+    found_classes,
 )
-from .config_tree import described, type_name
 from .data_check import check_file
 from .data_problem import LEVELS, Problem, meant, problem, problems, report_problems
 from .image_check import PLAIN, check_images
@@ -80,8 +82,10 @@ def check(
             lists += [(table.path, labels)] if labels else []
             found += wrong
         # an evaluator of its own, such as DatasetGroupEvaluator, has a metric for each member
-        if split == 'train' or 'metrics' not in _evaluator(cfg, split):
-            found += check_one_list(lists, split)
+        is_one_set = split == 'train' or 'metrics' not in _evaluator(cfg, split)
+        if is_one_set and (said := explain_other_classes(lists, split)):
+            file, what, remedy = said
+            found.append(problem('labels_differ', file, what=what, remedy=remedy))
         trained = lists[0] if lists and split == 'train' else trained
         single[split] = tested[0][1] if len(tested) == 1 else None
         found += _check_metrics(files, cfg, split, tested)
@@ -131,11 +135,13 @@ def _check_dataset(
 
 def _trained_on(files: _Files) -> list[Problem]:
     """Images that are tested and trained on."""
-    images: dict = {use: {} for use in ('train', 'val', 'test', 'prompts')}  # each with its file
-    for (path, folder, _), readers in files.folders.items():
-        names = table.files if (table := files.tables[path]) else ()
-        for use, _ in readers:
-            images[use] |= {os.path.join(os.path.normpath(folder), name): path for name in names}
+    images = defaultdict(dict)  # by use: the path of each image, and the file that lists it
+    for reader in files.readers:
+        if (table := files.tables[reader.path]) is not None:
+            folder = os.path.normpath(reader.folder)
+            images[reader.use] |= dict.fromkeys(
+                (os.path.join(folder, name) for name in table.files), table.path
+            )
     found = []
     for use in ('val', 'test'):
         if shared := [image for image in images[use] if image in images['train']]:
@@ -165,19 +171,18 @@ def _check_metrics(
     tested: Sequence[tuple[Member, AnnotationTable | None, Sequence[str]]],
 ) -> list[Problem]:
     """Whether the evaluators of a split read what its datasets, ``tested``, read."""
-    found, evaluators = [], _metrics(cfg, split)
+    found = []
     one_each = type_name(_evaluator(cfg, split)) == 'MultiDatasetsEvaluator'
-    for number, (key, node, by_mmdet) in enumerate(evaluators):
-        by = 'CocoMetric' * by_mmdet
-        use = 'format' if node.get('format_only') else 'metric'
-        for index, (member, table, labels) in enumerate(tested):
-            if one_each and index != number:
-                continue
-            own = 'ann_file' not in node  # a group's evaluator gives it
+    for key, node, is_mmdets in _metrics(cfg, split):
+        own = 'ann_file' not in node  # a group's evaluator gives it
+        use, by = 'format' if node.get('format_only') else 'metric', 'CocoMetric' * is_mmdets
+        place = key.rpartition('.')[2]  # among metrics of other kinds, too
+        place = int(place) if place.isdecimal() else 0
+        for member, table, labels in tested[place : place + 1] if one_each else tested:
             metric = files.read(member.cfg if own else node, use, by)
-            if own or not labels or metric is None or metric is table:
-                continue
-            found += check_metric_file(table, labels, metric, f'{key}.ann_file', not by_mmdet)
+            if not own and labels and metric is not None and metric is not table:
+                name = f'{key}.ann_file'
+                found += check_metric_file(table, labels, metric, name, not is_mmdets)
     return found
 
 
@@ -188,42 +193,47 @@ def _evaluator(cfg: Config, split: str) -> dict:
 
 def _unannotated(cfg: Config) -> list[Problem]:
     """The files that a test is to evaluate with, but has no annotations in."""
-    found = []
+    tested, found = [member.cfg for member in datasets_of(cfg, 'test')], {}
     for _, node, _ in _metrics(cfg, 'test'):
-        path = node.get('ann_file')
-        if not node.get('format_only') and isinstance(path, str) and os.path.isfile(path):
+        nodes = [node] if 'ann_file' in node else tested  # a group's evaluator gives it
+        for one in () if node.get('format_only') else nodes:
+            path = os.path.join(one.get('data_root') or '', one.get('ann_file') or '')
             # a word that is not there needs no parsing, which would take seconds
-            if b'"annotations"' not in Path(path).read_bytes():
-                found.append(problem('not_annotated', path))
-    return found
+            if os.path.isfile(path) and b'"annotations"' not in Path(path).read_bytes():
+                found[path] = problem('not_annotated', path)
+    return [*found.values()]
 
 
-@dataclass
+class _Reader(NamedTuple):
+    """A dataset or metric that reads an annotation file."""
+
+    path: str
+    use: str  # 'train', 'val', 'test', 'prompts', 'metric' or 'format'
+    by_mmdet: str  # the name of mmdet's own class, if that is what reads
+    cfg: dict
+    folder: str  # of the images
+    loader: dict  # the first step of its pipeline
+
+
 class _Files:
-    """Annotation files, each read once."""
+    """Annotation files, each parsed once, and all who read them."""
 
-    max_bytes: float
-    tables: dict[str, AnnotationTable | None] = field(default_factory=dict)
-    uses: dict[str, dict[str, None]] = field(default_factory=dict)  # in order
-    by_mmdet: dict[str, set[str]] = field(default_factory=dict)  # its own classes that read it
-    folders: dict[tuple[str, ...], list[tuple[str, dict]]] = field(default_factory=dict)
-    unread: list[Problem] = field(default_factory=list)
+    def __init__(self, max_bytes: float) -> None:
+        self.max_bytes = max_bytes
+        self.tables: dict[str, AnnotationTable | None] = {}  # by path
+        self.readers: list[_Reader] = []
+        self.unread: list[Problem] = []
 
-    def read(self, dataset: dict, use: str, by_mmdet: str = '') -> AnnotationTable | None:
-        """The parsed file of a dataset, None if there is none that can be read; for a ``use``.
-
-        ``by_mmdet`` names mmdet's own class that reads it.
-        """
-        root = dataset.get('data_root') or ''
-        path = os.path.normpath(os.path.join(root, dataset.get('ann_file') or ''))
+    def read(self, cfg: dict, use: str, by_mmdet: str = '') -> AnnotationTable | None:
+        """The parsed file of a dataset or metric, None if there is none that can be read."""
+        root, prefix = cfg.get('data_root') or '', cfg.get('data_prefix') or {}
+        path = os.path.normpath(os.path.join(root, cfg.get('ann_file') or ''))
         if path not in self.tables:
             self.tables[path] = self._parse(path) if os.path.isfile(path) else None
-        if use not in ('metric', 'format'):
-            prefix = (dataset.get('data_prefix') or {}).get('img', '')
-            readers = (path, os.path.join(root, prefix), repr(_loader(dataset)))
-            self.folders.setdefault(readers, []).append((use, dataset))
-        self.uses.setdefault(path, {})[use] = None
-        self.by_mmdet.setdefault(path, set()).add(by_mmdet)
+        step = (cfg.get('pipeline') or [PLAIN])[0]
+        loader = {key: value for key, value in step.items() if value is not None}
+        folder = os.path.join(root, prefix.get('img', ''))
+        self.readers.append(_Reader(path, use, by_mmdet, cfg, folder, loader))
         return self.tables[path]
 
     def _parse(self, path: str) -> AnnotationTable | None:
@@ -239,44 +249,44 @@ class _Files:
             return None
 
     def used(self) -> list[tuple[AnnotationTable, list[str]]]:
+        uses = defaultdict(dict)  # in order
+        for reader in self.readers:
+            uses[reader.path][reader.use] = None
         tables = self.tables.items()
-        return [(table, [*self.uses[path]]) for path, table in tables if table is not None]
+        return [(table, [*uses[path]]) for path, table in tables if table is not None]
 
     def problems(self, each_image: bool) -> list[Problem]:
         """Those of the files by themselves and of their images."""
         tables = [table for table, _ in self.used()]
         found = [item for table in tables for item in check_crowds(table)] + check_empty(tables)
         for table, uses in self.used():
-            found += check_file(table, uses, self.by_mmdet[table.path])
-        for (path, folder, _), readers in self.folders.items():
-            if (table := self.tables[path]) is not None and os.path.isdir(folder or '.'):
-                rows = None if each_image else _rows_read(table, readers)
-                level = 'warning' if _all_skip_unreadable(readers) else ''
-                found += check_images(
-                    table, folder, _loader(readers[0][1]), each_image, rows, level
-                )
+            by_mmdet = {reader.by_mmdet for reader in self.readers if reader.path == table.path}
+            found += check_file(table, uses, by_mmdet)
+        images = defaultdict(list)  # who reads the same ones in the same way
+        for reader in self.readers:
+            if reader.use not in ('metric', 'format') and os.path.isdir(reader.folder or '.'):
+                images[reader.path, reader.folder, repr(reader.loader)].append(reader)
+        for readers in images.values():
+            if (table := self.tables[readers[0].path]) is not None:
+                found += _check_images(table, readers, each_image)
         return self.unread + found
 
 
-def _loader(dataset: dict) -> dict:
-    """The first step of its pipeline."""
-    step = (dataset.get('pipeline') or [PLAIN])[0]
-    return {key: value for key, value in step.items() if value is not None}
+def _check_images(
+    table: AnnotationTable, readers: Sequence[_Reader], each_image: bool
+) -> list[Problem]:
+    """Problems of the images that ``readers`` read in one way."""
 
+    def needs_boxes(reader: _Reader) -> bool:
+        leaves_out = (reader.cfg.get('filter_cfg') or {}).get('filter_empty_gt', False)
+        return reader.use == 'prompts' or (reader.use == 'train' and leaves_out)
 
-def _rows_read(table: AnnotationTable, readers: list[tuple[str, dict]]) -> list[int] | None:
-    """The images with annotations, if nobody reads the others; else None."""
-    for use, dataset in readers:
-        is_filtered = (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
-        if use in ('val', 'test') or (use == 'train' and not is_filtered):
-            return None
-    return [*dict.fromkeys(table.image[table.image >= 0].tolist())]
-
-
-def _all_skip_unreadable(readers: list[tuple[str, dict]]) -> bool:
-    """Whether training goes on without them; prompts name by themselves what they cannot read."""
-    skips = [dataset.get('skip_unreadable', False) for use, dataset in readers if use != 'prompts']
-    return bool(skips) and all(skips)
+    is_part = not each_image and all(map(needs_boxes, readers))
+    rows = np.unique(table.image[table.image >= 0]).tolist() if is_part else None
+    # prompts name by themselves what they cannot read
+    skips = [reader.cfg.get('skip_unreadable') for reader in readers if reader.use != 'prompts']
+    level = 'warning' if skips and all(skips) else ''
+    return check_images(table, readers[0].folder, readers[0].loader, each_image, rows, level)
 
 
 def _labels(
@@ -291,9 +301,7 @@ def _labels(
         return table.names, []
     by = 'name' if issubclass(kind, CocoJsonDataset) else 'file'
     by = 'id' if issubclass(kind, Objects365V1Dataset) else by
-    names = [name for _, name in sorted(table.categories)] if by == 'id' else table.names
-    labels = [name for name in names if name in set(wanted)]
-    if labels and member.cfg.get('fixed_classes'):
-        found = check_labels(table, labels, reader, by)
-        return list(wanted) if split == 'train' else labels, found
-    return labels, check_labels(table, wanted, reader, by)
+    labels = found_classes(table, wanted, by)
+    is_fixed = labels and member.cfg.get('fixed_classes')
+    found = check_labels(table, labels if is_fixed else wanted, reader, by)
+    return wanted if is_fixed and split == 'train' else labels, found

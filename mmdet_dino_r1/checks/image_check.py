@@ -49,13 +49,7 @@ class _Header(NamedTuple):
     format: str
     mode: str = ''
     is_deep: bool = True  # perhaps more than eight bits a value
-    orientation: int = 1  # of EXIF, 1 to 8
-    is_square: bool = False
-
-    @property
-    def swaps(self) -> bool:
-        """Whether the orientation swaps width and height."""
-        return self.orientation >= 5 and not self.is_square
+    orientation: int = 1  # of EXIF, 1 to 8; from 5 on, width and height are swapped
 
 
 def check_images(
@@ -104,7 +98,8 @@ def check_images(
         if size is None:
             broken += [path] * (kind not in told)
         elif size != said[path] and min(said[path]) > 0:
-            (turned if kind.swaps and size == said[path][::-1] else differing).append(path)
+            swaps = kind.orientation >= 5 and size == said[path][::-1]
+            (turned if swaps else differing).append(path)
 
     def tell(path: str) -> str:
         return '{}: {}x{}, not {:g}x{:g}'.format(path, *sizes[path], *said[path])
@@ -114,7 +109,8 @@ def check_images(
     found += problems('image_size_differs', table.path, differing, tell)
     so = _other_way(loader, turned, said) or 'write the files anew in that size, without the tag'
     found += problems('image_turned', table.path, turned, tell, so=so)
-    if not any(kind.swaps for kind in kinds):  # by whose size it shows how they were annotated
+    swapped = [header.size for header in headers.values() if header.orientation >= 5]
+    if all(width == height for width, height in swapped):  # else it shows how they were annotated
         upside_down = [path for path, header in headers.items() if header.orientation > 1]
         found += problems('image_upside_down', table.path, upside_down)
     return found
@@ -153,9 +149,8 @@ def _header(path: str) -> _Header | None:
             # a PNG's own method would decode it
             turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
             is_deep = image.mode[0] in 'IF' or ';16' in repr(image.tile)
-            orientation, (width, height) = turned if turned in range(1, 9) else 1, image.size
-            kind = image.format, image.mode, is_deep, orientation
-            return _Header((width, height), *kind, width == height)
+            orientation = turned if turned in range(1, 9) else 1
+            return _Header(image.size, image.format, image.mode, is_deep, orientation)
     except Exception:  # it has many; the loader decides
         return _Header(None, os.path.splitext(path)[1])
 
@@ -190,20 +185,21 @@ def _sizes(
     """
 
     def decode(paths: list[str]) -> dict[str, Size | None]:
-        huge = {path for path in paths if np.prod(headers[path].size or 0) > HUGE}
-        sizes = _in_time(partial(_size, load), [path for path in paths if path not in huge], each)
-        return sizes | {path: _size(load, path) for path in huge}
+        huge = {path: None for path in paths if np.prod(headers[path].size or 0) > HUGE}
+        others, size = [path for path in paths if path not in huge], partial(_size, load)
+        return _in_time(size, others, each) | _in_time(size, list(huge), each, at_once=1)
 
     some = [_some(paths) if headers[paths[0]].size else paths for paths in kinds.values()]
     sizes = decode(list(headers) if each else sum(some, []))
     concluded = {}
     for paths in kinds.values():
         seen = {path: sizes[path] for path in paths if path in sizes}
-        read = {path: size for path, size in seen.items() if size}
-        turned = all(size == (headers[path].size or ())[::-1] for path, size in read.items())
+        pairs = [(headers[path].size, size) for path, size in seen.items()]
+        turned = any(size and size == stored[::-1] != stored for stored, size in pairs if stored)
         for path in paths:
             if seen and path not in seen and (stored := headers[path].size):
-                concluded[path] = (stored[::-1] if turned else stored) if read else None
+                as_read = stored[::-1] if turned else stored
+                concluded[path] = as_read if any(seen.values()) else None
     doubtful = [path for path, size in concluded.items() if size and size != said[path]]
     sizes = concluded | decode(doubtful) | sizes
     return {path: sizes[path] for path in headers if path in sizes}
@@ -257,10 +253,12 @@ def _other_way(loader: dict, paths: list[str], said: dict | None = None) -> str:
     return ''
 
 
-def _in_time(work: Callable, paths: Sequence[str], each: bool = False) -> dict[str, Any]:
+def _in_time(
+    work: Callable, paths: Sequence[str], each: bool = False, at_once: int | None = None
+) -> dict[str, Any]:
     """What ``work`` gives for each path, in order; for those that the time allows, or ``each``."""
     found, end = {}, time.monotonic() + SECONDS
-    pool = ThreadPoolExecutor()  # reading and decoding release the interpreter's lock
+    pool = ThreadPoolExecutor(at_once)  # reading and decoding release the interpreter's lock
     try:
         for path, result in zip(paths, pool.map(work, paths), strict=True):
             found[path] = result

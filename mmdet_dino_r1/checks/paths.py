@@ -14,11 +14,10 @@ from typing import NamedTuple
 from mmengine.config import Config
 from mmengine.utils import is_abs
 
-from ..config.dataset_args import explain_arguments
 from ..config.exemplars import prompt_hook
+from ..config.mmdet_2 import explain_arguments
 from ..config.tested_sets import exemplar_source
-from ..config.tree import walk
-from .config_tree import described
+from ..config.tree import described, walk
 
 # Splits of which the files are needed.
 SPLITS = dict(train=('train', 'val'), test=('test',), all=('train', 'val', 'test'))

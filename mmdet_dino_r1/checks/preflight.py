@@ -16,12 +16,12 @@ from collections import defaultdict
 from mmengine.config import Config
 
 from ..config.exemplars import prompt_hook
+from ..config.tree import type_name
 from ..engine.sharding import INSTEAD_OF_SHARDS, STRATEGY_OF_WRAPPER, no_reference_message
 from ..models.detectors.equal_keys import explain_unequal
 from ..utils.near_names import quote_with_near
 from .annotation_table import AnnotationTable
 from .config_keys import explain_misspelt
-from .config_tree import type_name
 from .data import check, explain_data
 from .data_problem import number, quoted, report_problems
 from .given_files import explain_checkpoint, explain_work_dir

@@ -11,12 +11,11 @@ import torch
 from mmengine.config import Config
 
 from ..config.options import READ_AT_TOP
-from ..config.tree import walk
+from ..config.tree import registries, walk
 from ..engine.hooks.checkpoint_hook import CheckpointNotSaved
 from ..engine.hooks.strict_load_hook import UnfitCheckpoint
 from ..utils.near_names import near_names
 from ..utils.safe_files import WeightsNotLoaded
-from .config_tree import registries
 from .given_files import work_dir_of
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -47,16 +47,15 @@ def explain_other_classes(
     if not differing:
         return None
     (first, of_first), (file, classes) = lists[0], differing[0]
-    here, there = (some([*map(repr, names)], 20) for names in (classes, of_first))
+    here, there = (some([*map(repr, of_one)], 20) for of_one in (classes, of_first))
     spelt: dict[str, str] = {}
-    of_all = dict.fromkeys(name for _, of_one in lists for name in of_one)
-    pairs = ((spelt.setdefault(name.strip().casefold(), name), name) for name in of_all)
+    names = dict.fromkeys(name for _, of_one in lists for name in of_one)
+    pairs = ((spelt.setdefault(name.strip().casefold(), name), name) for name in names)
     alike = [f'; {one!r} and {other!r} may be one class' for one, other in pairs if one != other]
     what = (
         f'its labels stand for {here}, those of {first} for {there}, and {split}_dataloader '
         f'reads both{"".join(alike[:1])}'
     )
-    names = dict.fromkeys(name for _, of_one in lists for name in of_one)
     remedy = (
         "Give each of these datasets type='CocoJsonDataset', fixed_classes=True, "
         f'metainfo=dict(classes=({", ".join(map(repr, names))},)).'

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from ..utils.near_names import quote_with_near
 from .loading import image_pipeline
 from .tested_sets import classes_without_boxes, exemplar_source, members_of
+from .tree import type_name
 
 # of PromptBankHook's `bank`: those that choose boxes from the split
 CHOICE_KEYS = ('shots', 'seed', 'skip_missing')
@@ -23,8 +24,7 @@ def prompt_hook(cfg: ConfigDict) -> tuple[str, dict]:
     hooks = {f'default_hooks.{name}': hook for name, hook in default.items()}
     hooks |= {f'custom_hooks.{index}': hook for index, hook in enumerate(custom)}
     for key, hook in hooks.items():
-        kind = hook.get('type') if isinstance(hook, dict) else None
-        if getattr(kind, '__name__', str(kind)).rpartition('.')[2] == 'PromptBankHook':
+        if isinstance(hook, dict) and type_name(hook) == 'PromptBankHook':
             return key, hook
     return '', {}
 

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ..utils.near_names import near_names, some
+from .mmdet_2 import renamed
 from .tree import walk
 
 # Read by mmengine's Runner, mmdet's scripts or this package.
@@ -24,28 +25,6 @@ READ_AT_TOP = set(inspect.signature(Runner).parameters) - {'cfg'} | set(
     'tta_model'.split()
 )
 _READ = READ_AT_TOP | {'tta_pipeline'}  # which a variable `test_pipeline` is not meant to be
-# Keys of mmdet 2; where what followed is still valid, the new key ends in a dot.
-_RENAMED = {
-    'checkpoint_config': 'default_hooks.checkpoint.',
-    'data.samples_per_gpu': 'train_dataloader.batch_size',
-    'data.test': 'test_dataloader.dataset.',
-    'data.train': 'train_dataloader.dataset.',
-    'data.val': 'val_dataloader.dataset.',
-    'data.workers_per_gpu': 'train_dataloader.num_workers',
-    'deterministic': 'randomness.deterministic',
-    'evaluation.interval': 'train_cfg.val_interval',
-    'evaluation': 'val_evaluator.',
-    'fp16': 'optim_wrapper.type=AmpOptimWrapper (--amp)',
-    'log_config': 'default_hooks.logger.',
-    'lr_config': 'param_scheduler',
-    'max_epochs': 'train_cfg.max_epochs',
-    'optimizer': 'optim_wrapper.optimizer.',
-    'optimizer_config.grad_clip': 'optim_wrapper.clip_grad.',
-    'resume_from': 'load_from, with resume=True (--resume FILE)',
-    'runner': 'train_cfg.',
-    'seed': 'randomness.seed',
-    'total_epochs': 'train_cfg.max_epochs',
-}
 
 
 class WrongOption(ValueError):
@@ -96,10 +75,8 @@ def refuse_unread(cfg: Config, options: Iterable[str]) -> None:
 
 def _places(option: str, tree: dict) -> tuple[list[str], bool]:
     """Where to set what ``option`` means, and whether a variable's value is found there."""
-    for old, new in _RENAMED.items():
-        if f'{option}.'.startswith(f'{old}.'):
-            rest = option[len(old) + 1 :] if new.endswith('.') else ''
-            return [(new + rest).strip('.')], False
+    if today := renamed(option):
+        return [today], False
     read = [item for top, part in tree.items() if top in _READ for item in walk(part, top)]
     parts = option.split('.')
     named = [key for key, _ in read if key.endswith(f'.{parts[-1]}')]

@@ -9,7 +9,7 @@ from mmdet.datasets import ConcatDataset
 from mmdet.registry import DATASETS
 from mmengine.logging import print_log
 
-from ..config.dataset_args import explain_arguments
+from ..config.mmdet_2 import explain_arguments
 from ..utils.near_names import quote_with_near
 
 

@@ -17,7 +17,7 @@ from mmdet.datasets import BaseDetDataset
 from mmdet.registry import DATASETS
 from mmengine.fileio import get
 
-from ..config.dataset_args import explain_arguments
+from ..config.mmdet_2 import explain_arguments
 from ..structures.coco_file import check_classes, read_coco
 from ..structures.prompt_instances import prompt_instances
 from .exemplar_selection import Box, candidate_boxes, choose_exemplars

@@ -57,7 +57,8 @@ class CocoJsonMetric(CocoMetric):
     def dataset_meta(self, dataset_meta: Any) -> None:
         """Set the tested dataset's meta information; ValueError if the file lacks a class."""
         self._dataset_meta = dataset_meta
-        is_one = isinstance(dataset_meta, Mapping)  # of a ConcatDataset it may be a list
+        # of a ConcatDataset it may be a list, and a DatasetGroup's members name their own
+        is_one = isinstance(dataset_meta, Mapping) and 'classes' in dataset_meta
         self._is_shared = not is_one or 'cumulative_sizes' in dataset_meta
         if is_one:
             self._ids_of_classes()

@@ -16,18 +16,17 @@ from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
-from ..structures.coco_file import tidy_annotations
-from ..structures.named_rows import with_nearest
+from ..structures.coco_file import check_classes, read_coco
 from ..utils.near_names import near_names
 
 # A detection; `position` is its place among those of its image, `box` is x1, y1, x2, y2 in pixels.
 DETECTION = np.dtype(
     [('image', 'i8'), ('position', 'i4'), ('label', 'i4'), ('score', 'f4'), ('box', 'f4', 4)]
 )
+# what COCO's files lack
 _LVIS_KEYS = {
-    'images': ('id', 'neg_category_ids', 'not_exhaustive_category_ids'),
-    'categories': ('id', 'name', 'frequency'),
-    'annotations': ('image_id', 'category_id', 'bbox', 'area'),
+    'images': ('neg_category_ids', 'not_exhaustive_category_ids'),
+    'categories': ('frequency',),
 }
 
 _REMEDY = (
@@ -168,11 +167,7 @@ class LVISBoxMetric(BaseMetric):
                 if other in unclaimed and near_names(name, [other], cutoff=0.9):
                     print_log(f'Class {name!r} is {other!r} in {self.ann_file}.', 'current')
                     id_of[name] = id_of[other]
-        if missing := [name for name in classes if name not in id_of]:
-            raise ValueError(
-                f'{self.ann_file} lacks {len(missing)} of the {len(classes)} classes of the '
-                f'dataset: {with_nearest(missing, id_of)}.'
-            )
+        check_classes(classes, list(id_of), self.ann_file)
         return np.array([id_of[name] for name in classes])
 
     def _average_precision(self, found: np.ndarray) -> dict[str, float]:
@@ -260,19 +255,14 @@ class _GroundTruth(LVIS):
     """Annotations, checked to be LVIS, without their masks."""
 
     def _load_json(self, path: str) -> dict:
-        try:
-            data = super()._load_json(path)
-        except json.JSONDecodeError as error:
-            raise ValueError(f'{path} is not JSON: {error}') from error
+        data = read_coco(Path(path).read_bytes(), path)
         for part, keys in _LVIS_KEYS.items():
-            if not isinstance(data, dict) or part not in data:
-                raise ValueError(f'{path} lacks {part!r}: {_REMEDY}')
-            for index, entry in enumerate(data[part]):
+            for entry in data[part]:
                 if missing := [key for key in keys if key not in entry]:
-                    raise ValueError(f'{path}: {part}[{index}] lacks {missing[0]!r}: {_REMEDY}')
+                    of_id = f'{part}: id {entry["id"]!r}'
+                    raise ValueError(f'{path}: {of_id} lacks {missing[0]!r}: {_REMEDY}')
         for annotation in data['annotations']:
             annotation.pop('segmentation', None)  # most of the file, and of no use for boxes
-        tidy_annotations(data['annotations'])  # of lvis-api's matches, the id 0 is none
         return data
 
     def judged_pairs(self) -> np.ndarray:

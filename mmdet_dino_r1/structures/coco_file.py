@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from math import isfinite
 from pathlib import PurePath
 from typing import Any, TypeGuard
 
 from mmdet.datasets.api_wrappers import COCO
 
-from ..utils.near_names import quote_with_near
+from ..utils.near_names import quote_with_near, some
 from .named_rows import repeated_names
 
 # the lists of a COCO file, and what each entry of them must have
@@ -24,6 +24,7 @@ REFERENCES = ('image_id', 'category_id', 'bbox')  # what each annotation must ha
 FLAGS = ('iscrowd', 'ignore')
 _MEANING = {None: 0, 0: 0, 1: 1, '0': 0, '1': 1, 'false': 0, 'true': 1}
 _LARGEST = sys.float_info.max
+_ID = (int, float, str, type(None))
 
 
 def read_coco(
@@ -57,9 +58,7 @@ def read_coco(
         )
     given = coco.get('annotations', [])
     image_of, category_of = (id_finder(e['id'] for e in coco[k]) for k in ('images', 'categories'))
-    wrong = next(filter(None, map(_wrong_image, coco['images'])), None)
-    wrong = wrong or next(filter(None, map(_wrong_annotation, given)), None)
-    if wrong:
+    if wrong := next(_wrong_entries(coco), None):
         raise ValueError(
             f'{ann_file}: {wrong}. mim run mmdet_dino_r1 check_data CONFIG lists all such entries.'
         )
@@ -74,7 +73,10 @@ def read_coco(
         for ann in given
         if None not in (ann['image_id'], ann['category_id']) and all(map(isfinite, ann['bbox']))
     ]
-    tidy_annotations(coco['annotations'])
+    for number, ann in enumerate(coco['annotations'], start=1):
+        ann.update(id=number, area=area_of(ann), iscrowd=as_flag(ann.get('iscrowd')))
+        if 'ignore' in ann:
+            ann['ignore'] = as_flag(ann['ignore'])
     return coco
 
 
@@ -93,14 +95,8 @@ def check_coco(coco: Any, ann_file: str, unique_names: bool = True) -> None:
 
     ``annotations`` may be missing.
     """
-    no_coco = f'{ann_file} is not a COCO annotation file'
-    if not isinstance(coco, dict):
-        raise ValueError(f'{no_coco}: it is no {{…}}.')
-    if lacking := [repr(key) for key in ('images', 'categories') if key not in coco]:
-        raise ValueError(f'{no_coco}: it has no {", ".join(lacking)}.')
-    for key, needed in _KEYS.items():
-        if mistake := _wrong_entries(coco.get(key, []), needed):
-            raise ValueError(f'{no_coco}: {key!r} {mistake}.')
+    if wrong := next(_wrong_lists(coco), None):
+        raise ValueError(f'{ann_file} is not a COCO annotation file: {wrong}.')
     twice = repeated_names([cat['name'] for cat in coco['categories']]) if unique_names else []
     if twice:
         names = ', '.join(map(repr, twice))
@@ -109,47 +105,48 @@ def check_coco(coco: Any, ann_file: str, unique_names: bool = True) -> None:
         )
 
 
-def _wrong_entries(entries: Any, needed: Sequence[str]) -> str | None:
+def _wrong_lists(coco: Any) -> Iterator[str]:
     """What no reader can do with; ids are numbers or text, all of one kind, and names text."""
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        return 'is no list of {…}'
-    for key in needed:
-        kinds = [str] if key == 'name' else [int, float, str]
-        values = [entry.get(key) for entry in entries]
-        wrong = [value for value in values if type(value) not in kinds]
-        if wrong:
-            return f'has an entry with {key}={wrong[0]!r}'
-        if len({type(value) is str for value in values}) > 1:
-            return f'has numbers and text as {key}'
-    return None
+    if not isinstance(coco, dict):
+        yield 'it is no {…}'
+        return
+    for key, needed in _KEYS.items():
+        entries = coco.get(key, [])
+        if key not in coco and needed:
+            yield f'it has no {key!r}'
+        elif not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            yield f'{key!r} is no list of {{…}}'
+        for name in needed:
+            values = [entry.get(name) for entry in entries]
+            kinds = [str] if name == 'name' else [int, float, str]
+            if wrong := [value for value in values if type(value) not in kinds]:
+                yield f'{key!r} has an entry with {name}={wrong[0]!r}'
+            if len({type(value) is str for value in values}) > 1:
+                yield f'{key!r} has numbers and text as {name}'
 
 
-def _wrong_image(image: dict) -> str | None:
-    for key in ('width', 'height'):
-        if as_number(image.get(key)) is None:
-            return f'image {image["id"]} has {key}={image.get(key)!r}, which is no number'
-    try:
-        image_file(image)
-    except ValueError as error:
-        return str(error).rstrip('.')
-    return None
-
-
-def _wrong_annotation(ann: dict) -> str | None:
-    wrong = next((f'lacks {key!r}' for key in REFERENCES if key not in ann), None)
-    if wrong is None and is_box(ann['bbox']):
-        if isinstance(ann['image_id'], _ID) and isinstance(ann['category_id'], _ID):
-            unclear = [key for key in FLAGS if as_flag(ann.get(key)) is None]
-            if not unclear:
-                return None
+def _wrong_entries(coco: dict) -> Iterator[str]:
+    """Images and annotations that cannot be read."""
+    for image in coco['images']:
+        for key in ('width', 'height'):
+            if as_number(image.get(key)) is None:
+                yield f'image {image["id"]} has {key}={image.get(key)!r}, which is no number'
+        try:
+            image_file(image)
+        except ValueError as error:
+            yield str(error).rstrip('.')
+    for ann in coco.get('annotations', []):
+        if lacking := [key for key in REFERENCES if key not in ann]:
+            wrong = f'lacks {lacking[0]!r}'
+        elif not is_box(ann['bbox']):
+            wrong = f'has bbox={ann["bbox"]!r}, which is not four numbers'
+        elif not (isinstance(ann['image_id'], _ID) and isinstance(ann['category_id'], _ID)):
+            wrong = 'has an image_id or category_id that is neither a number nor text'
+        elif unclear := [key for key in FLAGS if as_flag(ann.get(key)) is None]:
             wrong = f'has {unclear[0]}={ann[unclear[0]]!r}, which is neither 0 nor 1'
         else:
-            wrong = 'has an image_id or category_id that is neither a number nor text'
-    wrong = wrong or f'has bbox={ann["bbox"]!r}, which is not four numbers'
-    return f'annotation {ann.get("id", "?")} of image {ann.get("image_id", "?")} {wrong}'
-
-
-_ID = (int, float, str, type(None))
+            continue
+        yield f'annotation {ann.get("id", "?")} of image {ann.get("image_id", "?")} {wrong}'
 
 
 def id_finder(ids: Iterable[Hashable]) -> Callable[[Any], Any]:
@@ -158,16 +155,6 @@ def id_finder(ids: Iterable[Hashable]) -> Callable[[Any], Any]:
     for id_ in ids:
         known[id_] = known[str(id_)] = id_
     return lambda value: known.get(value if value in known else str(value))
-
-
-def tidy_annotations(annotations: Iterable[dict]) -> None:
-    """Number them and settle ``area``, ``iscrowd`` and ``ignore`` (see :func:`read_coco`)."""
-    for number, ann in enumerate(annotations, start=1):
-        ann['id'] = number
-        ann['area'] = area_of(ann)
-        ann['iscrowd'] = as_flag(ann.get('iscrowd'))
-        if 'ignore' in ann:
-            ann['ignore'] = as_flag(ann['ignore'])
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -236,8 +223,9 @@ def check_classes(wanted: Sequence[str], names: Sequence[str], ann_file: str) ->
     if len(set(wanted)) < len(wanted):
         raise ValueError(f'classes must not repeat a name, got {list(wanted)}.')
     known = set(names)
-    if lacking := [quote_with_near(name, names) for name in wanted if name not in known]:
-        many = f'{", ".join(lacking)}; it has {len(names)}'
+    if lacking := [name for name in wanted if name not in known]:
+        shown = [quote_with_near(name, names) for name in lacking[:10]]  # each takes a while
+        many = f'{some([*shown, *lacking[10:]])}; it has {len(names)}'
         raise ValueError(f'{ann_file} has no categories named {many}.')
 
 

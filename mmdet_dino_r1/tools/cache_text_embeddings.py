@@ -23,6 +23,7 @@ from mmengine.config import ConfigDict
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
+from mmdet_dino_r1.checks.paths import datasets_of
 from mmdet_dino_r1.config.loading import load_config
 from mmdet_dino_r1.structures import TextEmbeddings, save_text_embeddings
 from mmdet_dino_r1.structures.coco_file import parse_coco
@@ -87,28 +88,23 @@ def _names_and_source(options: argparse.Namespace) -> tuple[list[str], str]:
         raise ValueError('Whose class names? Give a config, or --ann FILE.')
     cfg = load_config(options.config, options.cfg_options)
     register_all_modules(init_default_scope=True)
-    loader = cfg.get(f'{options.split}_dataloader')
-    if not loader:
+    if not cfg.get(f'{options.split}_dataloader'):
         raise ValueError(f'{options.config} has no {options.split}_dataloader; --ann FILE will do.')
-    names = list(dict.fromkeys(class_names_of(loader.dataset)))
+    names = list(dict.fromkeys(class_names_of(cfg, options.split)))
     return names, f'{Path(options.config).stem} ({options.split})'
 
 
-def class_names_of(dataset: ConfigDict) -> list[str]:
-    """Class names by a dataset's config, member by member, in label order; ValueError: none."""
-    if 'dataset' in dataset:
-        return class_names_of(dataset['dataset'])
-    if isinstance(dataset.get('datasets'), list | tuple):
-        return [name for member in dataset['datasets'] for name in class_names_of(member)]
-    # a DatasetGroup knows how to put its members together
-    is_group = 'datasets' in dataset
-    built = DATASETS.build(dataset if is_group else dict(dataset, lazy_init=True))
-    members = built.datasets if is_group else [built]
-    names = [name for member in members for name in member.metainfo.get('classes') or ()]
-    if not names:
-        where = getattr(members[0], 'ann_file', '')
-        lacking = f', since {where} is not there' if where and not Path(where).exists() else ''
-        raise ValueError(f'{dataset["type"]} has no class names{lacking}; --ann FILE will do.')
+def class_names_of(cfg: ConfigDict, split: str) -> list[str]:
+    """Class names of a split, dataset by dataset, in label order; ValueError: one has none."""
+    names = []
+    for member in datasets_of(cfg, split):
+        args = {key: value for key, value in member.cfg.items() if key != 'prompts'}
+        dataset = DATASETS.build(dict(args, lazy_init=True))
+        if not (found := dataset.metainfo.get('classes')):
+            where = getattr(dataset, 'ann_file', '')
+            lacking = f', since {where} is not there' if where and not Path(where).exists() else ''
+            raise ValueError(f'{args["type"]} has no class names{lacking}; --ann FILE will do.')
+        names += found
     return names
 
 

@@ -99,9 +99,9 @@ def _check_distributions() -> None:
 def _check_module(name: str) -> None:
     """Refuse a module that is not there, or that something else passes for."""
     spec = importlib.util.find_spec(name)
-    if spec is not None and spec.origin and spec.submodule_search_locations:
-        return
     if spec is not None and spec.origin:
+        if spec.submodule_search_locations:
+            return
         raise ImportError(f'The file {spec.origin} passes for the package `{name}`: rename it.')
     folders = spec.submodule_search_locations if spec else ()  # without an __init__.py
     hidden = ''.join(f' (or {folder} hides them: rename it)' for folder in folders)

@@ -118,6 +118,18 @@ def test_a_bank_gives_what_the_model_gives(inferencer, config, folder):
     assert (found['height'], found['width']) == (48, 64)
 
 
+def test_a_bank_set_on_the_model_itself_is_taken_over(inferencer, folder):
+    """Of the same names, too: its labels may be others."""
+    bank = inferencer.set_prompts(references())
+    (expected,) = inferencer(folder / '1.png', score_thr=0)['predictions']
+    with_a_gap = bank.aligned_to(('cat', 'owl', 'dog'), skip_missing=True)
+    assert with_a_gap.class_names == bank.class_names
+    inferencer.model.set_prompt_bank(with_a_gap)
+    (found,) = inferencer(folder / '1.png', score_thr=0)['predictions']
+    assert found['class_names'] == expected['class_names']
+    assert_same(found, expected)
+
+
 def test_references_equal_the_bank_built_from_the_same_boxes(
     config, checkpoint, inferencer, tiny_shapes, tmp_path
 ):

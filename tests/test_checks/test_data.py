@@ -137,7 +137,9 @@ class TestFindProblems:
         ]
         cfg.val_evaluator = dict(type='MultiDatasetsEvaluator', metrics=metrics)
         assert kinds(cfg) == []
-        cfg.val_evaluator.metrics.reverse()
+        cfg.val_evaluator.metrics[0] = dict(type='VOCMetric')
+        assert kinds(cfg) == []
+        cfg.val_evaluator.metrics = metrics[::-1]
         assert kinds(cfg) == [('error', 'metric_of_other_images')] * 2
         cfg.val_evaluator = metrics[0]
         assert kinds(cfg) == [('error', 'metric_of_other_images')]

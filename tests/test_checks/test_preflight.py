@@ -346,6 +346,7 @@ class TestMistakes:
         for metainfo in (
             dict(classes=('a',), CLASSES=['a']),
             dict(classes=('a',), names=('b',)),
+            dict(classes=(), CLASSES=None),
             dict(dataset_type='x', Classes_of_last_year=('a',)),
         ):
             test = dict(dataset=coco(complete, metainfo=metainfo))

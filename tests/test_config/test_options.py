@@ -118,6 +118,7 @@ def test_tools_and_python_say_it_alike(capsys):
     [
         ('param_scheduler.9.end', 'Index 9 exceeds'),
         ('model.num_queries.x', 'num_queries is a dict'),
+        ('model.img_scales.0', 'no list model.img_scales'),
     ],
 )
 def test_what_cannot_be_merged_is_named(option, reason):

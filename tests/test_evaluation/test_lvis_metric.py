@@ -30,6 +30,7 @@ def lvis_json(num_images=12, seed=0):
         images.append(
             dict(
                 id=image,
+                coco_url=f'http://host/val2017/{image}.jpg',
                 width=400,
                 height=300,
                 neg_category_ids=[2 * int(label) + 2 for label in labels[8:]],
@@ -161,10 +162,9 @@ def test_by_hand(tmp_path, ids):
     # miss. Recall reaches 1/2 at precision 1/2: 51 of 101 recall levels at 1/2. Whatever the ids of
     # the annotations: of them, lvis-api takes 0 for no match.
     # Keeping one detection per image or per category leaves the wrong box alone.
-    images = [
-        dict(id=i, width=100, height=100, neg_category_ids=[], not_exhaustive_category_ids=[])
-        for i in (1, 2)
-    ]
+    judged = dict(neg_category_ids=[], not_exhaustive_category_ids=[])
+    size = dict(width=100, height=100)
+    images = [dict(size, id=i, file_name=f'{i}.jpg', **judged) for i in (1, 2)]
     annotations = [
         dict(id=id_, image_id=i, category_id=1, bbox=[10, 10, 20, 20], area=400)
         for i, id_ in enumerate(ids, start=1)
@@ -278,9 +278,9 @@ def test_a_spelling_of_mmdet_is_found_by_its_place(data, ann_file):
 
 @pytest.mark.parametrize('classes', [['thing_0003', 'think_0002'], ['zebra', *CLASSES[1:]]])
 def test_unknown_class(ann_file, classes):
-    with pytest.raises(ValueError, match=f'lacks 1 of the {len(classes)} classes.*near: ') as info:
+    unknown = next(name for name in classes if name not in CLASSES)
+    with pytest.raises(ValueError, match=f'lvis.json has no categories named {unknown!r}'):
         make_metric(ann_file, classes)
-    assert repr(next(name for name in classes if name not in CLASSES)) in str(info.value)
 
 
 def test_image_of_another_set(data, ann_file):
@@ -295,7 +295,6 @@ def test_image_of_another_set(data, ann_file):
         ('images', 'neg_category_ids'),
         ('images', 'not_exhaustive_category_ids'),
         ('categories', 'frequency'),
-        ('annotations', 'area'),
     ],
 )
 def test_json_of_another_format(tmp_path, part, key):
@@ -303,21 +302,21 @@ def test_json_of_another_format(tmp_path, part, key):
     del data[part][1][key]
     path = tmp_path / 'coco.json'
     path.write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=rf"coco.json: {part}\[1\] lacks '{key}'.*CocoJsonM"):
+    with pytest.raises(ValueError, match=f"coco.json: {part}: id .* lacks '{key}'.*CocoJsonM"):
         make_metric(str(path))
 
 
-@pytest.mark.parametrize('text', ['[]', '{"images": []}', '{"images": [], "annotations": []}'])
+@pytest.mark.parametrize('text', ['[]', '{"images": []}', '{"images": [], "categories": []}'])
 def test_json_without_a_part(tmp_path, text):
     path = tmp_path / 'list.json'
     path.write_text(text)
-    with pytest.raises(ValueError, match="list.json lacks '"):
+    with pytest.raises(ValueError, match='list.json is not a COCO annotation file'):
         make_metric(str(path))
 
 
 def test_broken_and_missing_files(tmp_path):
     (tmp_path / 'cut.json').write_text('{"images": [')
-    with pytest.raises(ValueError, match='cut.json is not JSON'):
+    with pytest.raises(ValueError, match='cut.json is not COCO JSON'):
         make_metric(str(tmp_path / 'cut.json'))
     with pytest.raises(FileNotFoundError, match='none.json'):
         make_metric(str(tmp_path / 'none.json'))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mmdet_dino_r1.checks.annotation_table import AnnotationTable
-from mmdet_dino_r1.structures.coco_file import image_file, read_coco, same_picture
+from mmdet_dino_r1.structures.coco_file import check_classes, image_file, read_coco, same_picture
 
 NAN, INF = float('nan'), float('inf')
 LACKS = object()
@@ -114,6 +114,7 @@ def test_annotations_that_are_left_out(changes):
         (dict(category_id=LACKS), "lacks 'category_id'"),
         (dict(bbox=[1, 2, 3]), r'bbox=\[1, 2, 3\], which is not four numbers'),
         (dict(bbox=[1, 2, 3, '4']), 'bbox=.* not four numbers'),
+        (dict(bbox=[1, 2, 3, 10**400]), 'bbox=.* not four numbers'),
         (dict(bbox=[1, 2, True, 4]), 'bbox=.* not four numbers'),
         (dict(bbox=None), 'bbox=None.* not four numbers'),
         (dict(image_id=[7]), 'image_id or category_id that is neither'),
@@ -129,6 +130,12 @@ def test_encodings(text):
     encoding = 'utf-8' if text.startswith('\ufeff') else 'latin-1'
     with pytest.raises(ValueError, match='f.json is not COCO JSON'):
         read_coco(text.encode(encoding), 'f.json')
+
+
+def test_many_classes_that_are_missing_are_told_in_short():
+    """Whose names are looked for among a thousand; each takes a hundredth of a second."""
+    with pytest.raises(ValueError, match=r"named 'a0' \(near: .* and 990 more; it has 1000\.$"):
+        check_classes([f'a{i}' for i in range(1000)], [f'b{i}' for i in range(1000)], 'f.json')
 
 
 def test_files():

@@ -128,11 +128,15 @@ def test_parentheses_stay_where_nothing_else_is():
     assert tool.as_grounding_dino_reads('(food)') == '(food)'
 
 
+def names_of(dataset):
+    return tool.class_names_of(ConfigDict(train_dataloader=dict(dataset=dataset)), 'train')
+
+
 def test_names_of_mmdets_datasets_need_no_file():
     coco = ConfigDict(type='CocoDataset', ann_file='none.json', pipeline=[])
-    assert tool.class_names_of(coco)[:2] == ['person', 'bicycle']
+    assert names_of(coco)[:2] == ['person', 'bicycle']
     mine = dict(coco, metainfo=dict(classes=('a', 'b')))
-    assert tool.class_names_of(ConfigDict(type='RepeatDataset', times=2, dataset=mine)) == [
+    assert names_of(ConfigDict(type='RepeatDataset', times=2, dataset=mine)) == [
         'a',
         'b',
     ]
@@ -143,18 +147,18 @@ def test_names_of_json_files_and_of_several_datasets(tmp_path):
         return json_dataset(ann_file(tmp_path / name, classes))
 
     first, second = member('1.json', ['cat', 'dog']), member('2.json', ['cow', 'cat'])
-    assert tool.class_names_of(ConfigDict(first)) == ['cat', 'dog']
+    assert names_of(ConfigDict(first)) == ['cat', 'dog']
     both = ConfigDict(type='ConcatDataset', datasets=[first, second])
-    assert tool.class_names_of(both) == ['cat', 'dog', 'cow', 'cat']
+    assert names_of(both) == ['cat', 'dog', 'cow', 'cat']
     group = ConfigDict(type='DatasetGroup', datasets=dict(a=second, b=None, c=first))
-    assert tool.class_names_of(group) == ['cow', 'cat', 'cat', 'dog']
+    assert names_of(group) == ['cow', 'cat', 'cat', 'dog']
 
 
 def test_a_dataset_without_names_is_refused(tmp_path):
     with pytest.raises(ValueError, match='no class names, since .*gone.json is not there; --ann'):
-        tool.class_names_of(ConfigDict(json_dataset(tmp_path / 'gone.json')))
+        names_of(ConfigDict(json_dataset(tmp_path / 'gone.json')))
     with pytest.raises(ValueError, match='no class names; --ann'):
-        tool.class_names_of(ConfigDict(type='BaseDetDataset', ann_file=''))
+        names_of(ConfigDict(type='BaseDetDataset', ann_file=''))
 
 
 # --- command line -----------------------------------------------------------------------

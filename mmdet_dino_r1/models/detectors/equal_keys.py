@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
+from ...config.tree import walk
+
 # Dotted keys with the value of one that is not set; None: it depends on the part's type.
 _LEVELS = {
     'num_feature_levels': 4,
@@ -41,24 +43,21 @@ def explain_unequal(model: Mapping) -> str | None:
     encoder = model.get('prompt_encoder') or {}
     if encoder.get('type') == 'VisualPromptEncoder':
         model = dict(model, prompt_encoder=_PROMPT_ENCODER | dict(encoder))
-    widths = {key: _value(model, key, default) for key, default in _WIDTHS.items()}
-    half = _value(model, 'positional_encoding.num_feats', None)
-    widths['positional_encoding.num_feats * 2'] = None if half is None else 2 * half
-    backbone = model.get('backbone') or {}
-    given, taken = backbone.get('out_indices'), _value(model, 'neck.in_channels', None)
-    maps = {'backbone.out_indices': given and len(given)}
-    maps['neck.in_channels'] = len(taken) if isinstance(taken, (list, tuple)) else None
-    levels = {key: _value(model, key, default) for key, default in _LEVELS.items()}
-    if levels['neck.num_outs'] is None and _value(model, 'neck.type', None) == 'ChannelMapper':
-        levels['neck.num_outs'] = maps['neck.in_channels']
-    channels = {}
+    given = dict(walk(model, ''))
+    widths = {key: given.get(key, default) for key, default in _WIDTHS.items()}
+    if half := given.get('positional_encoding.num_feats'):
+        widths['positional_encoding.num_feats * 2'] = 2 * half
+    indices, channels = given.get('backbone.out_indices'), given.get('neck.in_channels')
+    maps = {'backbone.out_indices': indices and len(indices)}
+    maps['neck.in_channels'] = len(channels) if isinstance(channels, (list, tuple)) else None
+    of_maps = {}
     if maps['backbone.out_indices'] == maps['neck.in_channels'] is not None:
-        channels = {'neck.in_channels': list(taken), 'backbone': _channels(backbone)}
+        of_maps = {'neck.in_channels': list(channels), 'backbone': _channels(model['backbone'])}
     rows = {
-        'feature levels': levels,
+        'feature levels': {key: given.get(key, default) for key, default in _LEVELS.items()},
         'width': widths,
         'number of feature maps': maps,
-        'channels of the feature maps': channels,
+        'channels of the feature maps': of_maps,
     }
     if lines := [line for what, values in rows.items() if (line := _unequal(what, values))]:
         return '\n'.join(['keys of the model have to be equal, and are not.', *lines])
@@ -73,16 +72,6 @@ def _unequal(what: str, values: Mapping[str, object]) -> str | None:
             keys[str(value)].append(f'model.{key}')
     said = '; '.join(f'{value} in {", ".join(names)}' for value, names in keys.items())
     return f'  {what}: {said}' if len(keys) > 1 else None
-
-
-def _value(model: Mapping, key: str, default: object) -> object:
-    """What is set at a dotted key, or the default."""
-    node = model
-    for name in key.split('.'):
-        if not isinstance(node, Mapping) or name not in node:
-            return default
-        node = node[name]
-    return node
 
 
 def _channels(backbone: Mapping) -> list[int] | None:

@@ -47,7 +47,7 @@ class PromptBanksMixin:
             )
         else:
             self.prompt_banks[dataset_name] = bank
-        _ = self.dataset_meta  # renames the classes
+        self._name_classes()
 
     @property
     def dataset_meta(self) -> dict:
@@ -56,6 +56,14 @@ class PromptBanksMixin:
         While there is a :attr:`prompt_bank`, ``classes`` are its own and ``palette`` has a colour
         for each. That is done in place, since visualizers keep the dict.
         """
+        self._name_classes()  # mmdet and PromptBankHook change meta and banks behind our back
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict) -> None:
+        self._dataset_meta, self._replaced = meta, None
+
+    def _name_classes(self) -> None:
         meta = self._dataset_meta
         if self.prompt_bank is not None:
             if self._replaced is None:
@@ -65,11 +73,6 @@ class PromptBanksMixin:
             del meta['classes']
             meta |= self._replaced
             self._replaced = None
-        return meta
-
-    @dataset_meta.setter
-    def dataset_meta(self, meta: dict) -> None:
-        self._dataset_meta, self._replaced = meta, None
 
     def banks_of(self, batch_data_samples: SampleList) -> list[PromptBank]:
         """The bank of each sample; RuntimeError where one has none."""

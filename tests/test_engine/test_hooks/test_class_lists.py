@@ -72,10 +72,15 @@ def test_the_remedy_trains_and_leaves_the_names_in_the_checkpoint(cfg, names, tm
     assert model.dataset_meta['classes'] == tuple(names)
 
 
-def test_one_metric_for_two_lists_is_refused_before_the_first_step(cfg, tiny_shapes, tmp_path):
+@pytest.mark.parametrize('kind', ['ConcatDataset', 'DatasetGroup'])
+def test_one_metric_for_two_lists_is_refused_before_the_first_step(
+    cfg, tiny_shapes, tmp_path, kind
+):
     whole = tiny_cfg(tiny_shapes, tmp_path / 'run')
-    members = cfg.train_dataloader.dataset.datasets
-    whole.val_dataloader.dataset = dict(type='ConcatDataset', datasets=deepcopy(members))
+    members = deepcopy(cfg.train_dataloader.dataset.datasets)
+    named = dict(zip('ab', members, strict=True))
+    members = named if kind == 'DatasetGroup' else members
+    whole.val_dataloader.dataset = dict(type=kind, datasets=members)
     runner = Runner.from_cfg(whole)
     with pytest.raises(ValueError, match="b.json: its labels (.*)type='DatasetGroup' in val_data"):
         runner.train()
