@@ -69,7 +69,7 @@ image_missing | error | image file | of {of} missing |
     data_root, data_prefix.img and file_name are joined; correct what is wrong.{so}
 image_trained_on | warning | image | of {of} also in {file}, which is trained on |
     Right for a first try; what is found in them says little of images never seen.
-image_broken | error | image file | that cannot be read | Replace them{so}.
+image_broken | error | image file | that cannot be read ({why}) | Replace them{so}.
 image_deep | error | image file | with {bits}-bit values, {low} to {high} in those looked at; {so} |
     Load them by dict(type='LoadScaledImage', low={low}, high={high}), or with the camera's range,
     the same in all pipelines, in place of LoadImageFromFile.

@@ -105,7 +105,8 @@ def check_images(
         return '{}: {}x{}, not {:g}x{:g}'.format(path, *sizes[path], *said[path])
 
     so = _other_way(loader, broken)
-    found += problems('image_broken', table.path, broken, level=level, so=so and f', or {so}')
+    words = dict(why=_reason(loader, broken[0]) if broken else '', so=so and f', or {so}')
+    found += problems('image_broken', table.path, broken, level=level, **words)
     found += problems('image_size_differs', table.path, differing, tell)
     so = _other_way(loader, turned, said) or 'write the files anew in that size, without the tag'
     found += problems('image_turned', table.path, turned, tell, so=so)
@@ -169,6 +170,15 @@ def _reader(loader: dict) -> Load | None:
             return None
 
     return load
+
+
+def _reason(loader: dict, path: str) -> str:
+    """What the loader says of a file that it cannot read, such as that a decoder is missing."""
+    try:
+        TRANSFORMS.build(dict(loader))(dict(img_path=path))['img']
+    except Exception as error:
+        return ' '.join(str(error).split())[:200]
+    return ''
 
 
 def _sizes(

@@ -251,3 +251,12 @@ class TestDeepImages:
         assert check_images(files, str(tmp_path), SCALED, each) == []
         read = LoadScaledImage(0, 300)(dict(img_path=str(tmp_path / '0.tif')))['img']
         assert (read[0, 0, 0], read[-1, -1, 0]) == (0, 255)
+
+
+def test_the_loaders_own_words_are_told(folder):
+    """That a decoder is unknown, or not installed, concerns no file."""
+    unknown = dict(type='LoadImageFromFile', imdecode_backend='pilow')
+    (problem,) = check_images(table('a.png', 'b.png'), str(folder), unknown)
+    assert (problem.kind, problem.count) == ('image_broken', 2)
+    assert problem.what.startswith('2 image files that cannot be read (')
+    assert 'pilow' in problem.what
