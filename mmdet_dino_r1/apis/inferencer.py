@@ -22,6 +22,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from ..config.loading import image_pipeline, load_config
+from ..config.tree import type_name
 from ..engine.bank_builder import weights_fingerprint
 from ..structures import PromptBank, load_prompt_bank
 from ..utils.progress import with_progress
@@ -103,7 +104,7 @@ class DINOR1Inferencer(BaseInferencer):
         cfg.visualizer = dict(
             cfg.get('visualizer') or {}, name='DINOR1Inferencer', vis_backends=None
         )
-        if cfg.visualizer.get('type', 'DetLocalVisualizer') == 'DetLocalVisualizer':
+        if type_name(cfg.visualizer) in (None, 'DetLocalVisualizer'):
             cfg.visualizer.type = 'LegibleVisualizer'
         return super()._init_visualizer(cfg)
 

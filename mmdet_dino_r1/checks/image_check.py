@@ -23,6 +23,7 @@ import numpy as np
 from mmdet.registry import TRANSFORMS
 from PIL import ExifTags, Image
 
+from ..config.tree import type_name
 from .annotation_table import AnnotationTable
 from .data_problem import EXAMPLES, Problem, problems
 
@@ -86,7 +87,7 @@ def check_images(
     sizes = _sizes(headers, kinds, said, load, each)
 
     told = set()  # kinds that this loader cannot read, but another
-    has_range = 'LoadScaledImage' in str(loader.get('type'))  # chosen by the user
+    has_range = type_name(loader) == 'LoadScaledImage'  # chosen by the user
     for kind, paths in kinds.items():
         if kind.is_deep and not has_range and (words := _values(paths, load)):
             told |= set() if words['is_read'] else {kind}

@@ -12,6 +12,7 @@ import json
 import logging
 import mimetypes
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from urllib.parse import urlsplit
 
@@ -60,7 +61,7 @@ def create_app(detector: SharedDetector, limits: Limits | None = None, local: bo
     app = Flask(__name__, static_folder='page', static_url_path='/page', template_folder='page')
     app.config['MAX_CONTENT_LENGTH'] = limits.max_upload_bytes
     app.sessions = PageSessions(limits.max_sessions, limits.max_pictures)
-    reading = Lock()
+    reading, fonts = Lock(), package_fonts()
     settings = dict(
         max_upload_mb=limits.max_upload_mb,
         lowest_score=LOWEST_SCORE,
@@ -74,16 +75,14 @@ def create_app(detector: SharedDetector, limits: Limits | None = None, local: bo
     def page() -> Response:
         token = app.sessions.open().token
         response = app.make_response(
-            render_template(
-                'index.html', token=token, settings=json.dumps(settings), fonts=package_fonts()
-            )
+            render_template('index.html', token=token, settings=json.dumps(settings), fonts=fonts)
         )
         response.headers['Cache-Control'] = 'no-store'  # each page has a session of its own
         return response
 
-    @app.get('/page/names.otf')  # which names.css asks for where the page has such letters
-    def names_font() -> Response:
-        return send_file(package_fonts()[0])
+    if fonts:
+        # names.css asks for it where the page has such letters
+        app.add_url_rule('/page/names.otf', view_func=partial(send_file, fonts[0]), endpoint='font')
 
     @app.post('/api/pictures')
     def add_picture() -> Response:

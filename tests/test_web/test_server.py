@@ -18,7 +18,7 @@ from mmdet_dino_r1.apis import Reference, to_coco
 
 pytest.importorskip('flask')
 
-from mmdet_dino_r1.web import shared_detector  # noqa: E402
+from mmdet_dino_r1.web import server, shared_detector  # noqa: E402
 from mmdet_dino_r1.web.server import TOKEN_HEADER, Limits, create_app  # noqa: E402
 from mmdet_dino_r1.web.shared_detector import LOWEST_SCORE, SharedDetector  # noqa: E402
 
@@ -100,6 +100,15 @@ def test_names_in_the_page_are_never_markup(inferencer):
     assert '<script>alert' not in text
     (settings,) = re.findall(r'name="page-settings" content="([^"]*)"', text)
     assert json.loads(html.unescape(settings))['bank_classes'] == [name]
+
+
+def test_the_font_is_asked_for_only_where_it_is_installed(inferencer, tmp_path, monkeypatch):
+    (tmp_path / 'names.otf').write_bytes(b'letters')
+    for fonts, status in ([tmp_path / 'names.otf'], 200), ([], 404):
+        monkeypatch.setattr(server, 'package_fonts', lambda fonts=fonts: fonts)
+        page = Page(create_app(SharedDetector(inferencer)))
+        assert ('names.css' in page.text) == (status == 200)
+        assert page.client.get('/page/names.otf').status_code == status
 
 
 # --- pictures -------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from ...config.tree import walk
+from ...config.tree import type_name, walk
 
 # Dotted keys with the value of one that is not set; None: it depends on the part's type.
 _LEVELS = {
@@ -41,7 +41,7 @@ _PROMPT_ENCODER = dict(num_levels=4, embed_dims=256)  # not set in a VisualPromp
 def explain_unequal(model: Mapping) -> str | None:
     """All keys of a model that have to be equal and are not, with their values; None if all are."""
     encoder = model.get('prompt_encoder') or {}
-    if encoder.get('type') == 'VisualPromptEncoder':
+    if type_name(encoder) == 'VisualPromptEncoder':
         model = dict(model, prompt_encoder=_PROMPT_ENCODER | dict(encoder))
     given = dict(walk(model, ''))
     widths = {key: given.get(key, default) for key, default in _WIDTHS.items()}
@@ -76,7 +76,7 @@ def _unequal(what: str, values: Mapping[str, object]) -> str | None:
 
 def _channels(backbone: Mapping) -> list[int] | None:
     """Channels of each of the maps of a Swin Transformer or ResNet; None for others."""
-    kind, indices = str(backbone.get('type')), backbone['out_indices']
+    kind, indices = type_name(backbone), backbone['out_indices']
     if kind in ('SwinTransformer', 'FusedSwinTransformer'):
         return [backbone.get('embed_dims', 96) * 2**index for index in indices]
     if kind in ('ResNet', 'ResNeXt'):
