@@ -48,7 +48,12 @@ class GroundTruth(LVIS):
 
 
 class Detections(LVISResults):
-    """Detections beside the ground truth, without a copy of it; the list may be empty."""
+    """Detections beside the ground truth, without a copy of it.
+
+    Args:
+        truth: Of the same images.
+        annotations: Detections as lvis-api has them, perhaps none; they get ids and areas.
+    """
 
     def __init__(self, truth: LVIS, annotations: list[dict]) -> None:
         self.logger = truth.logger
