@@ -23,18 +23,22 @@ sys.path[:0] = util.find_spec("mmcv").submodule_search_locations
 import _ext' "$name" "$mmcv" 2>/dev/null
 }
 
-# The wheel that pip finds, if it fits.
+# The wheel that pip finds, if it fits: install_wheel --find-links PLACE ...
 install_wheel() {
   pip install -q --no-deps --only-binary :all: "$@" "$mmcv" 2>&1 |
     grep -v '^ERROR: \(Could not find a version\|No matching distribution\)'
-  fits || { pip uninstall -qy "$name" 2>/dev/null && false; }
+  if fits; then
+    echo "== $mmcv: a ready wheel loads${2:+, from $2}"
+  else
+    pip uninstall -qy "$name" 2>/dev/null && false
+  fi
 }
 
 install_ready() {
   for place in "$@" ''; do
     install_wheel ${place:+--find-links "$place"} && return
   done
-  [ -d "$kept" ] && install_wheel --no-index --find-links "$kept"
+  [ -d "$kept" ] && install_wheel --find-links "$kept" --no-index
 }
 
 # What operators depend on: torch, Python, and the GPUs they are compiled for.
