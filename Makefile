@@ -11,8 +11,10 @@ VENV   ?= .venv
 TORCH  ?= torch==2.13.0
 # One of the two families of mm* packages: requirements/mminstall{,-openmmlab}.txt
 MM     ?= requirements/mminstall.txt
-# A folder of ready-made mmcv wheels; without one mmcv's operators are compiled, 12 to 15 minutes.
-WHEELS ?= ../shared/wheels
+# Where a ready mmcv wheel may be: a folder, or a page of links; docs/install.md lists pages. Else
+# mmcv's operators are compiled, about a quarter of an hour on two cores, and their wheel is kept.
+WHEELS     ?= ../shared/wheels
+MMCV_INDEX ?= $(wildcard $(WHEELS))
 # Tests at once; each worker keeps to one thread.
 JOBS   ?= 2
 # More arguments for pytest.
@@ -31,8 +33,6 @@ BIN    = $(VENV)/bin
 PY     = $(BIN)/python
 PIP    = $(PY) -m pip --disable-pip-version-check
 MIM    = $(BIN)/mim
-LINKS := $(if $(wildcard $(WHEELS)),--find-links $(WHEELS))
-MMCV   = $(shell grep -E '^(onedl-)?mmcv==' $(MM))
 DEMO  := work_dirs/demo
 # Threads of torch that wait for each other spin; beside any other load on the same cores a step was
 # seen to take ten times as long. Spinning only briefly costs nothing on an idle machine.
@@ -56,9 +56,9 @@ $(VENV)/.setup-done: $(wildcard requirements/*.txt) setup.py pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "== setup 2/6: $(TORCH)"
 	$(PIP) install $(TORCH)
-	@echo "== setup 3/6: $(MM) (where no wheel of mmcv fits, it is compiled: 12 to 15 minutes)"
+	@echo "== setup 3/6: $(MM) (where no ready wheel of mmcv fits, it is compiled)"
 	$(PIP) install 'setuptools>=70,<80' wheel ninja psutil packaging
-	MMCV_WITH_OPS=1 CFLAGS=-g0 $(PIP) install --no-build-isolation $(LINKS) -r $(MM)
+	sh requirements/install_mm.sh $(PY) $(MM) $(MMCV_INDEX)
 	@echo "== setup 4/6: openmim, without opendatalab, which pip will remark on and nothing here needs"
 	$(PIP) install --no-deps openmim==0.3.9
 	$(PIP) install -r requirements/mim.txt
@@ -72,13 +72,7 @@ $(VENV)/.setup-done: $(wildcard requirements/*.txt) setup.py pyproject.toml
 	  version=$$($(PY) -c 'from importlib.metadata import version; print(version("opencv-python"))'); \
 	  $(PIP) uninstall -y opencv-python && \
 	  $(PIP) install --no-deps --force-reinstall opencv-python-headless==$$version; }
-	@$(PY) -c 'import torch, mmcv._ext' || { \
-	  echo "== mmcv's operators do not load under this torch: compiling them, 12 to 15 minutes"; \
-	  MMCV_WITH_OPS=1 CFLAGS=-g0 $(PIP) install --no-build-isolation --no-deps --no-cache-dir \
-	    --force-reinstall --no-binary :all: $(MMCV); }
-	@$(PY) -c 'import torch, mmcv._ext' || { \
-	  echo "mmcv has no operators (mmcv._ext) for this torch. Its build needs a C++ compiler and,"; \
-	  echo "for CUDA, nvcc of torch's CUDA version; see the output above, then run make again."; exit 1; }
+	$(PY) -c 'import torch, mmcv._ext'
 	$(PY) -c 'import mmdet_dino_r1; print("mmdet_dino_r1", mmdet_dino_r1.__version__, "is ready")'
 	@touch $@
 

@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from lvis import LVIS, LVISEval, LVISResults
 from mmdet.registry import METRICS
 from mmengine.dist import get_world_size
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 
-from ..structures.coco_file import check_classes, read_coco
+from ..structures.coco_file import check_classes
 from ..utils.near_names import near_names
 
 # A detection; `position` is its place among those of its image, `box` is x1, y1, x2, y2 in pixels.
 DETECTION = np.dtype(
     [('image', 'i8'), ('position', 'i4'), ('label', 'i4'), ('score', 'f4'), ('box', 'f4', 4)]
 )
-# what COCO's files lack
-_LVIS_KEYS = {
-    'images': ('neg_category_ids', 'not_exhaustive_category_ids'),
-    'categories': ('frequency',),
-}
 
-_REMEDY = (
-    'this is not an LVIS annotation file (such as lvis_v1_val.json). Sets in COCO format are '
-    'evaluated by CocoJsonMetric.'
+_INSTALL = (
+    'Run `pip install --no-deps lvis`: without --no-deps it brings opencv-python, which lies over '
+    'opencv-python-headless and asks for a newer NumPy.'
 )
 
 
@@ -61,6 +54,7 @@ class LVISBoxMetric(BaseMetric):
 
     Raises:
         FileNotFoundError: If there is no ``ann_file``.
+        ImportError: If lvis is not installed.
         ValueError: If it is not an LVIS file.
     """
 
@@ -78,6 +72,10 @@ class LVISBoxMetric(BaseMetric):
         prefix: str | None = None,
         backend_args: dict | None = None,
     ) -> None:
+        try:
+            from .lvis_api import GroundTruth
+        except ModuleNotFoundError as error:
+            raise ImportError(f'LVISBoxMetric: {error}. {_INSTALL}') from error
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.prefix = prefix  # else none: the keys of the two APs have their own
         self.ann_file = ann_file
@@ -85,7 +83,7 @@ class LVISBoxMetric(BaseMetric):
         self.dets_per_image = dets_per_image
         self.outfile_prefix = outfile_prefix
         with get_local_path(ann_file, backend_args=backend_args) as path:
-            self._truth = _GroundTruth(path)
+            self._truth = GroundTruth(path)
         self._limit = self.max_held
         self._held = 0
 
@@ -172,13 +170,15 @@ class LVISBoxMetric(BaseMetric):
 
     def _average_precision(self, found: np.ndarray) -> dict[str, float]:
         """What lvis-api finds for these detections."""
+        from .lvis_api import Detections, Evaluation
+
         # only pairs of image and category that the file judges count, a small part of all
         judged = self._truth.judged_pairs()
         width = int(max(self._category_ids.max(), judged[:, 1].max(initial=0))) + 1
         pairs = found['image'] * width + self._category_ids[found['label']]
         counted = found[np.isin(pairs, judged @ [width, 1])]
         detections = list(_annotations(counted, self._category_ids))
-        evaluation = _Evaluation(self._truth, _Detections(self._truth, detections), 'bbox')
+        evaluation = Evaluation(self._truth, Detections(self._truth, detections), 'bbox')
         evaluation.params.cat_ids = sorted(self._category_ids.tolist())
         evaluation.run()
         results = evaluation.get_results()
@@ -249,56 +249,3 @@ def _dump(annotations: Iterator[dict], path: Path) -> None:
             file.write((',\n' if index else '\n') + json.dumps(annotation))
         file.write('\n]\n')
     print_log(f'Detections written to {path}.', logger='current')
-
-
-class _GroundTruth(LVIS):
-    """Annotations, checked to be LVIS, without their masks."""
-
-    def _load_json(self, path: str) -> dict:
-        data = read_coco(Path(path).read_bytes(), path)
-        for part, keys in _LVIS_KEYS.items():
-            for entry in data[part]:
-                if missing := [key for key in keys if key not in entry]:
-                    of_id = f'{part}: id {entry["id"]!r}'
-                    raise ValueError(f'{path}: {of_id} lacks {missing[0]!r}: {_REMEDY}')
-        for annotation in data['annotations']:
-            annotation.pop('segmentation', None)  # most of the file, and of no use for boxes
-        return data
-
-    def judged_pairs(self) -> np.ndarray:
-        """Pairs of image and category known to be present or absent, int ``(n, 2)``."""
-        present = [(ann['image_id'], ann['category_id']) for ann in self.dataset['annotations']]
-        absent = [
-            (image['id'], category)
-            for image in self.dataset['images']
-            for category in image['neg_category_ids']
-        ]
-        return np.array(present + absent, np.int64).reshape(-1, 2)
-
-
-class _Detections(LVISResults):
-    """Detections beside the ground truth, without a copy of it; the list may be empty."""
-
-    def __init__(self, truth: LVIS, annotations: list[dict]) -> None:
-        self.logger = truth.logger
-        for index, annotation in enumerate(annotations, start=1):
-            _, _, width, height = annotation['bbox']
-            annotation.update(id=index, area=width * height)
-        self.dataset = truth.dataset | {'annotations': annotations}
-        self._create_index()
-
-
-class _Evaluation(LVISEval):
-    """lvis-api's evaluation, also under a recent numpy."""
-
-    # the same function beside an `np` with `np.float`, which numpy dropped in 1.24
-    accumulate = types.FunctionType(
-        LVISEval.accumulate.__code__,
-        LVISEval.accumulate.__globals__
-        | {'np': types.SimpleNamespace(**vars(np) | {'float': float})},
-    )
-
-    def _get_gt_dt(self, img_id: int, cat_id: int) -> tuple[list, list]:
-        # without an entry for each of millions of pairs that nobody looks at
-        pair = img_id, cat_id
-        return self._gts.get(pair, []), self._dts.get(pair, [])

@@ -244,6 +244,15 @@ def test_two_ranks_with_padded_samples(data, ann_file):
     assert metrics == expected
 
 
+def test_without_lvis_the_metric_says_how_to_install_it(ann_file, monkeypatch):
+    for name in [name for name in sys.modules if name.split('.')[0] == 'lvis']:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, 'mmdet_dino_r1.evaluation.lvis_api', raising=False)
+    monkeypatch.setitem(sys.modules, 'lvis', None)
+    with pytest.raises(ImportError, match='pip install --no-deps lvis'):
+        make_metric(ann_file)
+
+
 def evaluate_rank(rank: int, port: int, folder: str) -> None:
     """What a process of a distributed test does; run in its own process."""
     import torch.distributed as dist
