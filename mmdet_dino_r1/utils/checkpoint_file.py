@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 
 from .checkpoint_values import Refused
-from .restricted_pickle import Unpickler, not_read
+from .restricted_pickle import Unpickler
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the older container
 _SAVE_AGAIN = 'Where it was made, save its state_dict with torch.save.'
@@ -56,7 +56,14 @@ def read_checkpoint(path: Path, map_location=None) -> object:
 
 def _restorer(map_location) -> Callable[[torch.UntypedStorage, str], torch.UntypedStorage]:
     """Function of (storage, location in the file) that moves a storage, as in ``torch.load``."""
-    default = torch.serialization.default_restore_location
+
+    def default(storage, location):
+        try:
+            return torch.serialization.default_restore_location(storage, location)
+        except RuntimeError as error:
+            where = f'its tensors cannot be put on {location!r}: {error}'
+            raise Refused(where, "Load it with map_location='cpu'.") from error
+
     if map_location is None:
         return default
     if isinstance(map_location, dict):
@@ -98,6 +105,8 @@ def _read_zip(file: BufferedReader, size: int, restore: Callable) -> object:
 
     def place_of(name: str) -> tuple[int, int]:
         """Where the content of an entry starts, and how many bytes it has."""
+        if name not in records:
+            raise Refused('it lacks data that it refers to.')
         info = records[name]
         if info.compress_type != ZIP_STORED or info.flag_bits & 0x61:
             raise Refused('it is compressed or encrypted, which torch.save never does.')
@@ -144,7 +153,6 @@ def _read_pickles(file: BufferedReader, size: int, restore: Callable) -> object:
 
     def measured(dtype, key, location, numel):
         counts[key] = numel, numel * dtype.itemsize
-        return not_read(dtype, key, location, numel)
 
     load(measured)
     for key in load():

@@ -47,10 +47,11 @@ class Name:
 
 @dataclass(frozen=True)
 class Storage:
-    """Bytes of tensors, and of what type the file says that their elements are."""
+    """Bytes of tensors; None where nothing is wanted of a file but what it asks for."""
 
-    data: torch.UntypedStorage
+    data: torch.UntypedStorage | None
     dtype: torch.dtype
+    nbytes: int
 
 
 class Array:
@@ -100,14 +101,15 @@ def _tensor_of(storage, offset, size, stride, requires_grad=False, hooks=None, *
     need(type(requires_grad) is bool and not hooks, 'tensor')
     if any(one is not None and (type(one) is not dict or one) for one in metadata):
         raise Refused('a tensor in it is conjugate by a flag.', 'Save a copy of it (clone()).')
-    held, numel = storage.data.nbytes() // dtype.itemsize, math.prod(size)
+    held, numel = storage.nbytes // dtype.itemsize, math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if (numel and last >= held) or (not numel and offset > held):
         raise Refused('a tensor in it reaches beyond its data.')
     if max(numel, math.prod(n for n in size if n)) > max(held, EXPANDED):
         raise Refused('a tensor in it is a thousandfold of its data.')
-    tensor = torch.empty(0, dtype=dtype, device=storage.data.device)
-    tensor.set_(storage.data, offset, tuple(size), tuple(stride))
+    tensor = torch.empty(0, dtype=dtype, device=getattr(storage.data, 'device', None))
+    if storage.data is not None:
+        tensor.set_(storage.data, offset, tuple(size), tuple(stride))
     return tensor.requires_grad_() if requires_grad else tensor
 
 

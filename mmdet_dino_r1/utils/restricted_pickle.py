@@ -81,7 +81,8 @@ class Unpickler:
             raise Refused('', asked=frozenset(self.unknown)) from error
         if self.unknown:
             raise Refused('', asked=frozenset(self.unknown))
-        (result,) = self.stack
+        need(len(self.stack) == 1 and not self.marks, 'pickle')
+        result = self.stack[0]
         check_result(result)
         return result
 
@@ -197,15 +198,10 @@ class Unpickler:
         need(self.storage_of is not None, 'description')
         facts = name.dtype, key, location, numel
         if key not in self.storages:
-            get = not_read if self.unknown else self.storage_of
-            self.storages[key] = facts, Storage(get(*facts), name.dtype)
+            data = None if self.unknown else self.storage_of(*facts)
+            self.storages[key] = facts, Storage(data, name.dtype, numel * name.dtype.itemsize)
         need(self.storages[key][0] == facts, 'reference to data')
         self.stack[-1] = self.storages[key][1]
-
-
-def not_read(dtype, key, location, numel) -> torch.UntypedStorage:
-    """Stand in for a storage of which nothing is wanted but its size."""
-    return torch.UntypedStorage(numel * dtype.itemsize, device='meta')
 
 
 # Instructions that put one value onto the stack
@@ -274,15 +270,16 @@ def check_result(root: object) -> None:
         if id(this) not in begun:
             begun.add(id(this))
             others = {type(value) for value in values} - _LEAVES - set(_CONTAINERS)
-            need(all(issubclass(kind, np.generic) for kind in others), 'content')
+            need(all(issubclass(kind, (np.generic, np.dtype)) for kind in others), 'content')
             waiting = [value for value in inner if id(value) not in seen]
             if any(id(value) in begun for value in waiting):
                 raise Refused('what it holds contains itself.')
             containers += waiting
-            if waiting:
+            if waiting and len(begun) - len(seen) <= DEPTH:  # so many are under way
                 continue
-        depth = 1 + max((seen[id(value)][0] for value in inner), default=0)
-        size = len(values) + 1 + sum(seen[id(value)][1] for value in inner)
+        below = [seen.get(id(value), (DEPTH, 0)) for value in inner]
+        depth = 1 + max((depth for depth, _ in below), default=0)
+        size = len(values) + 1 + sum(size for _, size in below)
         if depth > DEPTH or size > VALUES:
             raise Refused(f'what it holds is nested deeper than {DEPTH}, or larger than {VALUES}.')
         seen[id(this)] = depth, size

@@ -134,12 +134,13 @@ def _load(path: Path, map_location, name: str):
     except Exception as error:  # of any class: a damaged file makes no sense in many ways
         if isinstance(error, Refused) and error.asked:
             raise WeightsNotLoaded(_refusal(name, path, error.asked), name) from error
-        reason = str(error).strip().split('\n')[0].rstrip('.') or type(error).__name__
+        reason = str(error) if isinstance(error, Refused) else f'{error} ({type(error).__name__})'
+        line = ''.join(one for one in reason[:300].split('\n')[0] if one.isprintable())
         remedy = getattr(error, 'remedy', '') or (
             'A file that is truncated or was cut short in downloading has to be fetched again.'
         )
         raise WeightsNotLoaded(
-            f'{name} is not a checkpoint that can be loaded: {reason}. {remedy}', name
+            f'{name} is not a checkpoint that can be loaded: {line.rstrip(".")}. {remedy}', name
         ) from error
 
 
