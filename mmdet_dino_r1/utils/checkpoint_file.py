@@ -137,13 +137,10 @@ def _read_zip(file: BufferedReader, size: int, restore: Callable) -> object:
 def _read_pickles(file: BufferedReader, size: int, restore: Callable) -> object:
     """The older container: three pickles about it, the object, the keys of storages, their data."""
 
-    def is_int(value: object, number: int) -> bool:
-        return type(value) is int and value == number
-
     def load(storage_of=None):
         return Unpickler(file, size, storage_of).load()
 
-    if not is_int(load(), _MAGIC) or not is_int(load(), _VERSION):
+    if [load(), load()] != [_MAGIC, _VERSION]:
         raise Refused('it is a pickle, but none of torch.save.')
     machine = load()
     if type(machine) is not dict or machine.get('little_endian') is not (sys.byteorder == 'little'):

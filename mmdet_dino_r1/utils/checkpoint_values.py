@@ -59,7 +59,11 @@ class Array:
 
 
 def need(condition: bool, what: str) -> None:
-    """Refuse the file where ``what`` it holds is not as it should be."""
+    """Go on where ``what`` the file holds is as it should be.
+
+    Raises:
+        Refused: it is not.
+    """
     if not condition:
         raise Refused(f'its {what} is not as torch.save writes it.')
 

@@ -107,6 +107,9 @@ class Unpickler:
             raise Refused('its pickle is cut short.')
         return data
 
+    def _byte(self) -> int:
+        return self._take(1)[0]
+
     def _number(self, width: int) -> int:
         return int.from_bytes(self._take(width), 'little')
 
@@ -210,7 +213,7 @@ _VALUES: dict[bytes, Callable[[Unpickler], object]] = {
     pickle.NEWTRUE: lambda self: True,
     pickle.NEWFALSE: lambda self: False,
     pickle.BININT: lambda self: struct.unpack('<i', self._take(4))[0],
-    pickle.BININT1: lambda self: self._number(1),
+    pickle.BININT1: lambda self: self._byte(),
     pickle.BININT2: lambda self: self._number(2),
     pickle.LONG1: lambda self: int.from_bytes(self._bytes(1), 'little', signed=True),
     pickle.BINFLOAT: lambda self: struct.unpack('>d', self._take(8))[0],
@@ -231,17 +234,17 @@ _VALUES: dict[bytes, Callable[[Unpickler], object]] = {
     pickle.TUPLE2: lambda self: tuple(self._last(2)),
     pickle.TUPLE3: lambda self: tuple(self._last(3)),
     pickle.FROZENSET: lambda self: set_of(frozenset, self._items()),
-    pickle.BINGET: lambda self: self.memo[self._number(1)],
+    pickle.BINGET: lambda self: self.memo[self._byte()],
     pickle.LONG_BINGET: lambda self: self.memo[self._number(4)],
     pickle.GLOBAL: Unpickler._name_in_lines,
     pickle.STACK_GLOBAL: lambda self: self._name(*self._last(2)),
 }
 # and those that do something to what is there
 _ACTIONS: dict[bytes, Callable[[Unpickler], None]] = {
-    pickle.PROTO: lambda self: need(2 <= self._number(1) <= 5, 'protocol'),
+    pickle.PROTO: lambda self: need(2 <= self._byte() <= 5, 'protocol'),
     pickle.FRAME: lambda self: self._take(8),
     pickle.MARK: Unpickler._mark,
-    pickle.BINPUT: lambda self: self._note(self._number(1)),
+    pickle.BINPUT: lambda self: self._note(self._byte()),
     pickle.LONG_BINPUT: lambda self: self._note(self._number(4)),
     pickle.MEMOIZE: lambda self: self._note(len(self.memo)),
     pickle.APPEND: lambda self: self._append(self._last(1)),
@@ -257,7 +260,11 @@ _ACTIONS: dict[bytes, Callable[[Unpickler], None]] = {
 
 
 def check_result(root: object) -> None:
-    """Refuse cycles, depth, size when written out, and what is no value; without recursion."""
+    """Look over what was made; without recursion, whatever it is.
+
+    Raises:
+        Refused: it contains itself or what is no value, is too deep, or too large written out.
+    """
     seen: dict[int, tuple[int, int]] = {}  # depth and size of each container that is done
     begun, containers = set(), [[root]]
     while containers:

@@ -12,25 +12,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+from crafted_checkpoints import Call
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
+from safetensors.torch import save_file
 from torch import nn
 
 from mmdet_dino_r1.utils import safe_files
 from mmdet_dino_r1.utils.safe_files import WeightsNotLoaded, load_torch_file
-
-
-class Call:
-    """Pickles to a call of any function."""
-
-    def __init__(self, function, *args, state=None, items=None):
-        self.parts = function, args, state, None, items
-
-    def __reduce__(self):
-        *parts, items = self.parts
-        return *parts, items and iter(items)
 
 
 class Model(BaseModel):
@@ -42,6 +33,10 @@ class Model(BaseModel):
 
     def forward(self, inputs):
         return inputs
+
+    def initialised(self):
+        self.init_weights()
+        return self
 
 
 @pytest.fixture
@@ -68,7 +63,7 @@ DOORS = {
     'to resume': lambda path, tmp: runner_of(tmp).resume(str(path)),
     'to initialise': lambda path, tmp: Model(
         dict(type='Pretrained', checkpoint=str(path))
-    ).init_weights(),
+    ).initialised(),
 }
 
 
@@ -80,6 +75,16 @@ def test_code_in_a_checkpoint_is_refused_and_named(hostile, marker, tmp_path, do
     # The trap is a trap.
     torch.load(hostile, weights_only=False)
     assert marker.exists()
+
+
+@pytest.mark.parametrize('door', [door for door in DOORS if door != 'to resume'])
+def test_safetensors_come_in_by_every_door(tmp_path, door):
+    path, saved = tmp_path / 'x.safetensors', Model()
+    nn.init.constant_(saved.layer.weight, 7)
+    save_file(saved.state_dict(), path)
+    loaded = DOORS[door](path, tmp_path)
+    state = loaded['state_dict'] if isinstance(loaded, dict) else loaded.state_dict()
+    assert state['layer.weight'] == 7
 
 
 @pytest.fixture
