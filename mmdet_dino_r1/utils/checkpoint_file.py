@@ -19,7 +19,7 @@ from zipfile import ZIP_STORED, ZipFile
 import torch
 from safetensors import safe_open
 
-from .checkpoint_values import Refused
+from .checkpoint_values import Refused, Storage, tensor_of
 from .restricted_pickle import Unpickler
 
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the older container
@@ -140,7 +140,7 @@ def _read_pickles(file: BufferedReader, size: int, restore: Callable) -> object:
     def load(storage_of=None):
         return Unpickler(file, size, storage_of).load()
 
-    if [load(), load()] != [_MAGIC, _VERSION]:
+    if load() != _MAGIC or load() != _VERSION:
         raise Refused('it is a pickle, but none of torch.save.')
     machine = load()
     if type(machine) is not dict or machine.get('little_endian') is not (sys.byteorder == 'little'):
@@ -175,10 +175,8 @@ def _read_safetensors(path: Path, restore: Callable) -> dict:
     with safe_open(path, framework='pt') as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     for name, tensor in tensors.items():
-        storage = tensor.untyped_storage()
-        moved = restore(storage, 'cpu')
-        if moved.device != storage.device:
-            at = tensor.storage_offset(), tensor.shape, tensor.stride()
-            empty = torch.empty(0, dtype=tensor.dtype, device=moved.device)
-            tensors[name] = empty.set_(moved, *at)
+        data = restore(tensor.untyped_storage(), 'cpu')
+        storage = Storage(data, tensor.dtype, data.nbytes())
+        place = tensor.storage_offset(), tuple(tensor.shape), tensor.stride()
+        tensors[name] = tensor_of(storage, *place)
     return dict(state_dict=tensors)

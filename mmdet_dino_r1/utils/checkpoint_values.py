@@ -95,8 +95,12 @@ def _is_shape(value: object) -> bool:
     return type(value) in (tuple, torch.Size) and len(value) <= 64 and all(map(is_size, value))
 
 
-def _tensor_of(storage, offset, size, stride, requires_grad=False, hooks=None, *more):
-    """``torch._utils._rebuild_tensor_v2``: no element lies outside of the storage."""
+def tensor_of(storage, offset, size, stride, requires_grad=False, hooks=None, *more):
+    """``torch._utils._rebuild_tensor_v2``, with no element outside of the storage.
+
+    Raises:
+        Refused: one would be, or the arguments are none of such a tensor.
+    """
     need(type(storage) is Storage and is_size(offset), 'tensor')
     dtype, metadata = storage.dtype, more
     if more and type(more[0]) is torch.dtype:  # _v3
@@ -228,8 +232,8 @@ NAMES: dict[str, object] = {
     'collections.OrderedDict': Name(_called(OrderedDict, ())),
     'collections.Counter': Name(_dict_of(Counter)),
     'mmengine.config.config.ConfigDict': Name(_dict_of(ConfigDict)),
-    **{f'torch._utils._rebuild_{name}': Name(_tensor_of) for name in ('tensor_v2', 'tensor_v3')},
-    'torch._utils._rebuild_tensor': Name(_tensor_of),
+    **{f'torch._utils._rebuild_{name}': Name(tensor_of) for name in ('tensor_v2', 'tensor_v3')},
+    'torch._utils._rebuild_tensor': Name(tensor_of),
     'torch._utils._rebuild_parameter': Name(_parameter_of),
     'torch.nn.parameter.Parameter': Name(_parameter_of),
     'torch.Size': Name(_size_of),

@@ -147,7 +147,8 @@ class Unpickler:
     def _name(self, module: str, name: str) -> object:
         need(type(module) is type(name) is str, 'name of a class')
         full = f'{module}.{name}'.replace('__builtin__.', 'builtins.')
-        need(full.isascii() and full.replace('.', '').isidentifier(), 'name of a class')
+        need(len(full) < 256 and full.isascii(), 'name of a class')
+        need(full.replace('.', '').isidentifier(), 'name of a class')
         if full not in NAMES:
             self.unknown.add(full)
         return NAMES.get(full, _UNKNOWN)
@@ -201,8 +202,11 @@ class Unpickler:
         need(self.storage_of is not None, 'description')
         facts = name.dtype, key, location, numel
         if key not in self.storages:
-            data = None if self.unknown else self.storage_of(*facts)
-            self.storages[key] = facts, Storage(data, name.dtype, numel * name.dtype.itemsize)
+            data, nbytes = None, numel * name.dtype.itemsize
+            if not self.unknown:
+                data = self.storage_of(*facts)
+                need(data is None or data.nbytes() >= nbytes, 'data')
+            self.storages[key] = facts, Storage(data, name.dtype, nbytes)
         need(self.storages[key][0] == facts, 'reference to data')
         self.stack[-1] = self.storages[key][1]
 
@@ -273,7 +277,7 @@ def check_result(root: object) -> None:
             containers.pop()
             continue
         values = _inside(this)
-        inner = [value for value in values if type(value) in _CONTAINERS]
+        inner = [value for value in values if type(value) in _CONTAINERS and _inside(value)]
         if id(this) not in begun:
             begun.add(id(this))
             others = {type(value) for value in values} - _LEAVES - set(_CONTAINERS)

@@ -146,7 +146,7 @@ def _load(path: Path, map_location, name: str):
 
 def _refusal(name: str, path: Path, asked: frozenset[str]) -> str:
     """What a named file asked for and may not have, and what can be done."""
-    listed = ', '.join(f'`{one}`' for one in sorted(asked))
+    listed = ', '.join(f'`{one}`' for one in sorted(asked)[:20])
     start = f'{name} is not a checkpoint that can be loaded safely: it asks for {listed}'
     if any(_runs_code(one) for one in asked):
         return f'{start}, which runs code and belongs in no checkpoint. Nothing was run; delete it.'

@@ -1,6 +1,7 @@
 """The reader of checkpoints gives what ``torch.load`` gives, or says why it does not."""
 
 import io
+import json
 import pickle
 import pickletools
 import tarfile
@@ -291,6 +292,15 @@ def test_safetensors(tmp_path):
     content = load_torch_file(tmp_path / 'any.name')
     assert content.keys() == {'state_dict'}
     same(dict(sorted(content['state_dict'].items())), weights)
+
+
+def test_safetensors_of_shapes_that_no_tensor_has_are_refused(tmp_path):
+    for shape, count in (([1] * 65, 4), ([0, 1 << 62, 1 << 62], 0)):
+        header = json.dumps(dict(a=dict(dtype='F32', shape=shape, data_offsets=[0, count])))
+        size = len(header).to_bytes(8, 'little')
+        (tmp_path / 'x').write_bytes(size + header.encode() + bytes(count))
+        with pytest.raises(WeightsNotLoaded, match='x is not a checkpoint'):
+            load_torch_file(tmp_path / 'x')
 
 
 # Damaged files
