@@ -29,7 +29,7 @@ NEW_DTYPES = 'uint16 uint32 uint64 float8_e4m3fn float8_e5m2'
 
 
 def dtypes():
-    names = DTYPES.split() + (NEW_DTYPES.split() if VERSION >= (2, 4) else [])
+    names = DTYPES.split() + (NEW_DTYPES.split() if VERSION >= (2, 6) else [])
     return {name: torch.arange(2).to(getattr(torch, name)) for name in names}
 
 

@@ -102,6 +102,18 @@ def test_what_torch_save_would_not_write_is_refused(tmp_path, what):
     assert '\n' not in str(error.value) or 'If you trust' in str(error.value)
 
 
+VERSION = tuple(int(part) for part in torch.__version__.split('.')[:2])
+
+
+@pytest.mark.skipif(VERSION >= (2, 10), reason='mended in PyTorch 2.10')
+def test_the_safe_loader_of_this_pytorch_falls_for_it(tmp_path):
+    """CVE-2026-24747, up to where memory would be written that is not the tensor's."""
+    path = write(tmp_path / 'x.pth', tensor(items=[(0, 99.0)]))
+    assert torch.load(path, weights_only=True).tolist() == [99, 1, 2, 3]
+    path = write(tmp_path / 'x.pth', tensor(Data(6), size=(6,)))  # of four numbers
+    assert torch.load(path, weights_only=True).untyped_storage().nbytes() == 24
+
+
 def nested(count, wrap=b'\x85', start=b'N'):
     return b'\x80\x02' + start + wrap * count + b'.'
 
