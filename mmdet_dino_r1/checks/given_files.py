@@ -112,7 +112,8 @@ def _what_is_wrong(path: str, what: str, of_a_run: bool = False) -> str | None:
         return f'{what} ({size / 1e6:.1f} MB) cannot be read: {error}'
     if not isinstance(content, dict):
         return f'{what} holds no weights: {path}'
-    if of_a_run and not {'epoch', 'iter'} <= (content.get('meta') or {}).keys():
+    meta = content.get('meta')
+    if of_a_run and not (isinstance(meta, dict) and {'epoch', 'iter'} <= meta.keys()):
         return (
             f'{what} holds weights but not where a run stopped: {path}. To start anew from them: '
             f'--cfg-options load_from={path}, without --resume.'

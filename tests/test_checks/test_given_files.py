@@ -8,10 +8,13 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
+from safetensors.torch import save_file
 
 from mmdet_dino_r1 import config_path
 from mmdet_dino_r1.checks.given_files import (
+    explain_checkpoint,
     explain_missing_base,
     explain_work_dir,
     read_config,
@@ -98,3 +101,20 @@ class TestWorkDir:
         assert said.startswith(
             f'the work directory {here}/run cannot be used: Permission denied ({here}).'
         )
+
+
+def test_safetensors_are_weights_and_no_stopped_run(tmp_path):
+    weights = tmp_path / 'weights.safetensors'
+    save_file(dict(x=torch.zeros(1)), weights)
+    cfg, given = Config(dict(load_from=str(weights))), dict(checkpoint=str(weights), work_dir=None)
+    assert explain_checkpoint(cfg, Namespace(**given), 'test') is None
+    assert explain_checkpoint(cfg, Namespace(**given, resume=None), 'train') is None
+    said = explain_checkpoint(cfg, Namespace(**given, resume=str(weights)), 'train')
+    assert 'holds weights but not where a run stopped' in said and f'load_from={weights}' in said
+
+
+@pytest.mark.parametrize('meta', [1, [1], {}, {'epoch': 1}])
+def test_a_resume_from_a_file_with_another_meta_is_explained(tmp_path, meta):
+    torch.save(dict(meta=meta, state_dict={}), tmp_path / 'x.pth')
+    args = Namespace(work_dir=None, resume=str(tmp_path / 'x.pth'))
+    assert 'but not where a run stopped' in explain_checkpoint(Config(), args, 'train')

@@ -12,25 +12,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+from crafted_checkpoints import Call
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
+from safetensors.torch import save_file
 from torch import nn
 
 from mmdet_dino_r1.utils import safe_files
 from mmdet_dino_r1.utils.safe_files import WeightsNotLoaded, load_torch_file
-
-
-class Call:
-    """Pickles to a call of any function."""
-
-    def __init__(self, function, *args, state=None, items=None):
-        self.parts = function, args, state, None, items
-
-    def __reduce__(self):
-        *parts, items = self.parts
-        return *parts, items and iter(items)
 
 
 class Model(BaseModel):
@@ -42,6 +33,10 @@ class Model(BaseModel):
 
     def forward(self, inputs):
         return inputs
+
+    def initialised(self):
+        self.init_weights()
+        return self
 
 
 @pytest.fixture
@@ -68,7 +63,7 @@ DOORS = {
     'to resume': lambda path, tmp: runner_of(tmp).resume(str(path)),
     'to initialise': lambda path, tmp: Model(
         dict(type='Pretrained', checkpoint=str(path))
-    ).init_weights(),
+    ).initialised(),
 }
 
 
@@ -80,6 +75,16 @@ def test_code_in_a_checkpoint_is_refused_and_named(hostile, marker, tmp_path, do
     # The trap is a trap.
     torch.load(hostile, weights_only=False)
     assert marker.exists()
+
+
+@pytest.mark.parametrize('door', [door for door in DOORS if door != 'to resume'])
+def test_safetensors_come_in_by_every_door(tmp_path, door):
+    path, saved = tmp_path / 'x.safetensors', Model()
+    nn.init.constant_(saved.layer.weight, 7)
+    save_file(saved.state_dict(), path)
+    loaded = DOORS[door](path, tmp_path)
+    state = loaded['state_dict'] if isinstance(loaded, dict) else loaded.state_dict()
+    assert state['layer.weight'] == 7
 
 
 @pytest.fixture
@@ -207,7 +212,7 @@ def test_what_is_listed_cannot_be_led_to_code(tmp_path, marker):
     numpy = Call(OrderedDict, state=dict(array=eval_))
     globals_ = Call(getattr, HistoryBuffer.__init__, '__globals__', items=[('np', numpy)])
     torch.save([globals_, Call(HistoryBuffer, code, code)], tmp_path / 'x.pth')
-    with pytest.raises(ValueError, match=r"x\.pth .*getattr\(<class .*HistoryBuffer'>, '__init__'"):
+    with pytest.raises(WeightsNotLoaded, match=r'x\.pth .*its use of getattr'):
         load_torch_file(tmp_path / 'x.pth')
     assert not marker.exists()
 
@@ -223,8 +228,6 @@ def test_a_trusted_file_is_converted_by_what_the_message_says(tmp_path, monkeypa
     exec(str(error.value).split('\n\n', 1)[1], {})
     copy = load_torch_file('detr_weights.pth')
     assert copy.keys() == {'state_dict'} and copy['state_dict']['w'].tolist() == [1, 1]
-    with pytest.raises(ValueError, match='Namespace'):  # nothing stayed listed
-        load_torch_file(path)
 
 
 @pytest.mark.parametrize('content', [b'', b'<html>404</html>', b'PK\x03\x04 cut'])
@@ -294,31 +297,3 @@ def test_what_either_stack_saves_loads(saved, by):
     assert content['param_schedulers'][0]['base_values'] == [0.1]
     assert content['random']['numpy'].tolist() == [1, 4294967295]
     assert content['optimizer']['param_groups'][0]['lr'] == 0.001
-
-
-def test_only_its_own_entries_are_listed_and_only_meanwhile(saved):
-    mine = [HistoryBuffer, np.ndarray]
-    with torch.serialization.safe_globals(mine):
-        before = set(torch.serialization.get_safe_globals())
-        load_torch_file(saved)
-        assert set(torch.serialization.get_safe_globals()) == before
-    assert not set(mine) & set(torch.serialization.get_safe_globals())
-
-
-def test_threads_do_not_take_each_others_list_away(saved):
-    """As in the web demo, where a detector may be loaded while another is."""
-    failed = []
-
-    def load():
-        try:
-            for _ in range(20):
-                load_torch_file(saved)
-        except ValueError as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=load) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed
