@@ -3,13 +3,15 @@
 # make test-all  these, then the slow ones         make clean  build leftovers away
 # make format    what ruff can put right
 # make test-openmmlab   OpenMMLab's packages in .venv-openmmlab, and the tests that differ by them
+# make test-torch21     the same with PyTorch 2.1 and NumPy 1 in .venv-torch21 (2 GB of downloads)
 #
 # What can be overridden, for instance a GPU build of torch under another Python:
 #   make setup PYTHON=python3.12 TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?= torch==2.13.0
-# One of the two families of mm* packages: requirements/mminstall{,-openmmlab}.txt
+# One of the two families of mm* packages: requirements/mminstall{,-openmmlab,-torch21}.txt. What it
+# pins, nothing that is installed after it changes.
 MM     ?= requirements/mminstall.txt
 # A folder of ready-made mmcv wheels; without one mmcv's operators are compiled, 12 to 15 minutes.
 WHEELS ?= ../shared/wheels
@@ -27,6 +29,10 @@ TESTS_OPENMMLAB = tests/test_utils tests/test_registry.py \
   tests/test_models/test_detectors/test_parity.py tests/test_apis/test_mmdet_inference.py \
   tests/test_evaluation/test_coco_json_metric.py
 
+# The environment of most people with OpenMMLab's packages, and what differs in it besides.
+VENV_TORCH21 ?= .venv-torch21
+TESTS_TORCH21 = $(TESTS_OPENMMLAB)
+
 BIN    = $(VENV)/bin
 PY     = $(BIN)/python
 PIP    = $(PY) -m pip --disable-pip-version-check
@@ -38,7 +44,7 @@ DEMO  := work_dirs/demo
 # seen to take ten times as long. Spinning only briefly costs nothing on an idle machine.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: help setup demo test test-all test-openmmlab lint format clean
+.PHONY: help setup demo test test-all test-openmmlab test-torch21 lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -55,15 +61,15 @@ $(VENV)/.setup-done: $(wildcard requirements/*.txt) setup.py pyproject.toml
 	  { echo "$(PYTHON) is not Python 3.10, 3.11 or 3.12; name one: make setup PYTHON=python3.11"; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "== setup 2/6: $(TORCH)"
-	$(PIP) install $(TORCH)
+	$(PIP) install $(TORCH) -c $(MM)
 	@echo "== setup 3/6: $(MM) (where no wheel of mmcv fits, it is compiled: 12 to 15 minutes)"
 	$(PIP) install 'setuptools>=70,<80' wheel ninja psutil packaging
 	MMCV_WITH_OPS=1 CFLAGS=-g0 $(PIP) install --no-build-isolation $(LINKS) -r $(MM)
 	@echo "== setup 4/6: openmim, without opendatalab, which pip will remark on and nothing here needs"
 	$(PIP) install --no-deps openmim==0.3.9
-	$(PIP) install -r requirements/mim.txt
+	$(PIP) install -r requirements/mim.txt -c $(MM)
 	@echo "== setup 5/6: this package, editable, and what its tests need"
-	$(PIP) install --no-build-isolation -e . -r requirements/tests.txt
+	$(PIP) install --no-build-isolation -e . -r requirements/tests.txt -c $(MM)
 	@echo "== setup 6/6: checks"
 # opencv-python needs libGL, which servers lack; the headless build has the same modules. Both are
 # dependencies and share one folder, so the wanted one is installed again once the other is gone.
@@ -111,6 +117,13 @@ test-openmmlab: VENV = $(VENV_OPENMMLAB)
 test-openmmlab:
 	$(MAKE) setup MM=requirements/mminstall-openmmlab.txt VENV="$(VENV)"
 	$(PYTEST) $(TESTS_OPENMMLAB) $(ARGS)
+
+# ready-made wheels for this torch lie in a folder of their own: they bear the same name
+test-torch21: VENV = $(VENV_TORCH21)
+test-torch21:
+	$(MAKE) setup TORCH=torch==2.1.2 MM=requirements/mminstall-torch21.txt VENV="$(VENV)" \
+	  WHEELS="$(WHEELS)/torch21"
+	$(PYTEST) $(TESTS_TORCH21) $(ARGS)
 
 lint: $(VENV)/.lint-done
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 MIN_MMDET = '3.3.0'
 # Before it, PyTorch's safe loader can itself be made to run code (CVE-2025-32434).
-MIN_TORCH = (2, 6)
+MIN_TORCH = (2, 1)
 # Distributions that put files under the same import names, those of OpenMMLab, in the same order.
 FAMILIES = {
     'onedl': ('onedl-mmcv', 'onedl-mmdetection', 'onedl-mmengine'),
