@@ -10,8 +10,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 TORCH  ?= torch==2.13.0
-# One of the two families of mm* packages: requirements/mminstall{,-openmmlab,-torch21}.txt. What it
-# pins, nothing that is installed after it changes.
+# One of the two families of mm* packages: requirements/mminstall{,-openmmlab}.txt
 MM     ?= requirements/mminstall.txt
 # A folder of ready-made mmcv wheels; without one mmcv's operators are compiled, 12 to 15 minutes.
 WHEELS ?= ../shared/wheels
@@ -61,15 +60,15 @@ $(VENV)/.setup-done: $(wildcard requirements/*.txt) setup.py pyproject.toml
 	  { echo "$(PYTHON) is not Python 3.10, 3.11 or 3.12; name one: make setup PYTHON=python3.11"; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "== setup 2/6: $(TORCH)"
-	$(PIP) install $(TORCH) -c $(MM)
+	$(PIP) install $(TORCH)
 	@echo "== setup 3/6: $(MM) (where no wheel of mmcv fits, it is compiled: 12 to 15 minutes)"
 	$(PIP) install 'setuptools>=70,<80' wheel ninja psutil packaging
 	MMCV_WITH_OPS=1 CFLAGS=-g0 $(PIP) install --no-build-isolation $(LINKS) -r $(MM)
 	@echo "== setup 4/6: openmim, without opendatalab, which pip will remark on and nothing here needs"
 	$(PIP) install --no-deps openmim==0.3.9
-	$(PIP) install -r requirements/mim.txt -c $(MM)
+	$(PIP) install -r requirements/mim.txt
 	@echo "== setup 5/6: this package, editable, and what its tests need"
-	$(PIP) install --no-build-isolation -e . -r requirements/tests.txt -c $(MM)
+	$(PIP) install --no-build-isolation -e . -r requirements/tests.txt
 	@echo "== setup 6/6: checks"
 # opencv-python needs libGL, which servers lack; the headless build has the same modules. Both are
 # dependencies and share one folder, so the wanted one is installed again once the other is gone.
@@ -121,8 +120,8 @@ test-openmmlab:
 # ready-made wheels for this torch lie in a folder of their own: they bear the same name
 test-torch21: VENV = $(VENV_TORCH21)
 test-torch21:
-	$(MAKE) setup TORCH=torch==2.1.2 MM=requirements/mminstall-torch21.txt VENV="$(VENV)" \
-	  WHEELS="$(WHEELS)/torch21"
+	PIP_CONSTRAINT=requirements/constraints-torch21.txt $(MAKE) setup TORCH=torch==2.1.2 \
+	  MM=requirements/mminstall-openmmlab.txt VENV="$(VENV)" WHEELS="$(WHEELS)/torch21"
 	$(PYTEST) $(TESTS_TORCH21) $(ARGS)
 
 lint: $(VENV)/.lint-done
