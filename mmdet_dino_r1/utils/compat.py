@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 MIN_MMDET = '3.3.0'
-# Before it, PyTorch's safe loader can itself be made to run code (CVE-2025-32434).
+# The oldest that was tried; it is the last for which OpenMMLab has ready-made wheels of mmcv 2.1.0.
 MIN_TORCH = (2, 1)
 # Distributions that put files under the same import names, those of OpenMMLab, in the same order.
 FAMILIES = {
@@ -53,11 +53,11 @@ def check_environment() -> None:
         _check_module(name)
     import torch  # the operators are linked against its libraries
 
-    if tuple(map(int, torch.__version__.split('.')[:2])) < MIN_TORCH:
+    if torch_version() < MIN_TORCH:
         raise ImportError(
             f'mmdet_dino_r1 needs torch >= {MIN_TORCH[0]}.{MIN_TORCH[1]}, found '
-            f'{torch.__version__}: older ones cannot load any checkpoint safely. Install a newer '
-            'torch, then mmcv again, which is compiled against it.'
+            f'{torch.__version__}, which it was never tried with. Install a newer torch, then mmcv '
+            'again, which is compiled against it.'
         )
     for name, remedy in _LOADED.items():
         try:
@@ -130,6 +130,21 @@ def installed(distributions: Sequence[str]) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def torch_version() -> tuple[int, int]:
+    """Of PyTorch, such as (2, 13)."""
+    import torch
+
+    major, minor = torch.__version__.split('.')[:2]
+    return int(major), int(minor)
+
+
+def is_compiling() -> bool:
+    """Whether PyTorch compiles or exports what asks; from 2.3 on it has this function itself."""
+    import torch
+
+    return (getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling)()
 
 
 def name_package_to_mmengine() -> None:

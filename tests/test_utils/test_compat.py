@@ -45,8 +45,8 @@ def test_an_old_mmdet_is_refused(monkeypatch):
 
 
 def test_an_old_torch_is_refused(monkeypatch):
-    monkeypatch.setattr(torch, '__version__', '2.5.1+cu121')
-    with pytest.raises(ImportError, match=r'torch >= 2\.6, found 2\.5\.1\+cu121.*mmcv again'):
+    monkeypatch.setattr(torch, '__version__', '2.0.1+cu118')
+    with pytest.raises(ImportError, match=r'torch >= 2\.1, found 2\.0\.1\+cu118.*mmcv again'):
         compat.check_environment()
     monkeypatch.setattr(torch, '__version__', '2.10.0a0+git1')
     compat.check_environment()
