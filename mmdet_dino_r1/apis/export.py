@@ -29,7 +29,7 @@ from ..version import __version__
 from .export_graph import PromptedDetector, exportable_copy, plain_copy
 from .weights import build_model
 
-MIN_TORCH_OF_EXPORT = (2, 6)  # its exporter by dynamo; tried with 2.13
+MIN_TORCH = (2, 6)  # its exporter by dynamo; tried with 2.13
 OPSET = 18  # what PyTorch's exporter writes without converting; onnxruntime >= 1.14
 METADATA_KEY = 'mmdet_dino_r1'
 
@@ -80,10 +80,10 @@ def export_onnx(
     Warns:
         UserWarning: the bank was made with other weights.
     """
-    if torch_version() < MIN_TORCH_OF_EXPORT:
-        needed = '.'.join(map(str, MIN_TORCH_OF_EXPORT))
-        raise ImportError(f'ONNX export needs torch >= {needed}, found {torch.__version__}.')
     _need('onnx', 'onnxscript')
+    if torch_version() < MIN_TORCH:
+        needed = '.'.join(map(str, MIN_TORCH))
+        raise ImportError(f'ONNX export needs torch >= {needed}, found {torch.__version__}.')
     if not isinstance(bank, PromptBank):
         bank = load_prompt_bank(bank)
     image_size = tuple(image_size)  # type: ignore[assignment]  # of two: _check sees to it

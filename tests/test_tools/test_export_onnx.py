@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmdet_dino_r1.apis.export import MIN_TORCH
 from mmdet_dino_r1.structures import PromptBank, save_prompt_bank
 from mmdet_dino_r1.tools import export_onnx as tool
 from mmdet_dino_r1.tools.export_onnx import main, read_image
@@ -92,6 +93,7 @@ def test_mistakes_end_in_one_line(tmp_path, tiny, monkeypatch, capsys):
         assert err.splitlines()[-1].startswith('export_onnx: ') and message in err
 
     monkeypatch.setattr('mmdet_dino_r1.apis.export._need', lambda *packages: None)
+    monkeypatch.setattr('mmdet_dino_r1.apis.export.torch_version', lambda: MIN_TORCH)
     fails_with([*tiny, '--check', str(tmp_path / 'gone.png')], 'gone.png')
     fails_with([*tiny, '--check', tiny[1]], 'cannot identify image file')
     fails_with([*tiny, '--bank', 'gone.safetensors'], 'no prompt bank gone.safetensors')
