@@ -28,9 +28,11 @@ TESTS_OPENMMLAB = tests/test_utils tests/test_registry.py \
   tests/test_models/test_detectors/test_parity.py tests/test_apis/test_mmdet_inference.py \
   tests/test_evaluation/test_coco_json_metric.py
 
-# The environment of most people with OpenMMLab's packages, and what differs in it besides.
+# The environment of most people with OpenMMLab's packages, and what asks most of PyTorch besides:
+# the model, its training alone and by two processes, mixed precision, banks, inferencer, export.
 VENV_TORCH21 ?= .venv-torch21
-TESTS_TORCH21 = $(TESTS_OPENMMLAB)
+TESTS_TORCH21 = $(TESTS_OPENMMLAB) tests/test_models tests/test_engine tests/test_distributed \
+  tests/test_apis tests/test_device_path tests/test_checks/test_image_check.py
 
 BIN    = $(VENV)/bin
 PY     = $(BIN)/python
