@@ -31,6 +31,8 @@ _LOADED = {
     'cv2': 'OpenCV cannot be loaded; on servers it is libGL that is missing. Remedy: `pip '
     'uninstall -y opencv-python`, then `pip install --force-reinstall --no-deps '
     '"opencv-python-headless<4.13"`, which needs none; `make setup` does it where it must.',
+    'mmengine.optim': 'mmengine cannot be loaded. It imports transformers wherever that is '
+    'installed; beside PyTorch 2.1 it needs `pip install "transformers<4.56"`.',
     'mmcv._ext': 'mmcv is installed without its compiled operators (`mmcv._ext`), which happens '
     'when pip builds it in isolation, without torch, or when torch was changed afterwards. Remedy: '
     '`pip install setuptools wheel ninja psutil packaging`, then `MMCV_WITH_OPS=1 pip install '
@@ -59,11 +61,19 @@ def check_environment() -> None:
             f'{torch.__version__}, which it was never tried with. Install a newer torch, then mmcv '
             'again, which is compiled against it.'
         )
+    try:
+        torch.zeros(1).numpy()
+    except RuntimeError as error:
+        raise ImportError(
+            f'mmdet_dino_r1: torch {torch.__version__} was built for NumPy 1. Remedy: `pip install '
+            f'"numpy<2"`. (Cause: {error})'
+        ) from error
     for name, remedy in _LOADED.items():
         try:
             importlib.import_module(name)
-        # mmdet checks its neighbours with asserts; ValueError: "numpy.dtype size changed"
-        except (ImportError, AssertionError, ValueError) as error:
+        # mmdet checks its neighbours with asserts; ValueError: "numpy.dtype size changed";
+        # AttributeError: what an older torch has not
+        except (ImportError, AssertionError, ValueError, AttributeError) as error:
             raise ImportError(f'mmdet_dino_r1: {remedy} (Cause: {error})') from error
     import mmdet
     from mmengine.utils import digit_version
