@@ -57,8 +57,8 @@ class ResumeHook(Hook):
             return
         self._renew_sampler(runner, loader)
         if in_iterations:
-            # from mmengine 0.10.3 on the loop asks for all batches that are done, to throw them away,
-            # but not where it has `skip_iter`
+            # from mmengine 0.10.3 on, the loop asks for all batches that are done, to throw them
+            # away, but not where it has `skip_iter`
             goes_on = digit_version(mmengine.__version__) < digit_version('0.10.3')
             goes_on |= hasattr(runner.train_loop.dataloader_iterator, 'skip_iter')
             blanks = repeat(None, 0 if goes_on else done)
