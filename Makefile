@@ -3,6 +3,7 @@
 # make test-all  these, then the slow ones         make clean  build leftovers away
 # make format    what ruff can put right
 # make test-openmmlab   OpenMMLab's packages in .venv-openmmlab, and the tests that differ by them
+# make test-torch21     the same with PyTorch 2.1 and NumPy 1 in .venv-torch21 (2 GB of downloads)
 #
 # What can be overridden, for instance a GPU build of torch under another Python:
 #   make setup PYTHON=python3.12 TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
@@ -29,6 +30,12 @@ TESTS_OPENMMLAB = tests/test_utils tests/test_registry.py \
   tests/test_models/test_detectors/test_parity.py tests/test_apis/test_mmdet_inference.py \
   tests/test_evaluation/test_coco_json_metric.py
 
+# The environment of most people with OpenMMLab's packages, and what asks most of PyTorch besides:
+# the model, its training alone and by two processes, mixed precision, banks, inferencer, export.
+VENV_TORCH21 ?= .venv-torch21
+TESTS_TORCH21 = $(TESTS_OPENMMLAB) tests/test_models tests/test_engine tests/test_distributed \
+  tests/test_apis tests/test_device_path tests/test_checks/test_image_check.py
+
 BIN    = $(VENV)/bin
 PY     = $(BIN)/python
 PIP    = $(PY) -m pip --disable-pip-version-check
@@ -38,7 +45,7 @@ DEMO  := work_dirs/demo
 # seen to take ten times as long. Spinning only briefly costs nothing on an idle machine.
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: help setup demo test test-all test-openmmlab lint format clean
+.PHONY: help setup demo test test-all test-openmmlab test-torch21 lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -105,6 +112,13 @@ test-openmmlab: VENV = $(VENV_OPENMMLAB)
 test-openmmlab:
 	$(MAKE) setup MM=requirements/mminstall-openmmlab.txt VENV="$(VENV)"
 	$(PYTEST) $(TESTS_OPENMMLAB) $(ARGS)
+
+# ready-made wheels for this torch lie in a folder of their own: they bear the same name
+test-torch21: VENV = $(VENV_TORCH21)
+test-torch21:
+	PIP_CONSTRAINT=requirements/constraints-torch21.txt $(MAKE) setup TORCH=torch==2.1.2 \
+	  MM=requirements/mminstall-openmmlab.txt VENV="$(VENV)" WHEELS="$(WHEELS)/torch21"
+	$(PYTEST) $(TESTS_TORCH21) $(ARGS)
 
 lint: $(VENV)/.lint-done
 	$(BIN)/ruff check .

@@ -262,6 +262,10 @@ one of the two uninstalled again
     test_files_that_went_with_another_distribution_are_told
 a file `mmdet.py`, `mmcv.py`
     test_a_file_of_the_name_of_a_package_is_named
+NumPy 2 beside a PyTorch built for NumPy 1
+    test_numpy_2_beside_a_torch_built_for_numpy_1_is_told
+transformers 4.56 or newer beside PyTorch 2.1
+    test_what_does_not_fit_is_said_with_the_remedy
 the bare name of a shipped config
     test_a_bare_name_becomes_the_path
 `query_view --device` that is not there

@@ -24,10 +24,12 @@ from ..engine.bank_builder import weights_fingerprint
 from ..models.detectors import DINOR1
 from ..structures import PromptBank, load_prompt_bank
 from ..utils.atomic_write import atomic_path
+from ..utils.compat import torch_version
 from ..version import __version__
 from .export_graph import PromptedDetector, exportable_copy, plain_copy
 from .weights import build_model
 
+MIN_TORCH = (2, 6)  # its exporter by dynamo; tried with 2.13
 OPSET = 18  # what PyTorch's exporter writes without converting; onnxruntime >= 1.14
 METADATA_KEY = 'mmdet_dino_r1'
 
@@ -71,7 +73,7 @@ def export_onnx(
         The metadata.
 
     Raises:
-        ImportError: onnx or onnxscript is not installed.
+        ImportError: onnx or onnxscript is not installed, or PyTorch is older than 2.6.
         FileNotFoundError: config, checkpoint or bank is missing.
         ValueError: the size, the bank's width or a setting of the model cannot be exported.
 
@@ -79,6 +81,9 @@ def export_onnx(
         UserWarning: the bank was made with other weights.
     """
     _need('onnx', 'onnxscript')
+    if torch_version() < MIN_TORCH:
+        needed = '.'.join(map(str, MIN_TORCH))
+        raise ImportError(f'ONNX export needs torch >= {needed}, found {torch.__version__}.')
     if not isinstance(bank, PromptBank):
         bank = load_prompt_bank(bank)
     image_size = tuple(image_size)  # type: ignore[assignment]  # of two: _check sees to it

@@ -85,7 +85,7 @@ def explain_failure(
             'or the shared memory (/dev/shm) of a container, is used up.\nTo need less of it:'
             + _settings(cfg, {f'{loader}.num_workers': '', f'{loader}.batch_size': ''})
         )
-    is_cuda = isinstance(error, torch.OutOfMemoryError)
+    is_cuda = isinstance(error, torch.cuda.OutOfMemoryError)
     if not (is_cuda or isinstance(error, MemoryError) or any(said in text for said in _NO_MEMORY)):
         return None
     where = 'the GPU' if is_cuda else 'the machine'

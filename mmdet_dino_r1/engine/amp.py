@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
+from ..utils.compat import torch_version
 from ..utils.near_names import some
 
 # Skipped in a row, each with half the scale of the one before: no scale would help.
@@ -36,6 +37,12 @@ class _GradientCheck:
     def watch(self, model: nn.Module) -> None:
         """Learn from the bare model how parameters are named and what the step was."""
         self._model = model
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Load the optimiser's state; whether its kernels are fused is this machine's affair."""
+        for saved, own in zip(state_dict['param_groups'], self.param_groups, strict=False):
+            saved['fused'] = own.get('fused')  # other lengths: PyTorch says what is wrong
+        super().load_state_dict(state_dict)
 
     def step(self, **kwargs) -> None:
         """Clip and update.
@@ -116,7 +123,8 @@ class CheckedAmpOptimWrapper(_GradientCheck, AmpOptimWrapper):
         **kwargs: those of ``OptimWrapper``.
 
     Raises:
-        ValueError: ``dtype`` is unknown, or ``use_fsdp`` on a CPU.
+        ValueError: ``dtype`` is unknown, or ``use_fsdp`` on a CPU, or float16 or loss scaling on a
+            CPU before PyTorch 2.3.
     """
 
     def __init__(
@@ -146,7 +154,7 @@ class CheckedAmpOptimWrapper(_GradientCheck, AmpOptimWrapper):
         OptimWrapper.__init__(self, **kwargs)  # the parent's asserts that there is one
         self._scale_update_param = loss_scale if isinstance(loss_scale, float) else None
         options = dict(init_scale=loss_scale) if isinstance(loss_scale, float) else loss_scale
-        self.loss_scaler = torch.amp.GradScaler('cpu', **({} if options == 'dynamic' else options))
+        self.loss_scaler = _cpu_scaler(dtype, **({} if options == 'dynamic' else options))
         self.cast_dtype = dtype
         print_log(
             f'Mixed precision without an accelerator: autocast of the CPU in {dtype}, '
@@ -171,3 +179,15 @@ class CheckedAmpOptimWrapper(_GradientCheck, AmpOptimWrapper):
         without_autocast = OptimWrapper.optim_context(self, model)
         with without_autocast, torch.autocast('cpu', dtype=self.cast_dtype):
             yield
+
+
+def _cpu_scaler(dtype: torch.dtype, **options):
+    """PyTorch's loss scaling of the CPU; before 2.3 there is none, only one that is disabled."""
+    if torch_version() >= (2, 3):
+        return torch.amp.GradScaler('cpu', **options)
+    if dtype == torch.float16 or options.get('enabled', True):
+        raise ValueError(
+            'On a CPU optim_wrapper.dtype=float16 and optim_wrapper.loss_scale need PyTorch 2.3 or '
+            f'newer, this is {torch.__version__}. Leave both out: bfloat16 needs no scaling.'
+        )
+    return torch.cuda.amp.GradScaler(**options)

@@ -6,6 +6,7 @@ from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
+from ..utils.compat import torch_version
 from ..utils.wrappers import unwrapped
 from .amp import CheckedAmpOptimWrapper, CheckedOptimWrapper
 
@@ -31,6 +32,8 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         wanted = self.optim_wrapper_cfg.get('type', 'OptimWrapper')
         wanted = OPTIM_WRAPPERS.get(wanted) if isinstance(wanted, str) else wanted
         self.optim_wrapper_cfg['type'] = _CHECKED.get(wanted, wanted)
+        if torch_version() < (2, 4) and next(model.parameters()).device.type == 'cpu':
+            self.optimizer_cfg.pop('fused', None)  # had kernels for GPUs alone; the same updates
         wrapper = super().__call__(model)
         if wanted in _CHECKED:
             wrapper.watch(unwrapped(model))

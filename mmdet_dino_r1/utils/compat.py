@@ -12,8 +12,8 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 MIN_MMDET = '3.3.0'
-# Before it, PyTorch's safe loader can itself be made to run code (CVE-2025-32434).
-MIN_TORCH = (2, 6)
+# The oldest that was tried; it is the last for which OpenMMLab has ready-made wheels of mmcv 2.1.0.
+MIN_TORCH = (2, 1)
 # Distributions that put files under the same import names, those of OpenMMLab, in the same order.
 FAMILIES = {
     'onedl': ('onedl-mmcv', 'onedl-mmdetection', 'onedl-mmengine'),
@@ -31,6 +31,8 @@ _LOADED = {
     'cv2': 'OpenCV cannot be loaded; on servers it is libGL that is missing. Remedy: `pip '
     'uninstall -y opencv-python`, then `pip install --force-reinstall --no-deps '
     '"opencv-python-headless<4.13"`, which needs none; `make setup` does it where it must.',
+    'mmengine.optim': 'mmengine cannot be loaded. It imports transformers wherever that is '
+    'installed; beside PyTorch 2.1 it needs `pip install "transformers<4.56"`.',
     'mmcv._ext': 'mmcv is installed without its compiled operators (`mmcv._ext`), which happens '
     'when pip builds it in isolation, without torch, or when torch was changed afterwards. Remedy: '
     '`pip install setuptools wheel ninja psutil packaging`, then `MMCV_WITH_OPS=1 pip install '
@@ -53,17 +55,25 @@ def check_environment() -> None:
         _check_module(name)
     import torch  # the operators are linked against its libraries
 
-    if tuple(map(int, torch.__version__.split('.')[:2])) < MIN_TORCH:
+    if torch_version() < MIN_TORCH:
         raise ImportError(
             f'mmdet_dino_r1 needs torch >= {MIN_TORCH[0]}.{MIN_TORCH[1]}, found '
-            f'{torch.__version__}: older ones cannot load any checkpoint safely. Install a newer '
-            'torch, then mmcv again, which is compiled against it.'
+            f'{torch.__version__}, which it was never tried with. Install a newer torch, then mmcv '
+            'again, which is compiled against it.'
         )
+    try:
+        torch.zeros(1).numpy()
+    except RuntimeError as error:
+        raise ImportError(
+            f'mmdet_dino_r1: torch {torch.__version__} was built for NumPy 1. Remedy: `pip install '
+            f'"numpy<2"`. (Cause: {error})'
+        ) from error
     for name, remedy in _LOADED.items():
         try:
             importlib.import_module(name)
-        # mmdet checks its neighbours with asserts; ValueError: "numpy.dtype size changed"
-        except (ImportError, AssertionError, ValueError) as error:
+        # mmdet checks its neighbours with asserts; ValueError: "numpy.dtype size changed";
+        # AttributeError: what an older torch has not
+        except (ImportError, AssertionError, ValueError, AttributeError) as error:
             raise ImportError(f'mmdet_dino_r1: {remedy} (Cause: {error})') from error
     import mmdet
     from mmengine.utils import digit_version
@@ -130,6 +140,21 @@ def installed(distributions: Sequence[str]) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def torch_version() -> tuple[int, int]:
+    """Of PyTorch, such as (2, 13)."""
+    import torch
+
+    major, minor = torch.__version__.split('.')[:2]
+    return int(major), int(minor)
+
+
+def is_compiling() -> bool:
+    """Whether PyTorch compiles or exports what asks; from 2.3 on it has this function itself."""
+    import torch
+
+    return (getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling)()
 
 
 def name_package_to_mmengine() -> None:

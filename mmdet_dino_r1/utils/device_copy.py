@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .compat import is_compiling
+
 # of these devices PyTorch pins memory, so that the CPU need not wait for the copy
 PINNED_FOR = ('cuda',)
 _ALIGNMENT = 8  # bytes; a number of any type may begin at multiples of it
@@ -24,7 +26,7 @@ def to_device(device: torch.device, *tensors: Tensor) -> list[Tensor]:
     if device.type == 'cpu' or not tensors:
         return list(tensors)
     packed = _pack(tensors)
-    if device.type in PINNED_FOR and not torch.compiler.is_compiling():  # which knows no pinning
+    if device.type in PINNED_FOR and not is_compiling():  # which knows no pinning
         packed = packed.pin_memory()
     return _unpack(packed.to(device, non_blocking=True), tensors)
 
@@ -65,7 +67,7 @@ def remembered(maxsize: int) -> Callable:
         def get(*args):
             args = _as_tuples(args)
             # what is made while a graph is traced or exported belongs to that graph alone
-            return make(*args) if torch.compiler.is_compiling() else cached(*args)
+            return make(*args) if is_compiling() else cached(*args)
 
         get.cache_clear, get.cache_info = cached.cache_clear, cached.cache_info
         return get

@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 import mmdet_dino_r1
 from mmdet_dino_r1.apis.export import (
     METADATA_KEY,
+    MIN_TORCH,
     _compare,
     _predict,
     check_onnx,
@@ -22,6 +23,7 @@ from mmdet_dino_r1.apis.export import (
 from mmdet_dino_r1.apis.export_graph import PromptedDetector, exportable_copy
 from mmdet_dino_r1.engine.bank_builder import weights_fingerprint
 from mmdet_dino_r1.structures import PromptBank
+from mmdet_dino_r1.utils.compat import torch_version
 
 SIZE = (64, 96)
 TINY_SWIN = dict(
@@ -116,6 +118,10 @@ def test_the_model_stays_as_it_is():
 def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr('mmdet_dino_r1.apis.export._need', lambda *packages: None)
     model, bank, out = build_tiny(), make_bank(), tmp_path / 'm.onnx'
+    monkeypatch.setattr('mmdet_dino_r1.apis.export.torch_version', lambda: (2, 5))
+    with pytest.raises(ImportError, match=r'torch >= 2\.6, found 2\.'):
+        export_onnx(model, bank, out, SIZE)
+    monkeypatch.setattr('mmdet_dino_r1.apis.export.torch_version', lambda: MIN_TORCH)
     with pytest.raises(ValueError, match='opset 11 is too old'):
         export_onnx(model, bank, out, SIZE, opset=11)
     with pytest.raises(ValueError, match='width 8, the model needs 256'):
@@ -144,11 +150,17 @@ def test_the_missing_package_is_named(tmp_path, monkeypatch):
         export_onnx(build_tiny(), make_bank(), tmp_path / 'm.onnx', SIZE)
 
 
+def skip_without_exporter():
+    if torch_version() < MIN_TORCH:
+        pytest.skip('ONNX export needs PyTorch 2.6')
+    pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+
+
 @pytest.fixture(scope='module')
 def written(tmp_path_factory):
     """Model, bank, file and metadata of one export."""
-    pytest.importorskip('onnxruntime')
-    pytest.importorskip('onnxscript')
+    skip_without_exporter()
     init_default_scope('mmdet')  # what is done for each test comes after this
     torch.manual_seed(0)
     model = build_tiny()
@@ -213,15 +225,14 @@ def test_the_check_sees_what_does_not_belong_to_the_file(written):
 
 @pytest.mark.slow
 def test_an_image_too_small_is_refused(tmp_path):
-    pytest.importorskip('onnxscript')
+    skip_without_exporter()
     with pytest.raises(ValueError, match='num_queries=10 but the image has only 6'):
         export_onnx(build_tiny(), make_bank(), tmp_path / 'm.onnx', (16, 16))
 
 
 @pytest.mark.slow
 def test_swin_under_onnxruntime(tmp_path):
-    pytest.importorskip('onnxruntime')
-    pytest.importorskip('onnxscript')
+    skip_without_exporter()
     torch.manual_seed(1)  # rounding moves boxes by 0.001 to 0.002 of a pixel, as the weights are
     model, bank = build_tiny(**deepcopy(TINY_SWIN)), make_bank()  # a config takes _delete_ out
     export_onnx(model, bank, tmp_path / 'm.onnx', SIZE)

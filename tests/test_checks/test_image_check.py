@@ -13,6 +13,7 @@ from mmdet_dino_r1.checks.annotation_table import AnnotationTable
 from mmdet_dino_r1.checks.image_check import check_images
 from mmdet_dino_r1.datasets import LoadScaledImage
 
+OPENCV = tuple(map(int, cv2.__version__.split('.')[:2]))
 BOTH = pytest.mark.parametrize('each', [False, True])
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
 TIFF = 'http://ns.adobe.com/tiff/1.0/'
@@ -107,10 +108,10 @@ def test_an_image_cut_off_in_the_middle(tmp_path, name):
     assert check_images(whole, str(tmp_path), each=True) == []
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2])
-    assert loads(tmp_path / name) is None
-    assert found(check_images(whole, str(tmp_path), each=True)) == {
-        ('error', 'image_broken'): (1, (f'{tmp_path}/{name}',))
-    }
+    is_read = loads(tmp_path / name) is not None
+    assert not is_read or name == 'a.jpg' and OPENCV < (4, 11), 'which left the rest grey'
+    broken = {('error', 'image_broken'): (1, (f'{tmp_path}/{name}',))}
+    assert found(check_images(whole, str(tmp_path), each=True)) == ({} if is_read else broken)
 
 
 def photograph(path, orientation=6, size=(40, 30)):
@@ -123,6 +124,8 @@ def photograph(path, orientation=6, size=(40, 30)):
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tif', 'avif'])
 def test_photographs_turned_by_exif(tmp_path, suffix, each):
     """Whatever the decoder does: what is annotated as loaded is right, the other way an error."""
+    if suffix == 'avif' and OPENCV < (4, 11):
+        pytest.skip('this OpenCV reads no AVIF')
     names = [f'{index}.{suffix}' for index in range(9)]  # more than are decoded
     for name in names:
         photograph(tmp_path / name)
@@ -194,7 +197,7 @@ def test_the_loader_decides_what_can_be_read(tmp_path, name, each):
         Image.fromarray(NOISE).save(tmp_path / name)
     problems = check_images(table(name), str(tmp_path), each=each)
     is_read = loads(tmp_path / name) is not None
-    assert is_read == (name not in ('a.tga', 'a.pcx'))
+    assert is_read == (name not in ('a.tga', 'a.pcx') and (name != 'a.gif' or OPENCV >= (4, 11)))
     assert [problem.kind for problem in problems] == ([] if is_read else ['image_broken'])
     pillow = dict(type='LoadImageFromFile', imdecode_backend='pillow')
     for problem in problems:

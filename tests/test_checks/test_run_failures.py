@@ -56,7 +56,7 @@ def command(tiny_shapes, tmp_path, monkeypatch, capsys):
 
 
 def test_the_gpus_memory(command, monkeypatch):
-    error = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB.')
+    error = torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 20.00 GiB.')
     monkeypatch.setattr(FailingHook, 'error', error, raising=False)
     status, said = command('train', hook=True)
     assert status == 1

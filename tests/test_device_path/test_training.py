@@ -13,6 +13,8 @@ from conftest import TWO_IMAGES, build_tiny, make_batch
 from mmengine import dist
 from pretended_device import host_of, to_device
 
+from mmdet_dino_r1.utils.compat import torch_version
+
 NO_BOXES = ([], [])
 CROWD = ([[i, i, i + 8, i + 9] for i in range(50)], [i % 10 for i in range(50)])
 SWIN = dict(
@@ -100,6 +102,8 @@ def hold_gradients(found: dict, expected: dict) -> None:
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_step(device, assert_equal, variant):
+    if variant == 'activations recomputed' and torch_version() < (2, 2):
+        pytest.skip('PyTorch 2.1 recomputes on no device that is only pretended')
     grqo, ground_truth, options = VARIANTS[variant]
     here, there = tiny(grqo, **options)
     batch = padded_batch(ground_truth)

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from test_engine.test_runner import tiny_cfg
 
 from mmdet_dino_r1.structures import TextEmbeddings, save_text_embeddings
+from mmdet_dino_r1.utils.compat import torch_version
 from test_distributed import recorder  # noqa: F401  registers what the configs name
 
 
@@ -162,7 +163,10 @@ def sharded_reference(folder: Path) -> Config:
 
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = (uneven, kept, recomputed, accumulated, sharded, sharded_reference)
+CASES = (uneven, kept, recomputed, accumulated)
+FSDP_WITHOUT_GPU = torch_version() >= (2, 2)  # 2.1 asks for CUDA's streams
+if FSDP_WITHOUT_GPU:
+    CASES += (sharded, sharded_reference)
 
 
 def train(cfg: Config) -> Runner:

@@ -71,7 +71,7 @@ def test_two_processes_are_one_with_the_joint_batch(folder, ranks):
     assert one['losses'][1]['loss_grqo_reward'].abs() > 1e-3
     assert_same_steps(ranks, one, range(2), 1e-5)
     for step in (0, 1):
-        assert_close_gradients(ranks[0]['gradients'][step], one['gradients'][step])
+        assert_close_gradients(ranks[0]['gradients'][step], one['gradients'][step], 2e-5)
 
 
 def test_ranks_agree_bit_by_bit(ranks):

@@ -120,6 +120,12 @@ def test_accumulation_over_ranks(folder, tmp_path):
         assert_close_gradients(first['gradients'][step], joint['gradients'][step])
 
 
+needs_fsdp = pytest.mark.skipif(
+    not cases.FSDP_WITHOUT_GPU, reason='FSDP without a GPU needs PyTorch 2.2'
+)
+
+
+@needs_fsdp
 def test_fsdp_trains_and_validates_what_needs_no_reference(folder):
     first, second = notes_of(folder, 'sharded')
     assert 'loss_grqo_reward' in first['losses'][0] and 'loss_grqo_kl' not in first['losses'][0]
@@ -127,6 +133,7 @@ def test_fsdp_trains_and_validates_what_needs_no_reference(folder):
     assert 'coco/bbox_mAP' in first['metrics'][0]
 
 
+@needs_fsdp
 def test_fsdp_with_a_reference_is_refused_on_all_ranks(folder):
     for rank in (0, 1):
         message = (folder / 'sharded_reference' / f'refused{rank}.txt').read_text()
@@ -136,5 +143,6 @@ def test_fsdp_with_a_reference_is_refused_on_all_ranks(folder):
 
 def test_each_run_leaves_one_picture_of_its_first_batch(folder):
     """Under DDP, gradient accumulation, EMA and FSDP."""
-    drawn = sorted(path.parts[-3] for path in folder.glob('*/*/first_batch.jpg'))
-    assert drawn == ['accumulated2', 'kept', 'recomputed', 'sharded', 'uneven']
+    drawn = {path.parts[-3] for path in folder.glob('*/*/first_batch.jpg')}
+    sharded = {'sharded'} if cases.FSDP_WITHOUT_GPU else set()
+    assert drawn == {'accumulated2', 'kept', 'recomputed', 'uneven'} | sharded

@@ -14,9 +14,14 @@ from torch import nn
 from mmdet_dino_r1.engine.amp import MAX_OVERFLOWS, CheckedAmpOptimWrapper, CheckedOptimWrapper
 from mmdet_dino_r1.models.losses import GRQOLoss
 from mmdet_dino_r1.tools.launch import launch
+from mmdet_dino_r1.utils.compat import torch_version
 from mmdet_dino_r1.utils.finite import StepDiagnostics
 
-HALVES = [torch.bfloat16, torch.float16]
+needs_float16 = pytest.mark.skipif(
+    torch_version() < (2, 3), reason='float16 and loss scaling on a CPU need PyTorch 2.3'
+)
+HALVES = [torch.bfloat16, pytest.param(torch.float16, marks=needs_float16)]
+HALVES_BY_NAME = ['bfloat16', pytest.param('float16', marks=needs_float16)]
 
 
 def train(monkeypatch, cfg: Config, *flags: str) -> None:
@@ -28,7 +33,7 @@ def train(monkeypatch, cfg: Config, *flags: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+@pytest.mark.parametrize('dtype', HALVES_BY_NAME)
 def test_a_hundred_steps_by_amp_and_resumed(tiny_shapes, tmp_path, monkeypatch, dtype):
     cfg = tiny_cfg(tiny_shapes, tmp_path / dtype, by_epoch=False)
     cfg.train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
@@ -205,6 +210,7 @@ def test_bad_gradients_stop_before_the_update(clip_grad, wrapper, poison):
     assert 'optim_wrapper.optimizer.lr' in message and 'check_data' in message
 
 
+@needs_float16
 @pytest.mark.parametrize('clip_grad', [dict(max_norm=0.1), None])
 def test_an_overflow_of_float16_skips_the_step(clip_grad):
     model, wrapper = small(clip_grad, type='AmpOptimWrapper', dtype='float16')
@@ -216,6 +222,7 @@ def test_an_overflow_of_float16_skips_the_step(clip_grad):
     assert not torch.equal(before[0], model[0].weight)
 
 
+@needs_float16
 def test_overflows_without_end_stop():
     model, wrapper = small(dict(max_norm=0.1), type='AmpOptimWrapper', dtype='float16')
     for _ in range(2):
@@ -241,9 +248,8 @@ def test_the_constructor_stands_in_for_mmengines_wrappers_alone():
 @pytest.mark.parametrize(
     'loss_scale, dtype, scale',
     [
-        ('dynamic', 'float16', 2.0**16),
-        (128.0, 'float16', 128.0),
-        (dict(init_scale=8.0), 'float16', 8.0),
+        pytest.param(scale, 'float16', expected, marks=needs_float16)
+        for scale, expected in (('dynamic', 2.0**16), (128.0, 128.0), (dict(init_scale=8.0), 8.0))
     ]
     + [('dynamic', 'bfloat16', 1.0), ('dynamic', None, 1.0)],
 )
@@ -255,13 +261,22 @@ def test_loss_scale(loss_scale, dtype, scale):
     assert wrapper.cast_dtype == getattr(torch, dtype or 'bfloat16')
 
 
+@pytest.mark.parametrize(
+    'wrapper', [dict(dtype='float16'), dict(loss_scale=8.0), dict(loss_scale=dict(init_scale=8.0))]
+)
+def test_what_the_cpu_of_an_older_pytorch_cannot_do_is_refused(monkeypatch, wrapper):
+    monkeypatch.setattr('mmdet_dino_r1.engine.amp.torch_version', lambda: (2, 2))
+    with pytest.raises(ValueError, match=r'dtype=float16 and .*loss_scale need PyTorch 2\.3'):
+        small(None, type='AmpOptimWrapper', **wrapper)
+
+
 def test_an_unknown_dtype_is_refused():
     with pytest.raises(ValueError, match=r"optim_wrapper\.dtype .*bfloat16.* got 'half'"):
         small(None, type='AmpOptimWrapper', dtype='half')
 
 
-@pytest.mark.parametrize('saved', ['float32', 'bfloat16', 'float16'])
-@pytest.mark.parametrize('resumed', ['float32', 'bfloat16', 'float16'])
+@pytest.mark.parametrize('saved', ['float32', *HALVES_BY_NAME])
+@pytest.mark.parametrize('resumed', ['float32', *HALVES_BY_NAME])
 def test_resume_in_another_precision(saved, resumed):
     def make(dtype):
         amp = dict(type='AmpOptimWrapper', dtype=dtype)
@@ -273,6 +288,20 @@ def test_resume_in_another_precision(saved, resumed):
     other.load_state_dict(wrapper.state_dict())
     assert other.optimizer.state_dict()['state'][0]['step'] == 1
     step(again, other)
+
+
+@pytest.mark.parametrize('amp', [dict(), dict(type='AmpOptimWrapper')])
+def test_fused_kernels_are_those_of_the_machine_that_resumes(amp):
+    model, wrapper = small(None, **amp)
+    step(model, wrapper)
+    saved = wrapper.state_dict()
+    own = [group['fused'] for group in wrapper.param_groups]
+    for group in saved['param_groups']:
+        group['fused'] = not group['fused']
+    model, wrapper = small(None, **amp)
+    wrapper.load_state_dict(saved)
+    assert [group['fused'] for group in wrapper.param_groups] == own
+    step(model, wrapper)
 
 
 def test_kl_of_extreme_logits():

@@ -9,9 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from mmdet_dino_r1.apis.export import MIN_TORCH
 from mmdet_dino_r1.structures import PromptBank, save_prompt_bank
 from mmdet_dino_r1.tools import export_onnx as tool
 from mmdet_dino_r1.tools.export_onnx import main, read_image
+from mmdet_dino_r1.utils.compat import torch_version
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'export.md'
 
@@ -28,6 +30,7 @@ def tiny(tmp_path, tiny_files):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(torch_version() < MIN_TORCH, reason='ONNX export needs PyTorch 2.6')
 def test_a_real_export_its_check_and_the_example_of_the_page(tmp_path, tiny, capsys, monkeypatch):
     pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
@@ -92,6 +95,7 @@ def test_mistakes_end_in_one_line(tmp_path, tiny, monkeypatch, capsys):
         assert err.splitlines()[-1].startswith('export_onnx: ') and message in err
 
     monkeypatch.setattr('mmdet_dino_r1.apis.export._need', lambda *packages: None)
+    monkeypatch.setattr('mmdet_dino_r1.apis.export.torch_version', lambda: MIN_TORCH)
     fails_with([*tiny, '--check', str(tmp_path / 'gone.png')], 'gone.png')
     fails_with([*tiny, '--check', tiny[1]], 'cannot identify image file')
     fails_with([*tiny, '--bank', 'gone.safetensors'], 'no prompt bank gone.safetensors')

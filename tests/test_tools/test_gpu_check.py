@@ -10,9 +10,13 @@ from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, NAMES, VIS_GDINO
 from mmdet_dino_r1.lab.benchmark.gpu_stages import STAGES
 from mmdet_dino_r1.lab.benchmark.stage_runner import Record, Report
 from mmdet_dino_r1.tools.gpu_check import main, parse_args
+from mmdet_dino_r1.utils.compat import torch_version
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    torch_version() < (2, 4), reason='fused AdamW and float16 on a CPU need PyTorch 2.4'
+)
 def test_to_its_end_on_a_cpu(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')

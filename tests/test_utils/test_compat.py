@@ -45,11 +45,20 @@ def test_an_old_mmdet_is_refused(monkeypatch):
 
 
 def test_an_old_torch_is_refused(monkeypatch):
-    monkeypatch.setattr(torch, '__version__', '2.5.1+cu121')
-    with pytest.raises(ImportError, match=r'torch >= 2\.6, found 2\.5\.1\+cu121.*mmcv again'):
+    monkeypatch.setattr(torch, '__version__', '2.0.1+cu118')
+    with pytest.raises(ImportError, match=r'torch >= 2\.1, found 2\.0\.1\+cu118.*mmcv again'):
         compat.check_environment()
     monkeypatch.setattr(torch, '__version__', '2.10.0a0+git1')
     compat.check_environment()
+
+
+def test_numpy_2_beside_a_torch_built_for_numpy_1_is_told(monkeypatch):
+    def numpy(tensor):
+        raise RuntimeError('Numpy is not available')
+
+    monkeypatch.setattr(torch.Tensor, 'numpy', numpy)
+    with pytest.raises(ImportError, match=r'built for NumPy 1.*"numpy<2".*not available'):
+        compat.check_environment()
 
 
 @pytest.mark.parametrize(
@@ -138,6 +147,11 @@ def test_a_file_of_the_name_of_a_package_is_named(only):
             'pycocotools.mask',
             ValueError('numpy.dtype size changed, may indicate binary incompatibility'),
             'another NumPy.*--force-reinstall --no-deps --no-cache-dir pycocotools.*size changed',
+        ),
+        (
+            'mmengine.optim',
+            AttributeError("module 'torch.utils._pytree' has no attribute 'register_pytree_node'"),
+            r'pip install "transformers<4\.56".*register_pytree_node',
         ),
         ('mmcv._ext', ImportError('undefined symbol: _ZN2at'), 'torch was changed.*_ZN2at'),
     ],

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain, count, repeat
 
+import mmengine
 from mmdet.registry import DATA_SAMPLERS, HOOKS
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.utils import digit_version
 from torch.utils.data import DataLoader
 
 from ...utils.randomness import derived_seed, seed_generators
@@ -55,9 +57,11 @@ class ResumeHook(Hook):
             return
         self._renew_sampler(runner, loader)
         if in_iterations:
-            # without `skip_iter` the loop asks for all batches that are done, to throw them away
-            advances_itself = hasattr(runner.train_loop.dataloader_iterator, 'skip_iter')
-            blanks = repeat(None, 0 if advances_itself else done)
+            # from mmengine 0.10.3 on, the loop asks for all batches that are done, to throw them
+            # away, but not where it has `skip_iter`
+            goes_on = digit_version(mmengine.__version__) < digit_version('0.10.3')
+            goes_on |= hasattr(runner.train_loop.dataloader_iterator, 'skip_iter')
+            blanks = repeat(None, 0 if goes_on else done)
             batches = _endless(loader, done)
             runner.train_loop.dataloader_iterator = ContinuedBatches(blanks, batches)
         elif 0 < done <= len(loader):

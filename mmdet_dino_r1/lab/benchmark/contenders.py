@@ -54,8 +54,8 @@ class Contender:
 
     def autocast(self) -> torch.autocast:
         """The precision that the network runs in."""
-        enabled = self.dtype != torch.float32
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=enabled)
+        dtype = None if self.dtype == torch.float32 else self.dtype
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
     def step(self, batch: dict) -> float:
         """One training step; mmdet's detector writes into the batch. Returns the sum of losses."""

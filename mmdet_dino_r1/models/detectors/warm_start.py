@@ -53,7 +53,8 @@ def report_when_loading(model: nn.Module) -> None:
             logger='current',
         )
 
-    model.register_load_state_dict_pre_hook(report)
+    # public, and without with_module, from PyTorch 2.5 on
+    model._register_load_state_dict_pre_hook(report, with_module=True)
 
 
 def _by_module(names: Iterable[str]) -> str:

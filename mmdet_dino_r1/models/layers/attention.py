@@ -12,6 +12,7 @@ from mmcv.cnn.bricks.transformer import MultiheadAttention
 from mmdet.models.utils.vlfuse_helper import BiMultiHeadAttention
 from torch import Tensor
 
+from ...utils.compat import torch_version
 from .precision import in_float32
 
 
@@ -45,6 +46,9 @@ class FusedMultiheadAttention(MultiheadAttention):
         identity = query
         query = query if query_pos is None else query + query_pos
         key = key if key_pos is None else key + key_pos
+        if torch_version() < (2, 2) and torch.is_autocast_cpu_enabled():
+            # masks get the query's type, and the fused kernel was not known to the CPU's autocast
+            query = query.to(torch.get_autocast_cpu_dtype())
         # nn.MultiheadAttention was built by mmcv with the sequence first
         out = self.attn(
             query.transpose(0, 1),

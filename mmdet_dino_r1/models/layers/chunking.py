@@ -14,6 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...utils.compat import is_compiling
+
 CHUNK_SIZE = 1024
 
 
@@ -24,7 +26,7 @@ def in_chunks(function: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
     """
     first = tokens[0]
     # an exported graph would get a copy of the function for each chunk
-    at_once = torch.is_grad_enabled() or first.is_cuda or torch.compiler.is_compiling()
+    at_once = torch.is_grad_enabled() or first.is_cuda or is_compiling()
     if at_once or first.shape[1] <= CHUNK_SIZE:
         return function(*tokens)
     chunks = zip(*(part.split(CHUNK_SIZE, dim=1) for part in tokens), strict=True)

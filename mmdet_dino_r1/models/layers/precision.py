@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from ...utils.compat import is_compiling
+
 
 def in_float32(like: Tensor) -> AbstractContextManager:
     """A context without autocast on the device of ``like``, which has any shape.
@@ -18,6 +20,6 @@ def in_float32(like: Tensor) -> AbstractContextManager:
     What is computed there must be given as float32.
     """
     # an exported graph is made in float32, and would get the context as a node of its own
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return nullcontext()
     return torch.autocast(like.device.type, enabled=False)

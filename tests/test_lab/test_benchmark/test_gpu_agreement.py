@@ -13,6 +13,7 @@ from mmdet_dino_r1.lab.benchmark.gpu_agreement import (
     take_steps,
     true_float32,
 )
+from mmdet_dino_r1.utils.compat import torch_version
 
 CPU = torch.device('cpu')
 
@@ -37,7 +38,8 @@ def test_nothing_is_left_to_chance():
 
     batches = [WORKLOAD.training_batch() for _ in range(2)]
     row = take_steps(small_model(cfg, CPU).model.train(), cfg, 'bfloat16', batches)
-    assert row['finite'] and row['fused AdamW'] and row['scale'] == 1
+    assert row['finite'] and row['scale'] == 1
+    assert row['fused AdamW'] == (torch_version() >= (2, 4)), 'on a CPU'
     assert row['first loss'] == pytest.approx(float(first['losses']['loss']), rel=0.05)
     assert row['last loss'] != row['first loss'], 'the same batch: the weights moved'
 

@@ -3,19 +3,23 @@
 import pytest
 import torch
 from mmdet.registry import MODELS
+from test_engine.test_precision import HALVES
 from test_models.test_layers.test_attention import bi_attention
 
 from mmdet_dino_r1.models.layers import PromptContrastiveEmbed
 from mmdet_dino_r1.models.layers.attention import FusedBiAttention
 from mmdet_dino_r1.models.losses import objectness_kl
 from mmdet_dino_r1.models.task_modules import PromptFocalLossCost
+from mmdet_dino_r1.utils.compat import torch_version
 
 
 @pytest.mark.parametrize('path', ['_through_prompts', '_through_tokens'])
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', HALVES)
 @pytest.mark.parametrize('padded', [False, True])
 def test_fusion_of_large_activations(path, dtype, padded):
     """Logits beyond 65504, the largest number of float16."""
+    if torch_version() < (2, 2) and padded and path == '_through_tokens':
+        pytest.skip('PyTorch 2.1 has no fused kernel with a mask on a CPU: logits are in half')
     attention = bi_attention(FusedBiAttention)
     for projection in (attention.v_proj, attention.l_proj):
         torch.nn.init.eye_(projection.weight)
@@ -35,7 +39,7 @@ def test_fusion_of_large_activations(path, dtype, padded):
         assert error < (0.05 if dtype == torch.bfloat16 else 0.01)
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', HALVES)
 def test_similarity_of_large_features_and_fine_differences(dtype):
     embed = PromptContrastiveEmbed(log_scale='auto', bias=True)
     visible = torch.ones(1, 1, dtype=torch.bool)
