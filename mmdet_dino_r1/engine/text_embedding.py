@@ -114,7 +114,7 @@ def build_bert(name: str, checkpoint: str | None = None) -> nn.Module:
         )
     try:
         bert = _load(name)
-    except (OSError, ValueError) as error:  # of the hub, and of a path that is not there
+    except (ImportError, OSError, ValueError) as error:  # of transformers, and of the hub
         raise OSError(
             f'{name!r} could be loaded neither from a folder, nor from the Hugging Face hub or its '
             f'cache: {error}\nWithout a network, name a folder that holds config.json, vocab.txt '

@@ -136,8 +136,8 @@ class PromptTextContrastiveLoss(nn.Module):
         if texts.text_dim != self.text_dim:
             raise ValueError(
                 f'{self.embeddings} has embeddings of width {texts.text_dim}, but '
-                f'model.text_alignment.text_dim={self.text_dim}. Set text_dim, or make the file '
-                'with the language model that the projection was trained for.'
+                f'model.text_alignment.text_dim={self.text_dim}. Set text_dim, or delete the '
+                'file and make it with the language model that the projection was trained for.'
             )
         self._texts = rows.float()
 
