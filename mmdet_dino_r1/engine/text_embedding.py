@@ -56,13 +56,10 @@ def read_or_make(
     try:
         told = f'Text embeddings kept: {save_text_embeddings(texts, path)}'
     except OSError as error:  # a data folder that is full or read-only costs only the time
-        told, level = (
-            (
-                f'The text embeddings were not kept, and the next start makes them again: {error}. '
-                'Name a place that can be written: '
-                '--cfg-options model.text_alignment.embeddings=FILE'
-            ),
-            logging.WARNING,
+        level = logging.WARNING
+        told = (
+            f'The text embeddings were not kept, and the next start makes them again: {error}. '
+            'A place that can be written: --cfg-options model.text_alignment.embeddings=FILE'
         )
     print_log(told, logger='current', level=level)
     return texts
