@@ -179,7 +179,7 @@ setup(
     extras_require={
         # pictures with class names in Chinese, Japanese or Korean, where the system has no font
         'fonts': ['noto-cjk-sans-jp-regular'],
-        # `cache_text_embeddings` alone; mmdet's BERT does not work with transformers 5
+        # to make text embeddings; mmdet's BERT does not work with transformers 5
         'text': ['transformers>=4.30,<5'],
         # `export_onnx` alone
         'onnx': ['onnx', 'onnxruntime', 'onnxscript'],

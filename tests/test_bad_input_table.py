@@ -242,6 +242,10 @@ no internet, a proxy or a wrong address where weights are a URL
     test_what_the_checkpoint_has_is_left_out_of_the_initialisation
 a download that is cut short, or a proxy's page in its place
     test_what_came_instead_of_a_checkpoint_is_named
+no file of the class names' embeddings, and no transformers or BERT to make it with
+    test_text_embeddings_that_cannot_be_made_end_the_start
+    test_a_model_that_is_nowhere_is_said_with_both_remedies
+    test_where_it_cannot_be_made_both_remedies_are_told
 the GPU's memory is not enough
     test_the_gpus_memory
 the machine's memory is not enough

@@ -2,8 +2,8 @@
 # hook to the hooks; `model.text_alignment=None` trains without. See docs/text_alignment.md.
 text_alignment = dict(
     type='PromptTextContrastiveLoss',
-    # mim run mmdet_dino_r1 cache_text_embeddings makes the file
     embeddings='data/coco/text_embeddings.safetensors',
+    bert='bert-base-uncased',  # makes the file where it is not there; None: it has to be there
     loss_weight=100.0,
 )
 text_alignment_hook = dict(type='TextAlignmentHook')

@@ -72,7 +72,8 @@ def _weights(cfg: Config, args: argparse.Namespace, stage: str) -> Iterator[Need
     elif args.resume != 'auto' and _is_local(args.resume):
         yield Needed('checkpoint to continue from', '--resume', args.resume)
     texts = (cfg.get('model') or {}).get('text_alignment') or {}
-    if _is_local(path := texts.get('embeddings')):
+    path = texts.get('embeddings')
+    if _is_local(path) and (os.path.exists(path) or not texts.get('bert')):  # which makes it
         key = 'model.text_alignment.embeddings'
         yield Needed("embeddings of the classes' names", key, path, 'model.text_alignment=None')
     for key, path in walk(cfg.get('model'), 'model'):

@@ -18,6 +18,7 @@ from mmengine.config import Config
 from ..config.exemplars import prompt_hook
 from ..config.tree import type_name
 from ..engine.sharding import INSTEAD_OF_SHARDS, STRATEGY_OF_WRAPPER, no_reference_message
+from ..engine.text_embedding import bert_for
 from ..models.detectors.equal_keys import explain_unequal
 from ..utils.near_names import quote_with_near
 from .annotation_table import AnnotationTable
@@ -179,6 +180,18 @@ def report_missing(missing: list[Needed], config: str) -> str | None:
     return '\n'.join(lines)
 
 
+def explain_texts(cfg: Config, args: Namespace, stage: str) -> str | None:
+    """Why a training cannot make the embeddings of its classes' names, where they are missing."""
+    texts = (cfg.get('model') or {}).get('text_alignment') or {}
+    if stage != 'train' or not texts.get('bert') or os.path.exists(texts.embeddings):
+        return None
+    try:
+        bert_for(texts.embeddings, texts.bert)
+    except FileNotFoundError as error:
+        return f'{error}\nOr train without them: --cfg-options model.text_alignment=None'
+    return None
+
+
 def _place(items: list[Needed]) -> str:
     """The path or, of a member of a group, the folder that is missing or lacks several."""
     folder = os.path.commonpath([os.path.abspath(item.path) for item in items])
@@ -252,5 +265,6 @@ _MISTAKES = (
 )
 # In this order; the first that speaks ends the start.
 CHECKS = (explain_misspelt, explain_mistake, explain_missing, explain_work_dir)
-# What reads large files is for the first of several processes, with which the others end.
-CHECKS_OF_FIRST_PROCESS = (explain_checkpoint, explain_data)
+# What reads large files, or fetches them, is for the first of several processes, with which the
+# others end.
+CHECKS_OF_FIRST_PROCESS = (explain_checkpoint, explain_texts, explain_data)

@@ -3,9 +3,17 @@
 from argparse import Namespace
 
 import pytest
+from mmdet.models.language_models import bert as mmdet_bert
 from mmengine.config import Config
 
-from mmdet_dino_r1.checks.preflight import explain_mistake, find_missing, report_missing
+from mmdet_dino_r1.checks.paths import needed_paths
+from mmdet_dino_r1.checks.preflight import (
+    CHECKS_OF_FIRST_PROCESS,
+    explain_mistake,
+    explain_texts,
+    find_missing,
+    report_missing,
+)
 
 
 def train_args(**args):
@@ -483,3 +491,28 @@ def test_missing_text_embeddings_are_said_with_both_remedies():
     report = report_missing([needed], 'x.py')
     assert 'cache_text_embeddings CONFIG' in report
     assert report.endswith('--cfg-options model.text_alignment=None')
+
+
+def test_text_embeddings_that_the_start_makes_are_not_missing(tmp_path):
+    path = tmp_path / 'texts.safetensors'
+    texts = dict(embeddings=str(path), bert='bert-base-uncased')
+    cfg, args = Config(dict(model=dict(text_alignment=texts))), Namespace(resume=None)
+    assert not find_missing(cfg, args, 'train')
+    path.touch()  # then it is shown by check_data
+    assert [item.path for item in needed_paths(cfg, args, 'train')] == [str(path)]
+
+
+def test_text_embeddings_that_cannot_be_made_end_the_start(monkeypatch, tmp_path):
+    monkeypatch.setattr(mmdet_bert, 'AutoTokenizer', None)
+    path = tmp_path / 'texts.safetensors'
+    texts = dict(embeddings=str(path), bert='bert-base-uncased')
+    cfg = Config(dict(model=dict(text_alignment=texts)))
+    assert explain_texts in CHECKS_OF_FIRST_PROCESS
+    assert explain_texts(cfg, Namespace(), 'test') is None
+    assert explain_texts(Config(dict(model=None)), Namespace(), 'train') is None
+    message = explain_texts(cfg, Namespace(), 'train')
+    assert f'There is no {path}' in message and "pip install 'transformers<5'" in message
+    assert 'cache_text_embeddings CONFIG' in message
+    assert message.endswith('--cfg-options model.text_alignment=None')
+    path.touch()
+    assert explain_texts(cfg, Namespace(), 'train') is None

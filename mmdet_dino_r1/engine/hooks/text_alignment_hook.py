@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
+from pathlib import Path
 
 from mmdet.registry import HOOKS
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ...config.class_lists import one_class_list
+from ...structures import TextEmbeddings
 from ...utils.wrappers import unwrapped
+from ..text_embedding import read_or_make
 
 
 @HOOKS.register_module()
 class TextAlignmentHook(Hook):
     """Reads the class names' text embeddings before the first step, or says what is missing.
+
+    Where there is no file, the first process makes it, if ``model.text_alignment.bert`` says with
+    what. It reads or makes the embeddings for all, so the others stop where it does.
 
     Put it into ``default_hooks``; a model with ``text_alignment=None`` it leaves alone. It warns
     where the frozen projection of the text, ``text_feat_map``, did not come from a checkpoint.
@@ -25,7 +33,7 @@ class TextAlignmentHook(Hook):
         """Match the rows of the file to the labels of the training set, by name.
 
         Raises:
-            FileNotFoundError: there is no file of text embeddings.
+            FileNotFoundError: there is no file of text embeddings, and none can be made.
             ValueError: the file lacks a class, or the training set does not name its classes, or
                 has several lists of them.
         """
@@ -39,7 +47,11 @@ class TextAlignmentHook(Hook):
                 f'{type(dataset).__name__} has none. Or train without the alignment: '
                 'model.text_alignment=None'
             )
-        model.text_alignment.set_classes(classes)
+        source = f'{Path(runner.cfg.filename or "").stem} (train)'
+        read = partial(
+            _read_for_all, bert=model.text_alignment.bert, class_names=classes, source=source
+        )
+        model.text_alignment.set_classes(classes, read)
         if not model.text_feat_map.is_loaded:
             print_log(
                 'model.text_feat_map, the projection of the class names, was not loaded from a '
@@ -48,3 +60,17 @@ class TextAlignmentHook(Hook):
                 logger='current',
                 level=logging.WARNING,
             )
+
+
+def _read_for_all(path: str, **make) -> TextEmbeddings:
+    """``read_or_make`` in the first process; its result, or its error, in all."""
+    found = [None]
+    if is_main_process():
+        try:
+            found = [read_or_make(path, **make)]
+        except (OSError, ValueError) as error:
+            found = [error]
+    broadcast_object_list(found)
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ...structures import load_text_embeddings
+from ...structures import TextEmbeddings, load_text_embeddings
 from ...utils.device_copy import to_device
 
 
@@ -80,6 +80,8 @@ class PromptTextContrastiveLoss(nn.Module):
         loss_weight: as published.
         init_scale: of the logits; its logarithm is learned.
         max_scale: of the logits.
+        bert: what ``TextAlignmentHook`` makes the file with where it is not there: a name on the
+            Hugging Face hub, or a local folder. None: it has to be there.
 
     Raises:
         ValueError: an argument out of range.
@@ -92,6 +94,7 @@ class PromptTextContrastiveLoss(nn.Module):
         loss_weight: float = 100.0,
         init_scale: float = 1 / 0.07,
         max_scale: float = 100.0,
+        bert: str | None = None,
     ) -> None:
         super().__init__()
         if not 0 < init_scale <= max_scale:
@@ -102,6 +105,7 @@ class PromptTextContrastiveLoss(nn.Module):
         if loss_weight < 0:
             raise ValueError(f'PromptTextContrastiveLoss.loss_weight is negative: {loss_weight}')
         self.embeddings = embeddings
+        self.bert = bert
         self.text_dim = text_dim
         self.loss_weight = loss_weight
         self.max_log_scale = log(max_scale)
@@ -109,15 +113,21 @@ class PromptTextContrastiveLoss(nn.Module):
         # neither parameter nor buffer: not in checkpoints, EMA copies or DDP's broadcasts
         self._texts: Tensor | None = None
 
-    def set_classes(self, class_names: Sequence[str]) -> None:
+    def set_classes(
+        self,
+        class_names: Sequence[str],
+        read: Callable[[str], TextEmbeddings] = load_text_embeddings,
+    ) -> None:
         """Read the texts of these classes, in label order; ``TextAlignmentHook`` calls it.
+
+        ``read`` gets the path of the file.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it lacks a class, or has another width.
         """
         try:
-            texts = load_text_embeddings(self.embeddings)
+            texts = read(self.embeddings)
             rows = texts.rows_for(class_names)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(
@@ -126,8 +136,8 @@ class PromptTextContrastiveLoss(nn.Module):
         if texts.text_dim != self.text_dim:
             raise ValueError(
                 f'{self.embeddings} has embeddings of width {texts.text_dim}, but '
-                f'model.text_alignment.text_dim={self.text_dim}. Set text_dim, or make the file '
-                'with the language model that the projection was trained for.'
+                f'model.text_alignment.text_dim={self.text_dim}. Set text_dim, or delete the '
+                'file and make it with the language model that the projection was trained for.'
             )
         self._texts = rows.float()
 

@@ -39,7 +39,8 @@ def aligned(texts_file):
 
 def runner_for(model, **metainfo):
     dataset = SimpleNamespace(metainfo=metainfo)
-    return SimpleNamespace(model=model, train_dataloader=SimpleNamespace(dataset=dataset))
+    loader = SimpleNamespace(dataset=dataset)
+    return SimpleNamespace(model=model, train_dataloader=loader, cfg=Config())
 
 
 @pytest.fixture
