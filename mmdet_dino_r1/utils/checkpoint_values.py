@@ -114,7 +114,7 @@ def tensor_of(storage, offset, size, stride, requires_grad=False, hooks=None, *m
     if (numel and last >= held) or (not numel and offset > held):
         raise Refused('a tensor in it reaches beyond its data.')
     if max(numel, math.prod(n for n in size if n)) > max(held, EXPANDED):
-        raise Refused('a tensor in it is a thousandfold of its data.')
+        raise Refused('a tensor in it is far larger than its data.')
     tensor = torch.empty(0, dtype=dtype, device=getattr(storage.data, 'device', None))
     if storage.data is not None:
         tensor.set_(storage.data, offset, tuple(size), tuple(stride))
