@@ -12,7 +12,8 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 MIN_MMDET = '3.3.0'
-# The oldest that was tried; it is the last for which OpenMMLab has ready-made wheels of mmcv 2.1.0.
+# Before it scaled_dot_product_attention takes no `scale`. It is the oldest that was tried, too, and
+# the last for which OpenMMLab has ready-made wheels of mmcv 2.1.0.
 MIN_TORCH = (2, 1)
 # Distributions that put files under the same import names, those of OpenMMLab, in the same order.
 FAMILIES = {
@@ -58,8 +59,8 @@ def check_environment() -> None:
     if torch_version() < MIN_TORCH:
         raise ImportError(
             f'mmdet_dino_r1 needs torch >= {MIN_TORCH[0]}.{MIN_TORCH[1]}, found '
-            f'{torch.__version__}, which it was never tried with. Install a newer torch, then mmcv '
-            'again, which is compiled against it.'
+            f'{torch.__version__}: in older ones attention takes no scale. Install a newer torch, '
+            'then mmcv again, which is compiled against it.'
         )
     try:
         torch.zeros(1).numpy()
