@@ -161,7 +161,7 @@ def test_what_shares_memory_still_does(tmp_path, is_zip):
     'where',
     [None, 'cpu', torch.device('cpu'), {'cpu': 'cpu'}, 'meta', {'cpu': 'meta'}, lambda s, _: s]
     + [lambda s, location: None],
-    ids=str,
+    ids=lambda where: getattr(where, '__name__', str(where)),
 )
 @pytest.mark.parametrize('kind', ['zip', 'pickles', 'safetensors'])
 def test_map_location(tmp_path, where, kind):
