@@ -34,7 +34,8 @@ TESTS_OPENMMLAB = tests/test_utils tests/test_registry.py \
 # the model, its training alone and by two processes, mixed precision, banks, inferencer, export.
 VENV_TORCH21 ?= .venv-torch21
 TESTS_TORCH21 = $(TESTS_OPENMMLAB) tests/test_models tests/test_engine tests/test_distributed \
-  tests/test_apis tests/test_device_path tests/test_checks/test_image_check.py
+  tests/test_apis tests/test_device_path tests/test_install/test_wheel.py \
+  tests/test_checks/test_image_check.py
 
 BIN    = $(VENV)/bin
 PY     = $(BIN)/python

@@ -24,13 +24,15 @@ from torch import Tensor, nn
 
 from ..structures import TextEmbeddings, load_text_embeddings, save_text_embeddings
 from ..structures.text_embeddings import HOW_TO_MAKE
+from ..utils.compat import torch_version
 from ..utils.randomness import seeded_on_cpu
 from ..version import __version__
 
 # as in Grounding DINO's configs; the full stop separates names
 SPECIAL_TOKENS = ['[CLS]', '[SEP]', '.', '?']
 _NAMES_AT_ONCE = 64
-_INSTALL = "pip install 'transformers<5'"
+# 4.56 cannot be imported beside PyTorch 2.1, and takes mmengine with it
+_INSTALL = f"pip install 'transformers<{'5' if torch_version() >= (2, 2) else '4.56'}'"
 
 
 def read_or_make(

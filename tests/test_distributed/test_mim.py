@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from mmdet_dino_r1.utils.compat import torch_version
 from test_distributed import cases
 from test_distributed.test_two_processes import assert_close_gradients, assert_same_steps
 
@@ -70,8 +71,9 @@ def test_two_processes_are_one_with_the_joint_batch(folder, ranks):
     assert one['losses'][1]['loss_grqo_kl'] > 1e-3
     assert one['losses'][1]['loss_grqo_reward'].abs() > 1e-3
     assert_same_steps(ranks, one, range(2), 1e-5)
+    tolerance = 1e-5 if torch_version() >= (2, 2) else 2e-5  # 1.13e-5 seen with 2.1
     for step in (0, 1):
-        assert_close_gradients(ranks[0]['gradients'][step], one['gradients'][step], 2e-5)
+        assert_close_gradients(ranks[0]['gradients'][step], one['gradients'][step], tolerance)
 
 
 def test_ranks_agree_bit_by_bit(ranks):
