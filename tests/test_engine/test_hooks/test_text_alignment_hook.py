@@ -116,7 +116,7 @@ def test_where_it_cannot_be_made_both_remedies_are_told(bert, tmp_path, monkeypa
         texts_after_start(tmp_path / 'texts', bert)
     assert 'cache_text_embeddings CONFIG' in str(error.value)
     assert str(error.value).endswith('model.text_alignment=None')
-    assert ('transformers<5' in str(error.value)) == (bert is not None)
+    assert ('transformers<' in str(error.value)) == (bert is not None)
 
 
 def start(rank: int, port: int, folder: str) -> None:
@@ -147,7 +147,7 @@ def test_one_of_two_processes_makes_them_for_both(bert_folder, tmp_path):
         assert torch.equal(first, made) and torch.equal(second, made)
     assert not (tmp_path / '1').exists()
     messages = {(tmp_path / f'{rank}.txt').read_text() for rank in (0, 1)}
-    assert len(messages) == 1 and 'transformers<5' in messages.pop()
+    assert len(messages) == 1 and 'transformers<' in messages.pop()
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 from conftest import CONFIGS
@@ -35,7 +36,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     write_json(path, dict(a=1))
     with pytest.raises(TypeError):
         write_json(path, dict(a=object()))
-    monkeypatch.setattr(os, 'replace', lambda *_: (_ for _ in ()).throw(OSError('full')))
+    monkeypatch.setattr(Path, 'replace', lambda *_: (_ for _ in ()).throw(OSError('full')))
     with pytest.raises(OSError, match='full'):
         write_json(path, dict(a=2))
     assert json.loads(path.read_text()) == dict(a=1)
