@@ -1,7 +1,7 @@
 """Containers of checkpoints, read without ``torch.load`` (ours), whatever PyTorch is installed.
 
 Three are read: the zip file that ``torch.save`` writes since PyTorch 1.6; the older file of pickles
-with the data behind them, in which OpenMMLab publishes its weights (``publish_model.py``); and
+with the data behind them, which mmdet's ``publish_model.py`` writes; and
 safetensors, by its own library. The objects are made by ``restricted_pickle``. Data goes from the
 file right into the memory of its tensors.
 """

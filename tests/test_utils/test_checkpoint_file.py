@@ -276,7 +276,7 @@ def test_the_older_container_declares_what_it_has(tmp_path):
 
 
 def test_weights_that_publish_model_wrote(tmp_path):
-    """OpenMMLab's own are such files, and PyTorch's oldest have other names in them."""
+    """PyTorch's oldest files have other names in them."""
     old = [
         Call(nn.parameter.Parameter, tensor(), state=(True, False, OrderedDict())),
         Call(torch._utils._rebuild_tensor, Data(), 0, (4,), (1,)),
