@@ -275,8 +275,8 @@ def test_the_older_container_declares_what_it_has(tmp_path):
             load_torch_file(path)
 
 
-def test_weights_that_publish_model_wrote(tmp_path):
-    """PyTorch's oldest files have other names in them."""
+def test_names_in_the_oldest_weights(tmp_path):
+    """As PyTorch wrote them before 0.4."""
     old = [
         Call(nn.parameter.Parameter, tensor(), state=(True, False, OrderedDict())),
         Call(torch._utils._rebuild_tensor, Data(), 0, (4,), (1,)),
