@@ -21,15 +21,15 @@ from mmengine.optim import MultiStepLR
 from safetensors.torch import save_file
 from torch import nn
 
+from mmdet_dino_r1.utils.compat import torch_version
 from mmdet_dino_r1.utils.safe_files import WeightsNotLoaded, load_torch_file
 
-VERSION = tuple(int(part) for part in torch.__version__.split('.')[:2])
 DTYPES = 'bool uint8 int8 int16 int32 int64 float16 bfloat16 float32 float64 complex64 complex128'
 NEW_DTYPES = 'uint16 uint32 uint64 float8_e4m3fn float8_e5m2'
 
 
 def dtypes():
-    names = DTYPES.split() + (NEW_DTYPES.split() if VERSION >= (2, 6) else [])
+    names = DTYPES.split() + (NEW_DTYPES.split() if torch_version() >= (2, 6) else [])
     return {name: torch.arange(2).to(getattr(torch, name)) for name in names}
 
 
@@ -208,7 +208,7 @@ def test_a_program_is_not_run(tmp_path):
         load_torch_file(path)
     assert not marker.exists()
     # The trap is a trap, which caught PyTorch's own safe loader.
-    torch.load(path, weights_only=VERSION < (2, 6))
+    torch.load(path, weights_only=torch_version() < (2, 6))
     assert marker.exists()
 
 

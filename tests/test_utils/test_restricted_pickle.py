@@ -12,6 +12,7 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 
 from mmdet_dino_r1.utils import checkpoint_values, restricted_pickle
+from mmdet_dino_r1.utils.compat import torch_version
 from mmdet_dino_r1.utils.safe_files import WeightsNotLoaded, load_torch_file
 
 
@@ -102,10 +103,7 @@ def test_what_torch_save_would_not_write_is_refused(tmp_path, what):
     assert '\n' not in str(error.value) or 'If you trust' in str(error.value)
 
 
-VERSION = tuple(int(part) for part in torch.__version__.split('.')[:2])
-
-
-@pytest.mark.skipif(VERSION >= (2, 10), reason='mended in PyTorch 2.10')
+@pytest.mark.skipif(torch_version() >= (2, 10), reason='mended in PyTorch 2.10')
 def test_the_safe_loader_of_this_pytorch_falls_for_it(tmp_path):
     """CVE-2026-24747, up to where memory would be written that is not the tensor's."""
     path = write(tmp_path / 'x.pth', tensor(items=[(0, 99.0)]))
