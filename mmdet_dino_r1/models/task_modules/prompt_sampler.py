@@ -14,6 +14,7 @@ from mmdet.registry import TASK_UTILS
 from torch import Tensor
 
 from ...structures import BatchBoxes, Candidates, ExemplarChoice
+from ...utils.device_copy import to_device
 from .prompt_gathering import gather_candidates
 
 
@@ -78,9 +79,8 @@ class InBatchPromptSampler:
         """
         if len(batch_boxes.labels) == 0:
             return batch_boxes.chosen()
-        batch_boxes = thinned(batch_boxes)
         index, image_mask = self.draw(batch_boxes.exemplars)
-        return replace(batch_boxes.chosen(index), image_mask=image_mask)
+        return replace(thinned(batch_boxes.chosen(index)), image_mask=image_mask)
 
     def across_ranks(self, batch_boxes: BatchBoxes) -> ExemplarChoice:
         """Draw from the batches of all ranks as if they were one, the same on every rank.
@@ -88,7 +88,6 @@ class InBatchPromptSampler:
         Every box of a class is equally likely, whatever its rank. All ranks must call it, each with
         its own boxes. Gives the exemplars of all, or the placeholder where no rank has a box.
         """
-        batch_boxes = thinned(batch_boxes)
         mine = batch_boxes.exemplars
         everything, first, first_image, seed = gather_candidates(mine)
         if len(everything.labels) == 0:
@@ -100,7 +99,7 @@ class InBatchPromptSampler:
         labels, index = everything.labels[index], index - first  # among this rank's
         local_indices = ((index >= 0) & (index < len(mine.labels))).nonzero()[:, 0]
         return replace(
-            batch_boxes.chosen(index[local_indices]),
+            thinned(batch_boxes.chosen(index[local_indices])),
             labels=labels,
             local_indices=local_indices,
             image_mask=image_mask,
@@ -134,20 +133,27 @@ class InBatchPromptSampler:
         return Draw(order[used], image_mask[used])
 
 
-def thinned(batch_boxes: BatchBoxes) -> BatchBoxes:
-    """Of each joint exemplar a random number of its boxes, at least one; else as given.
+def thinned(choice: ExemplarChoice) -> ExemplarChoice:
+    """Of each joint exemplar a random number of its boxes, at least one; others as they are.
 
     Drawn with PyTorch's global CPU generator.
     """
-    sets = batch_boxes.box_sets
-    if not batch_boxes.joint or len(sets) == 0:
-        return batch_boxes
+    sets = choice.box_sets
+    if sets is None:
+        return choice
     counts = sets.bincount()
     kept = (torch.rand(len(counts)) * counts).long() + 1
     order = torch.randperm(len(sets))
     order = order[sets[order].argsort(stable=True)]  # set by set, in random order within each
     rank = torch.arange(len(sets)) - (counts.cumsum(0) - counts)[sets[order]]
-    return batch_boxes.only(order[rank < kept[sets[order]]].sort().values)
+    rows = order[rank < kept[sets[order]]].sort().values
+    (on_device,) = to_device(choice.local_boxes.device, rows)
+    return replace(
+        choice,
+        local_images=choice.local_images[rows],
+        local_boxes=choice.local_boxes[on_device],
+        box_sets=sets[rows],
+    )
 
 
 def first_of_each_class(labels: Tensor, eligible: Tensor, most: int) -> Tensor:

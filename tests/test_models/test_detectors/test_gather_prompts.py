@@ -23,6 +23,7 @@ CASES = {
         dict(exemplars_per_class=2, prefer_other_image=True),
         True,
     ),
+    'late, jointly encoded': ((FIRST, SECOND), dict(variant='late_joint'), True),
     'capped': ((FIRST, SECOND), dict(max_prompts=2), False),
     'a rank without boxes': ((FIRST, [NO_BOXES, NO_BOXES]), {}, False),
     'no boxes at all': (([NO_BOXES] * 2, [NO_BOXES] * 2), {}, False),
@@ -31,8 +32,10 @@ CASES = {
 
 def build(options: dict):
     """A model that has moved on from its reference; nothing random but what is drawn."""
-    from conftest import build_tiny, without_dropout
+    from conftest import VARIANTS, build_tiny, without_dropout
 
+    options = dict(options)
+    variant = VARIANTS.get(options.pop('variant', None), {})
     torch.manual_seed(0)
     model = build_tiny(
         dict(reward_weight=1.0, kl_weight=10.0),
@@ -40,6 +43,7 @@ def build(options: dict):
         prompt_sampler=dict(type='InBatchPromptSampler', **options),
         # the queries are still there, but always the same
         dn_cfg=dict(label_noise_scale=1e-9, box_noise_scale=1e-9),
+        **variant,
     ).train()
     without_dropout(model)
     model.reference_model.refresh(model)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_xyxy_to_cxcywh
 from mmengine.config import ConfigDict
 from pet_dino_data import PARITY, needs_pet_dino, small_state
 
@@ -133,7 +134,9 @@ def compare(found, expected):
             torch.testing.assert_close(
                 found[name], expected[name].float(), **CLOSE, msg=lambda m, n=name: f'{n}: {m}'
             )
-    torch.testing.assert_close(found['det_scores'], expected['det_scores'].float(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        found['det_scores'], expected['det_scores'].float(), rtol=0, atol=1e-5
+    )
     torch.testing.assert_close(found['det_boxes'], expected['det_boxes'].float(), rtol=0, atol=1e-2)
 
 
@@ -155,3 +158,168 @@ def test_visual_i(model, k):
     image, sample = interactive(k)
     (found,) = run(model, [image], [sample])
     compare(found, group('visual_i', f'single_{k}/'))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('images', [(0,), (1,), (0, 1), (1, 0)])
+def test_prompt_encoder_alone_and_in_a_batch(model, images):
+    """In any order of boxes, and each class by itself, too: what it sees is its own."""
+    found = numbers('visual_prompt_encoder')
+    layout = dict(
+        feat_mask=found['feat_mask'][list(images)],
+        spatial_shapes=[tuple(shape) for shape in found['shapes'].tolist()],
+        level_start_index=found['level_start_index'],
+        valid_ratios=found['valid_ratios'][list(images)].float(),
+    )
+    boxes, image_index, box_sets, expected = [], [], [], []
+    for place, k in enumerate(images):
+        h, w = found['image_shapes'][k].tolist()
+        corners = found[f'boxes_{k}'].float() / torch.tensor([w, h, w, h])
+        boxes.append(bbox_xyxy_to_cxcywh(corners))
+        image_index += [place] * len(corners)
+        rows = torch.searchsorted(found[f'classes_{k}'], found[f'labels_{k}'])
+        box_sets.append(rows + sum(map(len, expected)))
+        expected.append(found[f'prompts_{k}'].float())
+    boxes, box_sets, expected = map(torch.cat, (boxes, box_sets, expected))
+    order = torch.randperm(len(boxes))
+    prompts = model.prompt_encoder(
+        found['feat'][list(images)].float(),
+        **layout,
+        image_index=torch.tensor(image_index)[order],
+        boxes=boxes[order],
+        box_sets=box_sets[order],
+    )
+    torch.testing.assert_close(prompts, expected, **CLOSE)
+    for row, prompt in enumerate(expected):
+        mine = box_sets == row
+        alone = model.prompt_encoder(
+            found['feat'][list(images)].float(),
+            **layout,
+            image_index=torch.tensor(image_index)[mine],
+            boxes=boxes[mine],
+            box_sets=torch.zeros(int(mine.sum()), dtype=torch.long),
+        )
+        torch.testing.assert_close(alone[0], prompt, **CLOSE)
+
+
+@torch.no_grad()
+def test_two_images_of_other_sizes_in_a_batch(model):
+    """As each by itself; PET-DINO's published masks mix the images' classes up here."""
+    images, samples = zip(*map(interactive, (0, 1)), strict=True)
+    for k, found in enumerate(run(model, list(images), list(samples))):
+        expected = group('visual_i', f'batch_{k}/')
+        compare(found, expected)
+        as_published = group('visual_i', f'batch_as_published_{k}/')['prompts']
+        assert (found['prompts'] - as_published).abs().max() > 0.1
+
+
+def support(i):
+    found = numbers('visual_g')
+    keys = ('image', 'boxes_original', 'labels', 'ori_shape')
+    image, boxes, labels, ori_shape = (found[f'support_{i}/{key}'] for key in keys)
+    _, sample = sample_of(
+        {'image_0': image, 'img_shape_0': torch.tensor(image.shape[1:]), 'ori_shape_0': ori_shape},
+        0,
+    )
+    sample.prompt_instances = prompt_instances(
+        boxes.float(), labels.long(), sample.ori_shape, sample.img_shape
+    )
+    return image, sample
+
+
+def encode(model, *indices):
+    """{(support image, class): embedding}, image by image."""
+    encoded = {}
+    for i in indices:
+        image, sample = support(i)
+        embeddings, choice = model.encode_reference_images(
+            dict(inputs=[image], data_samples=[sample])
+        )
+        of_image = zip(choice.labels.tolist(), embeddings, strict=True)
+        encoded |= {(i, label): embedding for label, embedding in of_image}
+    return encoded
+
+
+def mean_bank(encoded):
+    ids = sorted({class_id for _, class_id in encoded})
+    rows = torch.tensor([ids.index(class_id) for _, class_id in encoded])
+    names = [str(class_id) for class_id in ids]
+    return PromptBank.from_exemplars(names, torch.stack(list(encoded.values())), rows)
+
+
+def detect(model, image, sample, bank, **test_cfg):
+    """Through ``predict``, as a test does."""
+    model.set_prompt_bank(bank)
+    before, model.test_cfg = model.test_cfg, ConfigDict(model.test_cfg, **test_cfg)
+    model.bbox_head.test_cfg = model.test_cfg
+    try:
+        (result,) = model.test_step(dict(inputs=[image], data_samples=[sample]))
+    finally:
+        model.test_cfg = model.bbox_head.test_cfg = before
+        model.set_prompt_bank(None)
+    return result.pred_instances
+
+
+@torch.no_grad()
+def test_visual_g(model):
+    encoded = encode(model, 0, 1, 2)
+    expected = numbers('visual_g')
+    assert len(encoded) == sum('/class_' in name for name in expected)
+    for (i, class_id), embedding in encoded.items():
+        name = f'support_{i}/class_{class_id}'
+        torch.testing.assert_close(embedding, expected[name].float(), **CLOSE)
+    bank = mean_bank(encoded)
+    torch.testing.assert_close(bank.embeddings, expected['bank/embeddings'].float(), **CLOSE)
+    for k in (0, 1):
+        image, sample = sample_of(numbers('visual_i'), k)
+        prompts = VisualPrompts.from_banks([bank], model.query_embedding.weight)
+        (found,) = run(model, [image], [sample], prompts)
+        compare(found, group('visual_g', f'single_{k}/'))
+
+
+@torch.no_grad()
+def test_a_bank_serves_images_of_two_sizes(model):
+    bank = mean_bank(encode(model, 0, 1, 2))
+    images, samples = zip(*(sample_of(numbers('visual_i'), k) for k in (0, 1)), strict=True)
+    prompts = VisualPrompts.from_banks([bank] * 2, model.query_embedding.weight)
+    for k, found in enumerate(run(model, list(images), list(samples), prompts)):
+        compare(found, group('visual_g', f'batch_{k}/'))
+
+
+@torch.no_grad()
+def test_prompts_of_another_image(model):
+    encoded = encode(model, 1)
+    image, sample = sample_of(numbers('visual_i'), 0)
+    prompts = VisualPrompts.from_banks([mean_bank(encoded)], model.query_embedding.weight)
+    (found,) = run(model, [image], [sample], prompts)
+    expected = group('visual_other_image', 'other_image/')
+    found['det_labels'] = torch.tensor(sorted(label for _, label in encoded))[found['det_labels']]
+    compare(found, expected)
+
+
+@torch.no_grad()
+def test_chunks_of_classes_and_all_at_once(model):
+    expected = numbers('visual_g')
+    embeddings = expected['many/embeddings'].float()
+    bank = PromptBank(tuple(map(str, range(len(embeddings)))), embeddings)
+    image, sample = sample_of(numbers('visual_i'), 0)
+    calls = []
+    watch = model.encoder.register_forward_hook(lambda *_: calls.append(1))
+    for name, test_cfg in (
+        ('at_once', {}),
+        (
+            'chunked',
+            dict(chunk_size=int(expected['many/chunk_size']), max_per_chunk=50, max_per_img=150),
+        ),
+    ):
+        calls.clear()
+        found = detect(model, image, sample.clone(), bank, **test_cfg)
+        assert len(calls) == 1  # the image is encoded once
+        boxes, scores, labels = (
+            expected[f'many/{name}/det_{what}'] for what in ('boxes', 'scores', 'labels')
+        )
+        order = scores.argsort(descending=True, stable=True)  # theirs go chunk by chunk
+        assert torch.equal(found.labels, labels[order].long())
+        torch.testing.assert_close(found.scores, scores[order].float(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(found.bboxes, boxes[order].float(), rtol=0, atol=1e-2)
+    watch.remove()

@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from conftest import TWO_IMAGES, build_tiny, make_batch, without_dropout
+from conftest import TWO_IMAGES, VARIANTS, build_tiny, make_batch, without_dropout
 
 from mmdet_dino_r1.structures import BatchBoxes
 
@@ -56,15 +56,17 @@ def test_shares_the_exemplars_that_the_policy_drew():
 
 
 @torch.no_grad()
-def test_objectness_at_some_tokens_is_that_of_the_whole_path():
+@pytest.mark.parametrize('variant', [{}, *VARIANTS.values()], ids=['published', *VARIANTS])
+def test_objectness_at_some_tokens_is_that_of_the_whole_path(variant):
     """The last layer computes the wanted tokens alone; invalid ones among them, too."""
-    model = build_tiny(dict()).eval()
+    model = build_tiny(dict(), **variant).eval()
     images, samples = make_batch(TWO_IMAGES)
     samples[1].set_metainfo(dict(img_shape=(64, 40)))  # with padding
-    choice = model.prompt_sampler(BatchBoxes.read(samples))
+    choice = model.prompt_sampler(BatchBoxes.read(samples, joint=model.prompt_encoder.joint))
     encoder_inputs, _ = model.pre_transformer(model.extract_feat(images), samples)
-    prompts = model.training_prompts(encoder_inputs, choice).as_text_dict()
-    encoded = model.forward_encoder(**encoder_inputs, text_dict=prompts)
+    image = model.encode_image(encoder_inputs)
+    prompts = model.training_prompts(image, choice).as_text_dict()
+    encoded = model.forward_encoder(**image, text_dict=prompts)
     everything = model.bbox_head.cls_branches[-1](
         model.selectable(encoded['memory'], encoded['invalid_mask']),
         encoded['memory_text'],

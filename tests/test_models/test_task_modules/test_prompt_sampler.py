@@ -198,3 +198,57 @@ def test_all_options_together():
 def test_numbers_below_one_are_refused(name):
     with pytest.raises(ValueError, match=f'{name} must be at least 1, got 0'):
         InBatchPromptSampler(**{name: 0})
+
+
+# three boxes of class 2 on the first image, one of class 5; one of class 2 on the second
+MANY = [
+    ([[4, 4, 24, 30], [30, 20, 60, 50], [10, 36, 26, 60], [0, 0, 9, 9]], [2, 5, 2, 2]),
+    ([[8, 8, 40, 40]], [2]),
+]
+
+
+def test_joint_exemplars_are_classes_on_images():
+    boxes = BatchBoxes.read(make_batch(MANY)[1], joint=True)
+    labels, image_index, num_images = boxes.exemplars
+    assert (labels.tolist(), image_index.tolist(), num_images) == ([2, 5, 2], [0, 0, 1], 2)
+    everything = boxes.chosen()
+    assert everything.labels.tolist() == [2, 5, 2]
+    assert everything.box_sets.tolist() == [0, 1, 0, 0, 2]
+    chosen = boxes.chosen(torch.tensor([2, 0]))  # in the order asked for
+    assert chosen.labels.tolist() == [2, 2] and chosen.classes.tolist() == [2]
+    assert chosen.box_sets.tolist() == [1, 1, 1, 0]
+    assert chosen.local_images.tolist() == [0, 0, 0, 1]
+    assert torch.equal(chosen.local_boxes, boxes.boxes[[0, 2, 3, 4]])
+
+
+def test_joint_exemplars_have_any_number_of_their_boxes():
+    """One of three boxes, two or three: equally likely, and each box as often as the others."""
+    boxes = BatchBoxes.read(make_batch(MANY[:1])[1], joint=True)
+    torch.manual_seed(0)
+    counts, seen = torch.zeros(4), torch.zeros(4)
+    for _ in range(900):
+        choice = InBatchPromptSampler()(boxes)
+        assert choice.labels.tolist() == [2, 5] and choice.box_sets.tolist().count(1) == 1
+        mine = choice.local_boxes[choice.box_sets == 0]
+        counts[len(mine)] += 1
+        seen += (boxes.boxes[:, None] == mine).all(dim=-1).any(dim=1)
+    assert counts[0] == 0 and (counts[1:] - 300).abs().max() < 60
+    assert (seen[[0, 2, 3]] - 600).abs().max() < 60
+
+
+def test_joint_exemplars_of_other_images():
+    sampler = InBatchPromptSampler(prefer_other_image=True)
+    choice = sampler(BatchBoxes.read(make_batch(MANY)[1], joint=True))
+    # class 5 is on the first image alone
+    exemplars = zip(choice.labels.tolist(), images_of(choice), strict=True)
+    assert dict(zip(exemplars, choice.image_mask.tolist(), strict=True)) == {
+        (2, 0): [False, True],
+        (2, 1): [True, False],
+        (5, 0): [True, True],
+    }
+
+
+def images_of(choice):
+    """The image of each exemplar."""
+    images = dict(zip(choice.box_sets.tolist(), choice.local_images.tolist(), strict=True))
+    return [images[row] for row in range(len(choice))]
