@@ -5,14 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import CONFIGS, TWO_IMAGES, build_tiny, make_batch
+from conftest import CONFIGS, TWO_IMAGES, VARIANTS, build_tiny, make_batch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import load_checkpoint
 
 from mmdet_dino_r1.engine.hooks.text_alignment_hook import TextAlignmentHook
 from mmdet_dino_r1.models.losses import prompt_text_contrast
-from mmdet_dino_r1.structures import ExemplarChoice, TextEmbeddings, save_text_embeddings
+from mmdet_dino_r1.structures import (
+    BatchBoxes,
+    ExemplarChoice,
+    TextEmbeddings,
+    save_text_embeddings,
+)
 
 NAMES = tuple(f'class {i}' for i in range(8))
 NO_BOXES = ([], [])
@@ -25,9 +30,9 @@ def texts_file(tmp_path):
     return str(save_text_embeddings(texts, tmp_path / 'texts.safetensors'))
 
 
-def build_aligned(texts_file, grqo=None):
+def build_aligned(texts_file, grqo=None, **variant):
     config = dict(type='PromptTextContrastiveLoss', embeddings=texts_file, text_dim=12)
-    return build_tiny(grqo, text_alignment=config).train()
+    return build_tiny(grqo, text_alignment=config, **variant).train()
 
 
 @pytest.fixture
@@ -100,6 +105,21 @@ def test_loss_is_of_all_boxes_against_their_names(aligned, texts_file):
     first, second, third, fourth = aligned.encode_exemplars(inputs, choice)
     prompts = torch.stack([(first + third) / 2, second, fourth])
     texts = aligned.text_feat_map(aligned.text_alignment._texts[[2, 5, 7]])
+    expected = 100 * prompt_text_contrast(prompts, texts, 1 / 0.07)
+    torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_joint_prompts_of_all_boxes_against_their_names(texts_file):
+    """Both boxes of class 2 are one exemplar, read from the memory."""
+    model = build_aligned(texts_file, **VARIANTS['late_joint'])
+    model.text_alignment.set_classes(NAMES)
+    images, samples = make_batch(TWO_IMAGES)
+    value = model.loss(images, samples)['loss_prompt_text']
+    inputs, _ = model.pre_transformer(model.extract_feat(images), samples)
+    choice = BatchBoxes.read(samples, joint=True).chosen()
+    assert choice.labels.tolist() == [2, 5, 7] and choice.box_sets.tolist() == [0, 1, 0, 2]
+    prompts = model.encode_exemplars(model.encode_image(inputs), choice)
+    texts = model.text_feat_map(model.text_alignment._texts[[2, 5, 7]])
     expected = 100 * prompt_text_contrast(prompts, texts, 1 / 0.07)
     torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-3)
 
