@@ -99,6 +99,11 @@ def on_levels(boxes: Tensor, valid_ratios: Tensor) -> Tensor:
 class BoxPromptEncoder(BaseModule):
     """What prompt encoders share: a learned content, an encoding of the box, post-norm layers.
 
+    Args:
+        embed_dims: dim, width of the features and of the prompts.
+        num_levels: feature levels.
+        init_cfg: as everywhere in mmengine.
+
     Attributes:
         joint: whether the boxes of a class on one image give one embedding together.
     """
