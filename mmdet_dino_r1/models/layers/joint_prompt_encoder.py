@@ -14,12 +14,31 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ...utils.device_copy import remembered_rows, to_device
+from .attention import FusedMultiheadAttention
 from .visual_prompt_encoder import (
     BoxPromptEncoder,
     PromptEncoderLayer,
     on_levels,
     slots_in_images,
 )
+
+
+class JointPromptLayer(PromptEncoderLayer):
+    """The same where tokens of one class on one image see one another."""
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        self.self_attn = FusedMultiheadAttention(**self.self_attn_cfg)
+
+    def forward(self, query: Tensor, query_pos: Tensor, may_not_see: Tensor, **image) -> Tensor:
+        """As the parent's; ``may_not_see`` (bs, num_tokens, num_tokens) bool hides tokens."""
+        query = self.norms[0](self.cross_attn(query=query, query_pos=query_pos, **image))
+        # images first, then heads, as PyTorch counts them (mmdet and PET-DINO mix them up)
+        mask = may_not_see.repeat_interleave(self.self_attn.num_heads, dim=0)
+        query = self.self_attn(
+            query, query, query, query_pos=query_pos, key_pos=query_pos, attn_mask=mask
+        )
+        return self.norms[2](self.ffn(self.norms[1](query)))
 
 
 @MODELS.register_module()
@@ -58,7 +77,7 @@ class JointPromptEncoder(BoxPromptEncoder):
         self.image_content = nn.Embedding(1, embed_dims)
         self.content_map = nn.Linear(embed_dims, embed_dims)
         self.layers = nn.ModuleList(
-            PromptEncoderLayer(embed_dims, num_levels, num_heads, num_points, feedforward_channels)
+            JointPromptLayer(embed_dims, num_levels, num_heads, num_points, feedforward_channels)
             for _ in range(num_layers)
         )
 

@@ -16,7 +16,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...utils.device_copy import to_device
-from .attention import FusedMultiheadAttention, attend_to_self_only
+from .attention import attend_to_self_only
 from .deformable_attention import LevelwiseDeformableAttention
 
 
@@ -60,28 +60,17 @@ class PromptEncoderLayer(DeformableDetrTransformerDecoderLayer):
 
     def _init_layers(self) -> None:
         super()._init_layers()
-        self.self_attn = FusedMultiheadAttention(**self.self_attn_cfg)
         self.cross_attn = LevelwiseDeformableAttention(**self.cross_attn_cfg)
 
-    def forward(
-        self, query: Tensor, query_pos: Tensor, may_not_see: Tensor | None = None, **image
-    ) -> Tensor:
+    def forward(self, query: Tensor, query_pos: Tensor, **image) -> Tensor:
         """One post-norm layer; ``query`` and ``query_pos`` are (bs, num_tokens, dim).
 
-        ``may_not_see`` (bs, num_tokens, num_tokens) bool is True where a token may not look at
-        another; None: each sees itself alone. The other arguments are those of
-        :class:`LevelwiseDeformableAttention` for the ``image``.
+        Each token sees itself alone, so its position has no effect on the self-attention. The
+        other arguments are those of :class:`LevelwiseDeformableAttention` for the ``image``.
         """
         query = self.norms[0](self.cross_attn(query=query, query_pos=query_pos, **image))
-        if may_not_see is None:  # then its position has no effect
-            query = attend_to_self_only(self.self_attn, query)
-        else:
-            # images first, then heads, as PyTorch counts them (mmdet and PET-DINO mix them up)
-            mask = may_not_see.repeat_interleave(self.self_attn.num_heads, dim=0)
-            query = self.self_attn(
-                query, query, query, query_pos=query_pos, key_pos=query_pos, attn_mask=mask
-            )
-        return self.norms[2](self.ffn(self.norms[1](query)))
+        query = self.norms[1](attend_to_self_only(self.self_attn, query))
+        return self.norms[2](self.ffn(query))
 
 
 def slots_in_images(image_index: Tensor, batch_size: int) -> Tensor:
