@@ -75,13 +75,11 @@ class BankExemplars:
         return self.labels[[boxes[0] for boxes in self.members]]
 
     def summary(self, class_names: Sequence[str]) -> dict:
-        """How many exemplars there are, of which class, and with ``sets`` of how many boxes."""
+        """How many exemplars there are, of which class, and of how many boxes."""
         counts = torch.bincount(self.set_labels.cpu(), minlength=len(class_names)).tolist()
         by_name = dict(zip(class_names, counts, strict=True))
-        boxes = {} if self.sets is None else dict(num_boxes=len(self.boxes))
-        return dict(
-            fewest=min(counts), most=max(counts), counts=by_name, num_exemplars=len(self), **boxes
-        )
+        total = dict(num_exemplars=len(self), num_boxes=len(self.boxes))
+        return dict(fewest=min(counts), most=max(counts), counts=by_name, **total)
 
     @property
     def _set_index(self) -> Tensor:
