@@ -128,7 +128,8 @@ class DINOR1Inferencer(BaseInferencer):
     ) -> PromptBank:
         """Encode or read the prompts for all following calls, in place of earlier ones.
 
-        A class's prompt is the mean over all its boxes, whatever reference they lie in.
+        A class's prompt is the mean over all its boxes, whatever reference they lie in; with a
+        joint prompt encoder over its references, each read with all its boxes of the class.
 
         Args:
             references: images with boxes and class names.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
@@ -21,9 +20,11 @@ def encode_references(
     point_size: float,
     provenance: dict,
 ) -> PromptBank:
-    """Encode each reference's boxes, and average them by class over all references.
+    """Encode each reference's boxes, and average the exemplars of each class.
 
-    Classes come in order of first appearance; ``provenance`` is stated besides what is known here.
+    With a joint prompt encoder all boxes of a class on a reference are one exemplar, else each is
+    one. Classes come in order of first appearance; ``provenance`` is stated besides what is known
+    here.
 
     Raises:
         TypeError: a reference is none.
@@ -34,29 +35,27 @@ def encode_references(
                 f'A reference is Reference(image, boxes, classes), not {type(reference).__name__}.'
             )
     names = tuple(dict.fromkeys(name for ref in references for name in ref.classes))
-    embeddings, rows = [], []
+    records = []
     for index, reference in enumerate(references):
         image = read(reference.image, index)
         drawn = image.attach(reference.boxes, reference.classes, names, point_size)
-        encoded, of_image = model.encode_reference_images(pseudo_collate([image.data]))
-        embeddings.append(encoded.float().cpu())
-        rows += [(*row, index, image.name) for row in zip(of_image.cpu(), drawn, strict=True)]
-    labels, boxes, image_ids, file_names = zip(*rows, strict=True)
-    every = torch.cat(embeddings)
-    record = BankExemplars(torch.stack(labels), torch.stack(boxes), image_ids, file_names, every)
-    counts = torch.bincount(record.labels, minlength=len(names)).tolist()
+        embeddings, choice = model.encode_reference_images(pseudo_collate([image.data]))
+        labels = image.data['data_samples'].prompt_instances.labels
+        where = (index,) * len(drawn), (image.name,) * len(drawn)
+        encoded = embeddings.float().cpu(), choice.box_sets
+        records.append(BankExemplars(labels, drawn, *where, *encoded))
+    record = BankExemplars.join(records)
+    summary = record.summary(names)
     about = dict(
         ann_file='reference images',
         img_prefix='.',  # names are paths as given
-        shots=max(counts),
-        fewest=min(counts),
-        most=max(counts),
-        counts=dict(zip(names, counts, strict=True)),
-        num_exemplars=len(record),
+        shots=summary['most'],
+        **summary,
         num_images=len(references),
         images_in_file=len(references),
         package_version=__version__,
         **provenance,
     )
-    bank = PromptBank.from_exemplars(names, every, record.labels, about)
+    assert record.embeddings is not None  # every reference has some
+    bank = PromptBank.from_exemplars(names, record.embeddings, record.set_labels, about)
     return bank.with_exemplars(record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -29,6 +29,9 @@ def encode_prompt_bank(
 ) -> PromptBank:
     """Encode an ``ExemplarDataset`` with the weights of a ``DINOR1`` (protocol Visual-G).
 
+    With a joint prompt encoder all boxes of a class on an image are one exemplar. A class's prompt
+    is the mean over its exemplars, each of weight 1 whatever its number of boxes.
+
     Every process encodes every n-th batch and gets the whole bank, on the CPU. Batches hold images
     of one size and are the same however many processes there are, so the bank is, too.
 
@@ -47,22 +50,24 @@ def encode_prompt_bank(
     model.eval()
     encoded = []
     for data in with_progress(loader, progress and is_main_process()):
-        embeddings, _ = model.encode_reference_images(data)
-        encoded.append(embeddings.float().cpu())
+        embeddings, choice = model.encode_reference_images(data)
+        encoded.append((embeddings.float().cpu(), choice.box_sets))
 
     by_rank = all_gather_object(encoded)
     in_order = [by_rank[i % len(by_rank)][i // len(by_rank)] for i in range(len(batches))]
-    embeddings = torch.cat(in_order)
-    record = _record(exemplars, embeddings if keep_exemplars else None)
+    record = BankExemplars.join(
+        [_record(exemplars, *batch) for batch in zip(batches, in_order, strict=True)]
+    )
+    classes = exemplars.metainfo['classes']
     described = dict(
-        exemplars.summary,
+        exemplars.summary | record.summary(classes),
         weights=weights_fingerprint(model),
         package_version=__version__,
         **(provenance or {}),
     )
-    classes = exemplars.metainfo['classes']
-    bank = PromptBank.from_exemplars(classes, embeddings, record.labels, described)
-    return replace(bank, class_ids=exemplars.class_ids, exemplars=record)
+    bank = PromptBank.from_exemplars(classes, record.embeddings, record.set_labels, described)
+    kept = record if keep_exemplars else replace(record, embeddings=None)
+    return replace(bank, class_ids=exemplars.class_ids, exemplars=kept)
 
 
 def weights_fingerprint(model: nn.Module) -> str:
@@ -76,15 +81,15 @@ def weights_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _record(exemplars: Dataset, embeddings: Tensor | None) -> BankExemplars:
-    """What was encoded, in the order of the embeddings: image by image."""
-    infos = [exemplars.get_data_info(index) for index in range(len(exemplars))]
+def _record(
+    exemplars: Dataset, batch: Sequence[int], encoded: tuple[Tensor, Tensor | None]
+) -> BankExemplars:
+    """What a batch's embeddings were encoded from, image by image, and their boxes' sets."""
+    infos = [exemplars.get_data_info(index) for index in batch]
     rows = [
         (label, box, info['img_id'], info['file_name'])
         for info in infos
         for label, box in zip(info['exemplar_labels'], info['exemplar_boxes'], strict=True)
     ]
     labels, boxes, image_ids, file_names = zip(*rows, strict=True)
-    return BankExemplars(
-        torch.tensor(labels), torch.tensor(boxes), image_ids, file_names, embeddings
-    )
+    return BankExemplars(torch.tensor(labels), torch.tensor(boxes), image_ids, file_names, *encoded)

@@ -38,7 +38,7 @@ def text_prompt_bank(
         )
     rows = texts.rows_for(class_names).to(projection.weight)
     directions = nn.functional.normalize(projection(rows), dim=-1)
-    prompts = directions * prompt_norm(model.prompt_encoder.layer.norms[-1])
+    prompts = directions * prompt_norm(model.prompt_encoder.output_norm)
     return PromptBank(
         tuple(class_names),
         prompts.float().cpu(),

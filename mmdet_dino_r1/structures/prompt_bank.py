@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate
 
 import torch
@@ -16,17 +17,19 @@ from .named_rows import check_named_rows, with_nearest
 
 @dataclass(frozen=True)
 class BankExemplars:
-    """The boxes that a prompt bank was encoded from, in any order.
+    """The boxes that a prompt bank was encoded from, in any order, and the exemplars they make.
 
     Attributes:
-        labels: (num_exemplars,) long, row of the bank that each went into.
-        boxes: (num_exemplars, 4) float (x1, y1, x2, y2) in pixels of the image file.
+        labels: (num_boxes,) long, row of the bank that each went into.
+        boxes: (num_boxes, 4) float (x1, y1, x2, y2) in pixels of the image file.
         image_ids: id of each one's image in the annotation file.
         file_names: path of that image below the image folder.
         embeddings: (num_exemplars, dim), or None where only the means were kept.
+        sets: (num_boxes,) long, row of ``embeddings`` that each box went into, where the boxes of
+            a class on an image were encoded together; None: each box is an exemplar.
 
     Raises:
-        ValueError: lengths differ.
+        ValueError: lengths differ, an exemplar has no box, or boxes of two classes or images.
     """
 
     labels: Tensor
@@ -34,16 +37,70 @@ class BankExemplars:
     image_ids: tuple[int | str, ...]
     file_names: tuple[str, ...]
     embeddings: Tensor | None = None
+    sets: Tensor | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.labels), len(self.boxes), len(self.image_ids), len(self.file_names)}
-        if self.embeddings is not None:
+        if self.sets is not None:
+            lengths.add(len(self.sets))
+        elif self.embeddings is not None:
             lengths.add(len(self.embeddings))
         if len(lengths) > 1:
             raise ValueError(f'Exemplars of a prompt bank have unequal lengths: {sorted(lengths)}')
+        if self.sets is None:
+            return
+        number = self.sets.unique().numel() if self.embeddings is None else len(self.embeddings)
+        if self.sets.unique().tolist() != list(range(number)):
+            raise ValueError(f'Not each of the {number} exemplars of a prompt bank has a box.')
+        shared = set(zip(self.sets.tolist(), self.labels.tolist(), self.image_ids, strict=True))
+        if len(shared) > number:
+            raise ValueError('An exemplar of a prompt bank has boxes of two classes or images.')
 
     def __len__(self) -> int:
-        return len(self.labels)
+        """Exemplars, which are what is averaged."""
+        return len(self.members)
+
+    @cached_property
+    def members(self) -> list[list[int]]:
+        """The boxes of each exemplar, as their numbers."""
+        found: dict[int, list[int]] = {}
+        every = range(len(self.labels)) if self.sets is None else self.sets.tolist()
+        for box, exemplar in enumerate(every):
+            found.setdefault(exemplar, []).append(box)
+        return [found[exemplar] for exemplar in range(len(found))]
+
+    @property
+    def set_labels(self) -> Tensor:
+        """(num_exemplars,) long, row of the bank that each exemplar went into."""
+        return self.labels[[boxes[0] for boxes in self.members]]
+
+    def summary(self, class_names: Sequence[str]) -> dict:
+        """How many exemplars there are, of which class, and of how many boxes."""
+        counts = torch.bincount(self.set_labels.cpu(), minlength=len(class_names)).tolist()
+        by_name = dict(zip(class_names, counts, strict=True))
+        total = dict(num_exemplars=len(self), num_boxes=len(self.boxes))
+        return dict(fewest=min(counts), most=max(counts), counts=by_name, **total)
+
+    @property
+    def _set_index(self) -> Tensor:
+        return torch.arange(len(self)) if self.sets is None else self.sets
+
+    @staticmethod
+    def join(parts: Sequence[BankExemplars]) -> BankExemplars:
+        """All exemplars, one part after the other; without embeddings if one part has none."""
+        encoded = [part.embeddings for part in parts if part.embeddings is not None]
+        sets = None
+        if any(part.sets is not None for part in parts):
+            starts = accumulate(map(len, parts[:-1]), initial=0)
+            sets = torch.cat([p._set_index + start for p, start in zip(parts, starts, strict=True)])
+        return BankExemplars(
+            labels=torch.cat([part.labels for part in parts]),
+            boxes=torch.cat([part.boxes for part in parts]),
+            image_ids=tuple(id_ for part in parts for id_ in part.image_ids),
+            file_names=tuple(name for part in parts for name in part.file_names),
+            embeddings=torch.cat(encoded) if len(encoded) == len(parts) else None,
+            sets=sets,
+        )
 
 
 @dataclass(frozen=True)
@@ -101,8 +158,7 @@ class PromptBank:
         """Exemplars by class name, or None where unknown."""
         if self.exemplars is None:
             return None
-        counts = torch.bincount(self.exemplars.labels.cpu(), minlength=len(self)).tolist()
-        return dict(zip(self.class_names, counts, strict=True))
+        return self.exemplars.summary(self.class_names)['counts']
 
     @classmethod
     def from_exemplars(
@@ -238,14 +294,9 @@ def _join_exemplars(banks: Sequence[PromptBank]) -> BankExemplars | None:
     parts = [bank.exemplars for bank in banks if bank.exemplars is not None]
     if len(parts) < len(banks):
         return None
-    starts = list(accumulate((len(bank) for bank in banks[:-1]), initial=0))
-    encoded = [part.embeddings for part in parts if part.embeddings is not None]
-    return BankExemplars(
-        labels=torch.cat([p.labels + start for p, start in zip(parts, starts, strict=True)]),
-        boxes=torch.cat([p.boxes for p in parts]),
-        image_ids=tuple(i for p in parts for i in p.image_ids),
-        file_names=tuple(name for p in parts for name in p.file_names),
-        embeddings=torch.cat(encoded) if len(encoded) == len(parts) else None,
+    starts = accumulate(map(len, banks[:-1]), initial=0)
+    return BankExemplars.join(
+        [replace(p, labels=p.labels + start) for p, start in zip(parts, starts, strict=True)]
     )
 
 

@@ -1,9 +1,11 @@
 """Prompt banks as files.
 
-Layout, version 1. Tensors: ``embeddings`` (num_classes, dim); where the exemplars are recorded also
-``exemplar_labels`` (num_exemplars,), ``exemplar_boxes`` (num_exemplars, 4) and maybe
+Layout. Tensors: ``embeddings`` (num_classes, dim); where the exemplars are recorded also
+``exemplar_labels`` (num_boxes,), ``exemplar_boxes`` (num_boxes, 4) and maybe
 ``exemplar_embeddings`` (num_exemplars, dim). Metadata: ``prompt_bank``, a JSON object with
 ``version``, ``class_names``, ``class_ids``, ``provenance``, ``image_ids`` and ``file_names``.
+Version 2 has ``exemplar_sets`` (num_boxes,), too: the exemplar that each box is part of. In
+version 1 each box is an exemplar; banks of which that is true are still written so.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ BANK_FILE = TensorFile(
     key='prompt_bank',
     name='prompt bank',
     how_to_make='mim run mmdet_dino_r1 build_prompt_bank CONFIG CHECKPOINT --out FILE',
+    version=2,
 )
 
 
@@ -28,7 +31,7 @@ def save_prompt_bank(bank: PromptBank, path: str | Path) -> Path:
     Raises:
         OSError: the file cannot be written.
     """
-    tensors = dict(embeddings=bank.embeddings)
+    tensors, version = dict(embeddings=bank.embeddings), 1
     described = dict(
         class_names=bank.class_names, class_ids=bank.class_ids, provenance=bank.provenance
     )
@@ -37,8 +40,10 @@ def save_prompt_bank(bank: PromptBank, path: str | Path) -> Path:
         tensors['exemplar_boxes'] = bank.exemplars.boxes
         if bank.exemplars.embeddings is not None:
             tensors['exemplar_embeddings'] = bank.exemplars.embeddings
+        if bank.exemplars.sets is not None:  # earlier packages would count boxes: they refuse it
+            tensors['exemplar_sets'], version = bank.exemplars.sets, 2
         described |= dict(image_ids=bank.exemplars.image_ids, file_names=bank.exemplars.file_names)
-    return BANK_FILE.write(path, tensors, described)
+    return BANK_FILE.write(path, tensors, described, version)
 
 
 def load_prompt_bank(path: str | Path) -> PromptBank:
@@ -60,6 +65,7 @@ def _bank(tensors: dict[str, Tensor], described: dict) -> PromptBank:
             tuple(described['image_ids']),
             tuple(described['file_names']),
             tensors.get('exemplar_embeddings'),
+            tensors.get('exemplar_sets'),
         )
     return PromptBank(
         tuple(described['class_names']),

@@ -26,8 +26,16 @@ class TensorFile:
     how_to_make: str  # the command that makes such a file
     version: int = 1  # of the layout; files of later versions are refused
 
-    def write(self, path: str | Path, tensors: Mapping[str, Tensor], described: dict) -> Path:
+    def write(
+        self,
+        path: str | Path,
+        tensors: Mapping[str, Tensor],
+        described: dict,
+        version: int | None = None,
+    ) -> Path:
         """Write tensors of any shapes and a description in JSON values; whole or not at all.
+
+        ``version`` is that of the layout, where an earlier one serves; None: the latest.
 
         Returns:
             The path, whose folder is made.
@@ -37,7 +45,7 @@ class TensorFile:
         """
         path = Path(path)
         on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        text = json.dumps(dict(described, version=self.version))
+        text = json.dumps(dict(described, version=version or self.version))
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, save(on_cpu, metadata={self.key: text}))
         return path

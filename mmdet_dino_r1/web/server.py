@@ -67,6 +67,7 @@ def create_app(detector: SharedDetector, limits: Limits | None = None, local: bo
         lowest_score=LOWEST_SCORE,
         longest_class_name=LONGEST_CLASS_NAME,
         bank_classes=detector.bank_classes,
+        encoded_jointly=detector.encoded_jointly,
     )
     _guard(app, local)
     _answer_errors_as_json(app, limits)

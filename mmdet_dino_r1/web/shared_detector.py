@@ -31,6 +31,7 @@ class SharedDetector:
         if self.bank is not None:
             inferencer.set_prompts(bank=self.bank)  # a wrong one is refused before any page opens
         self.bank_classes = () if self.bank is None else self.bank.class_names
+        self.encoded_jointly = inferencer.model.prompt_encoder.joint  # a class's boxes, by picture
         load = inferencer.pipeline.load
         self.decode = partial(mmcv.imfrombytes, flag=load.color_type, backend=load.imdecode_backend)
         self._lock = Lock()

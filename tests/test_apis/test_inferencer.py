@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, build_tiny, tiny_model_cfg
+from joint_model import JOINT
 from mmcv.transforms import Compose
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -166,6 +167,44 @@ def test_a_box_on_the_image_equals_the_image_as_its_reference(inferencer):
     assert_same(results['predictions'][0], by_reference)
 
 
+@pytest.fixture(scope='module')
+def joint_inferencer(config, tmp_path_factory):
+    """Late prompting: the boxes of a class on an image make one prompt together."""
+    init_default_scope('mmdet')
+    cfg = deepcopy(config)
+    cfg.model = tiny_model_cfg(**JOINT)
+    path = tmp_path_factory.mktemp('joint') / 'tiny.pth'
+    torch.save(dict(state_dict=build_tiny(**JOINT).state_dict()), path)
+    return DINOR1Inferencer(cfg, path, 'cpu')
+
+
+def test_boxes_of_a_reference_are_one_exemplar_of_a_joint_prompt_encoder(joint_inferencer):
+    first, second = picture(100), picture(101, (48, 64))
+    third = [2, 2, 20, 30]
+    mixed = Reference(first, [BOX, third, SECOND_BOX], ['cat', 'dog', 'cat'])
+    apart = [Reference(first, [BOX, SECOND_BOX], 'cat'), Reference(second, [BOX], 'cat')]
+    bank = joint_inferencer.set_prompts([mixed, apart[1]])
+    assert bank.counts == dict(cat=2, dog=1)
+    record, about = bank.exemplars, bank.provenance
+    assert record.boxes.tolist() == [BOX, third, SECOND_BOX, BOX]
+    assert record.members == [[0, 2], [1], [3]] and record.image_ids == (0, 0, 0, 1)
+    told = {key: about[key] for key in ('shots', 'fewest', 'num_exemplars', 'num_boxes')}
+    assert told == dict(shots=2, fewest=1, num_exemplars=3, num_boxes=4)
+    # each image has the weight 1, whatever its number of boxes
+    prompts = [joint_inferencer.set_prompts([reference]).embeddings[0] for reference in apart]
+    torch.testing.assert_close(bank.embeddings[0], sum(prompts) / 2, atol=1e-5, rtol=0)
+    torch.testing.assert_close(record.embeddings[0], prompts[0], atol=1e-5, rtol=0)
+
+
+def test_boxes_on_the_image_equal_the_image_as_a_reference_of_joint_prompts(joint_inferencer):
+    image, boxes, names = picture(7, (48, 64)), [BOX, [2, 2, 20, 30], SECOND_BOX], ['b', 'a', 'b']
+    joint_inferencer.set_prompts([Reference(image, boxes, names)])
+    (by_reference,) = joint_inferencer(image, score_thr=0)['predictions']
+    found = joint_inferencer(image, boxes=boxes, classes=names, score_thr=0)['predictions'][0]
+    assert set(found['class_names']) == {'a', 'b'}
+    assert_same(found, by_reference)
+
+
 # --- batches -----------------------------------------------------------------------------
 
 
@@ -280,6 +319,8 @@ def test_the_old_name_of_distractors_works_until_0_8(inferencer):
 
 
 def test_distractors_take_no_places_and_duplicates_are_suppressed(inferencer, folder):
+    for branch in inferencer.model.bbox_head.reg_branches:
+        branch[-1].bias.data[2:] = 2  # wide and high boxes, which overlap
     inferencer.set_prompts(references(), distractors=['cat'])
     (every,) = inferencer(folder / '0.png', score_thr=0)['predictions']
     inferencer.model.bbox_head.test_cfg.max_per_img = 2

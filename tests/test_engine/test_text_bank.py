@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TWO_IMAGES, build_tiny, make_batch
+from joint_model import JOINT
 from torch import nn
 
 from mmdet_dino_r1.engine.text_bank import prompt_norm, text_prompt_bank
@@ -18,10 +19,10 @@ def texts():
     return TextEmbeddings(NAMES, torch.randn(3, 12, generator=generator), dict(bert='tiny'))
 
 
-@pytest.fixture
-def model():
+@pytest.fixture(params=[dict(), JOINT], ids=['each box', 'joint'])
+def model(request):
     alignment = dict(type='PromptTextContrastiveLoss', embeddings='not read here', text_dim=12)
-    return build_tiny(text_alignment=alignment).eval()
+    return build_tiny(text_alignment=alignment, **request.param).eval()
 
 
 def test_length_of_what_leaves_a_layer_norm():
@@ -33,14 +34,15 @@ def test_length_of_what_leaves_a_layer_norm():
 
 
 def test_it_is_the_length_of_visual_prompts(model):
-    norm = model.prompt_encoder.layer.norms[-1]
+    norm = model.prompt_encoder.output_norm
     torch.manual_seed(2)
     norm.weight.data.uniform_(0.2, 3)
     norm.bias.data.normal_()
     images, samples = make_batch(TWO_IMAGES)
     with torch.no_grad():
         inputs, _ = model.pre_transformer(model.extract_feat(images), samples)
-        prompts = model.encode_exemplars(inputs, model.prompt_sampler(BatchBoxes.read(samples)))
+        boxes = BatchBoxes.read(samples, joint=model.prompt_encoder.joint)
+        prompts = model.encode_exemplars(model.encode_image(inputs), boxes.chosen())
     mean_length = prompts.norm(dim=1).mean().item()
     assert prompt_norm(norm).item() == pytest.approx(mean_length, rel=0.1)
 

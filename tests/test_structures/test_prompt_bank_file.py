@@ -3,6 +3,7 @@
 import json
 import pickle
 import stat
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from mmdet_dino_r1.structures import (
     protocol_summary,
     save_prompt_bank,
 )
+from mmdet_dino_r1.structures.prompt_bank_file import BANK_FILE
 
 
 class Hostile:
@@ -45,6 +47,18 @@ def make_bank(names=('cat', 'dog'), keep=True, weights='w1', dim=3, **provenance
     return PromptBank(tuple(names), means, about, tuple(range(10, 10 + len(names))), record)
 
 
+def joint_record(keep=True):
+    """Of two classes: the first has three boxes on one image and one on another, mixed."""
+    return BankExemplars(
+        torch.tensor([0, 1, 0, 0, 0]),
+        torch.arange(20.0).reshape(5, 4),
+        (1, 1, 1, 2, 1),
+        ('a.jpg', 'a.jpg', 'a.jpg', 'b.jpg', 'a.jpg'),
+        torch.tensor([[1.0, 0], [0, 1], [3, 0]]) if keep else None,
+        torch.tensor([0, 1, 0, 2, 0]),
+    )
+
+
 def described(path, **changes):
     """Write a bank's file by hand, its description changed."""
     content = dict(version=1, class_names=['cat'], class_ids=[], provenance={}) | changes
@@ -71,6 +85,25 @@ def test_everything_comes_back_bit_by_bit(tmp_path, keep):
         assert torch.equal(loaded.exemplars.embeddings, bank.exemplars.embeddings)
     else:
         assert loaded.exemplars.embeddings is None
+
+
+@pytest.mark.parametrize('keep', [True, False])
+def test_sets_of_boxes_come_back_in_a_file_that_earlier_packages_refuse(tmp_path, keep):
+    record = joint_record(keep)
+    bank = PromptBank(('cat', 'dog'), torch.eye(2), exemplars=record)
+    path = save_prompt_bank(bank, tmp_path / 'b.safetensors')
+    loaded = load_prompt_bank(path)
+    assert loaded.exemplars.members == record.members == [[0, 2, 4], [1], [3]]
+    assert loaded.counts == dict(cat=2, dog=1)
+    assert torch.equal(loaded.exemplars.boxes, record.boxes)
+    with pytest.raises(ValueError, match='format version 2, this package reads up to 1'):
+        replace(BANK_FILE, version=1).read(path, lambda *_: None)
+
+
+def test_a_bank_without_sets_is_the_file_it_was(tmp_path):
+    path = save_prompt_bank(make_bank(), tmp_path / 'b.safetensors')
+    replace(BANK_FILE, version=1).read(path, lambda *_: None)  # an earlier package reads it
+    assert load_prompt_bank(path).exemplars.sets is None
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
@@ -149,8 +182,8 @@ class TestBadFiles:
             load_prompt_bank(tmp_path / 'b')
 
     def test_a_later_version(self, tmp_path):
-        with pytest.raises(ValueError, match='format version 2.*upgrade mmdet_dino_r1'):
-            load_prompt_bank(described(tmp_path / 'b', version=2))
+        with pytest.raises(ValueError, match='format version 3.*upgrade mmdet_dino_r1'):
+            load_prompt_bank(described(tmp_path / 'b', version=3))
 
     @pytest.mark.parametrize('key', ['version', 'class_names', 'class_ids', 'provenance'])
     def test_a_part_is_missing(self, tmp_path, key):
@@ -213,6 +246,25 @@ class TestMerge:
         bare = PromptBank(('owl',), torch.ones(1, 3), dict(weights='w1'))
         merged = PromptBank.merge([make_bank(), bare])
         assert merged.exemplars is None and merged.class_ids == ()
+
+    def test_sets_of_boxes_are_counted_through(self, tmp_path):
+        joint = PromptBank(('elk', 'emu'), torch.eye(2), exemplars=joint_record())
+        single = PromptBank(
+            ('owl',),
+            torch.ones(1, 2),
+            exemplars=BankExemplars(
+                torch.zeros(2).long(), torch.ones(2, 4), (8, 9), ('c', 'd'), torch.ones(2, 2)
+            ),
+        )
+        again = PromptBank(('ant', 'bee'), torch.eye(2), exemplars=joint_record())
+        merged = PromptBank.merge([joint, single, again])
+        record = load_prompt_bank(save_prompt_bank(merged, tmp_path / 'b')).exemplars
+        assert record.sets.tolist() == [0, 1, 0, 2, 0, 3, 4, 5, 6, 5, 7, 5]
+        assert record.set_labels.tolist() == [0, 1, 0, 2, 2, 3, 4, 3]
+        assert merged.counts == dict(elk=2, emu=1, owl=2, ant=2, bee=1)
+        assert record.embeddings[:, 0].tolist() == [1, 0, 3, 1, 1, 1, 0, 3]
+        for set_, label in zip(record.members, record.set_labels.tolist(), strict=True):
+            assert {int(record.labels[box]) for box in set_} == {label}
 
     @pytest.mark.parametrize(
         ('other', 'message'),
@@ -294,6 +346,33 @@ def test_counts_by_name():
 def test_a_record_has_one_of_each_per_exemplar():
     with pytest.raises(ValueError, match='unequal lengths'):
         BankExemplars(torch.zeros(2).long(), torch.zeros(2, 4), (1,), ('a', 'b'))
+
+
+def test_boxes_that_were_encoded_together_are_one_exemplar():
+    record = joint_record()
+    assert len(record) == 3
+    assert record.set_labels.tolist() == [0, 1, 0]
+    assert record.summary(['cat', 'dog', 'owl']) == dict(
+        fewest=0, most=2, counts=dict(cat=2, dog=1, owl=0), num_exemplars=3, num_boxes=5
+    )
+    single = make_bank().exemplars.summary(['cat', 'dog'])
+    assert single['num_exemplars'] == single['num_boxes'] == 4
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(sets=torch.tensor([0, 1, 0, 2])), 'unequal lengths'),
+        (dict(sets=torch.tensor([0, 1, 0, 3, 0])), 'Not each of the 3 exemplars'),
+        (dict(sets=torch.tensor([0, 2, 0, 3, 0]), embeddings=None), 'Not each of the 3'),
+        (dict(embeddings=torch.ones(4, 2)), 'Not each of the 4 exemplars .* has a box'),
+        (dict(labels=torch.tensor([0, 1, 1, 0, 0])), 'boxes of two classes or images'),
+        (dict(image_ids=(1, 1, 3, 2, 1)), 'boxes of two classes or images'),
+    ],
+)
+def test_sets_that_cannot_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(joint_record(), **change)
 
 
 def test_the_protocol_in_a_few_words():

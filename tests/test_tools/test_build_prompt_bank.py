@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import find_free_port
+from conftest import build_tiny, find_free_port, tiny_model_cfg
+from joint_model import JOINT
 from mmengine.config import Config
 
 import mmdet_dino_r1.apis
@@ -176,7 +177,12 @@ def test_real_mistakes(tmp_path, tiny, capsys):
 
 
 @pytest.mark.ddp
-def test_two_processes_make_the_same_bank(tmp_path, tiny):
+@pytest.mark.parametrize('model', [dict(), JOINT], ids=['each box', 'joint'])
+def test_two_processes_make_the_same_bank(tmp_path, tiny, model):
+    cfg = Config.fromfile(tiny[0])
+    cfg.model = tiny_model_cfg(**model)
+    cfg.dump(tiny[0])
+    torch.save(dict(state_dict=build_tiny(**model).state_dict(), meta={}), tiny[1])
     one, two = tmp_path / 'one', tmp_path / 'two'
     port = str(find_free_port())
     assert main([*tiny, '--out', str(one)]) == 0

@@ -75,6 +75,29 @@ def test_json_is_all_there_is_on_stdout(tmp_path, images, capsys):
     assert told['left_out'] == []
 
 
+def test_all_boxes_of_an_exemplar_are_named(tmp_path, images, capsys):
+    bank = make_bank(images)
+    record, number = bank.exemplars, len(bank.exemplars)
+    again = [0, 3]  # exemplars that get a second box
+    record = BankExemplars(
+        torch.cat([record.labels, record.labels[again]]),
+        torch.cat([record.boxes, record.boxes[again] + 1]),
+        record.image_ids + (500, 503),
+        record.file_names + ('0.png', '3.png'),
+        record.embeddings,
+        torch.tensor([*range(number), *again]),
+    )
+    path = save_prompt_bank(bank.with_exemplars(record), tmp_path / 'b.safetensors')
+    assert main([str(path)]) == 0
+    out = capsys.readouterr().out
+    assert 'cat: image 503 (3.png), boxes 4 4 20 20, 5 5 21 21, distance' in out
+    rows = [line.split() for line in out.splitlines()]
+    assert ['cat', '7', '4'] in [row[:3] for row in rows]
+    assert main([str(path), '--json']) == 0
+    (outlier,) = json.loads(capsys.readouterr().out)['outliers']
+    assert outlier['boxes'] == [[4, 4, 20, 20], [5, 5, 21, 21]]
+
+
 def test_means_alone_say_what_is_left_out(tmp_path, images, capsys):
     path = save_prompt_bank(make_bank(images, keep=False), tmp_path / 'b.safetensors')
     assert main([str(path)]) == 0

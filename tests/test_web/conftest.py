@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, build_tiny, tiny_model_cfg
+from joint_model import JOINT
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
@@ -13,19 +14,17 @@ from PIL import Image
 from mmdet_dino_r1.apis import DINOR1Inferencer
 
 
-@pytest.fixture(scope='session')
-def tiny_files(tmp_path_factory):
-    """Config and checkpoint."""
-    root = tmp_path_factory.mktemp('tiny')
+def tiny_files(root, **changes):
+    """Config and checkpoint, in a folder."""
     cfg = Config.fromfile(CONFIGS / 'dino_r1_r18_shapes.py')
-    cfg.model = tiny_model_cfg()
+    cfg.model = tiny_model_cfg(**changes)
     for step in cfg.test_dataloader.dataset.pipeline:
         if step['type'] == 'Resize':
             step.scale = (64, 64)
     cfg.dump(root / 'tiny.py')
     init_default_scope('mmdet')
     torch.manual_seed(0)
-    model = build_tiny()
+    model = build_tiny(**changes)
     for branch in model.bbox_head.cls_branches:  # scores that differ, not all at the prior
         torch.nn.init.zeros_(branch.bias)
     torch.save(dict(state_dict=model.state_dict()), root / 'tiny.pth')
@@ -33,8 +32,16 @@ def tiny_files(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def inferencer(tiny_files):
-    return DINOR1Inferencer(*tiny_files, 'cpu', show_progress=False)
+def inferencer(tmp_path_factory):
+    files = tiny_files(tmp_path_factory.mktemp('tiny'))
+    return DINOR1Inferencer(*files, 'cpu', show_progress=False)
+
+
+@pytest.fixture(scope='session')
+def joint_inferencer(tmp_path_factory):
+    """The boxes of a class on a picture make one prompt together."""
+    files = tiny_files(tmp_path_factory.mktemp('joint'), **JOINT)
+    return DINOR1Inferencer(*files, 'cpu', show_progress=False)
 
 
 @pytest.fixture(scope='session')

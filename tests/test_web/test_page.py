@@ -114,9 +114,9 @@ class Page:
         field.clear()
         field.send_keys(name)
 
-    def draw(self, box):
-        """Drag over a box of the first reference, given in its pixels."""
-        frame = self.one('#reference-pictures .frame')
+    def draw(self, box, reference=0):
+        """Drag over a box of a reference, given in its pixels."""
+        frame = self.all('#reference-pictures .frame')[reference]
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", frame)
         scale = frame.size['width'] / WIDTH
         middle = [frame.size['width'] / 2, frame.size['height'] / 2]
@@ -362,6 +362,25 @@ def test_a_bank_to_start_with(browser, photos, inferencer):
 
 
 @pytest.mark.skipif(not package_fonts(), reason='needs the package with the font')
+def test_boxes_that_made_a_prompt_together(browser, photos, joint_inferencer):
+    with serving(SharedDetector(joint_inferencer)) as address:
+        page = Page(browser, address)
+        page.choose('reference', photos / '0.png', photos / '1.png')
+        page.choose('target', photos / '2.png')
+        page.name_class('cat')
+        page.slide(0.05)
+        for reference, box, made_of in (
+            (0, CAT, 'one box'),
+            (0, DOG, '2 boxes together'),
+            (1, CAT, 'the mean of 2 pictures, 3 boxes in all'),
+        ):
+            page.draw(box, reference)
+            page.press('detect')
+            page.all('#detections tbody button')[0].click()
+            assert page.one('#winner p').text.endswith(f'The prompt that won: {made_of}')
+        assert len(page.all('#winner canvas')) == 1 + 3
+
+
 def test_names_in_chinese_japanese_and_korean_are_readable(page):
     """Where the system has no font for them, all are the same empty square."""
     pictures = set()

@@ -275,6 +275,21 @@ def test_the_bank_that_is_downloaded(page, photos, inferencer, tmp_path):
     assert load(answer.data).keys() >= {'embeddings'}
 
 
+def test_a_picture_with_two_boxes_is_one_exemplar_of_a_joint_prompt_encoder(
+    photos, joint_inferencer, inferencer, tmp_path
+):
+    page = Page(create_app(SharedDetector(joint_inferencer)))
+    (settings,) = re.findall(r'name="page-settings" content="([^"]+)"', page.text)
+    assert json.loads(html.unescape(settings))['encoded_jointly'] is True
+    assert not SharedDetector(inferencer).encoded_jointly
+    ids = [page.add((photos / f'{k}.png').read_bytes(), f'{k}.png') for k in range(2)]
+    cats = prompts((ids[0], [BOX, SECOND_BOX], ['cat', 'cat']), (ids[1], [BOX], ['cat']))
+    file = tmp_path / 'bank.safetensors'
+    file.write_bytes(page.post('/api/bank', json=cats).data)
+    record = load_prompt_bank(file).exemplars
+    assert record.members == [[0, 1], [2]] and record.file_names == ('0.png', '0.png', '1.png')
+
+
 def test_a_bank_to_start_with(photos, inferencer):
     bank = inferencer.set_prompts([Reference(photos / '0.png', [BOX], 'cat')])
     page = Page(create_app(SharedDetector(inferencer, bank)))

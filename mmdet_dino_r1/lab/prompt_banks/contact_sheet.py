@@ -17,7 +17,7 @@ from ...structures import PromptBank
 from ...utils.fonts import write_texts
 from .statistics import BankStatistics
 
-_CONTEXT = 0.25  # shown around a box, in parts of its longer side
+_CONTEXT = 0.25  # shown around the boxes, in parts of the longer side of what encloses them
 _LABEL = 190  # width of the names
 _CELL = 88  # side of an exemplar
 _GAP = 6
@@ -35,15 +35,16 @@ def contact_sheet(
 ) -> np.ndarray:
     """The exemplars of some classes, one row per class, with some of their surroundings.
 
-    Outliers come first in their row, framed in red with the id of their image. There are as many
-    paths as exemplars; a file that is missing or no image leaves a cell that says so. ValueError:
-    the bank has no record of its exemplars.
+    Boxes that were encoded together are one exemplar and share a cell. Outliers come first in
+    their row, framed in red with the id of their image. There are as many paths as exemplars; a
+    file that is missing or no image leaves a cell that says so. ValueError: the bank has no record
+    of its exemplars.
     """
     if bank.exemplars is None:
         raise ValueError('This prompt bank does not say which boxes it was made of.')
     outliers = {outlier.exemplar for outlier in statistics.outliers or ()}
     of_class = defaultdict(list)
-    for exemplar, label in enumerate(bank.exemplars.labels.tolist()):
+    for exemplar, label in enumerate(bank.exemplars.set_labels.tolist()):
         of_class[label].append(exemplar)
     shown = {row: sorted(of_class[row], key=lambda e: e not in outliers)[:columns] for row in rows}
     height, widest = _CELL + _LINE + _GAP, max(map(len, shown.values()), default=0)
@@ -55,7 +56,8 @@ def contact_sheet(
         texts += _class_label(bank, statistics, row, len(of_class[row]), len(chosen), top)
         for place, exemplar in enumerate(chosen):
             left = _LABEL + place * (_CELL + _GAP)
-            picture = _cell(Path(paths[exemplar]), bank.exemplars.boxes[exemplar].tolist())
+            members = bank.exemplars.members[exemplar]
+            picture = _cell(Path(paths[exemplar]), bank.exemplars.boxes[members].numpy())
             if isinstance(picture, str):  # why there is none
                 texts.append((left + 5, top + _CELL // 2 - 8, picture, 11, _GREY))
                 picture = _PALE
@@ -63,7 +65,7 @@ def contact_sheet(
             if exemplar in outliers:
                 corner = (left + _CELL - 1, top + _CELL - 1)
                 cv2.rectangle(sheet, (left, top), corner, _RED, 3)
-                image_id = shortened(f'id {bank.exemplars.image_ids[exemplar]}', _CELL // 6)
+                image_id = shortened(f'id {bank.exemplars.image_ids[members[0]]}', _CELL // 6)
                 texts.append((left, top + _CELL + 1, image_id, 11, _RED))
     return write_texts(sheet, texts)
 
@@ -76,15 +78,15 @@ def shortened(text: str, length: int) -> str:
     return f'{text[: length - 1 - half]}…{text[-half:]}'
 
 
-def _cell(path: Path, box: Sequence[float]) -> np.ndarray | str:
-    """A square around a box, the box outlined, pale outside the image; or why there is none."""
+def _cell(path: Path, boxes: np.ndarray) -> np.ndarray | str:
+    """A square around (n, 4) boxes, outlined, pale outside the image; or why there is none."""
     image = cv2.imread(str(path)) if path.is_file() else None
     if image is None:
         why = 'not an image' if path.is_file() else 'no such file'
         return f'{why}\n{shortened(path.name, _CELL // 7)}'
     height, width = image.shape[:2]
-    x1, x2 = np.clip(box[0::2], 0, width)
-    y1, y2 = np.clip(box[1::2], 0, height)
+    boxes = np.clip(boxes.astype(float), 0, [width, height] * 2)
+    (x1, y1), (x2, y2) = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     side = int(np.ceil(max(x2 - x1, y2 - y1, 1.0) * (1 + 2 * _CONTEXT)))
     left, top = round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2)
     square = np.full((side, side, 3), _PALE, np.uint8)
@@ -93,8 +95,8 @@ def _cell(path: Path, box: Sequence[float]) -> np.ndarray | str:
     square[down : down + inner.shape[0], right : right + inner.shape[1]] = inner
     method = cv2.INTER_AREA if side > _CELL else cv2.INTER_CUBIC
     shown = cv2.resize(square, (_CELL, _CELL), interpolation=method)
-    corners = np.round((np.array([x1, y1, x2, y2]) - [left, top] * 2) * _CELL / side).astype(int)
-    cv2.rectangle(shown, corners[:2].tolist(), corners[2:].tolist(), _BOX, 1)
+    for corners in np.round((boxes - [left, top] * 2) * _CELL / side).astype(int):
+        cv2.rectangle(shown, corners[:2].tolist(), corners[2:].tolist(), _BOX, 1)
     return shown
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ...structures import PromptBank
+from ...utils.near_names import some
 from ..figure import write_image
 from .contact_sheet import contact_sheet
 from .statistics import BankStatistics
@@ -78,9 +79,10 @@ def _outliers(described: dict, top: int) -> list[str]:
     lines = [f'{len(outliers)} outliers: {told}']
     shown = outliers[:top] if top else outliers
     for outlier in shown:
-        box = ' '.join(f'{value:.0f}' for value in outlier['box'])
+        boxes = [' '.join(f'{value:.0f}' for value in box) for box in outlier['boxes']]
         text = '{class_name}: image {image_id} ({file_name})'.format(**outlier)
-        text += f', box {box}, distance {outlier["distance"]:.2f} (usual {outlier["usual"]:.2f})'
+        text += f', box{"es" * (len(boxes) > 1)} {some(boxes)}'
+        text += f', distance {outlier["distance"]:.2f} (usual {outlier["usual"]:.2f})'
         text += ', far' * outlier['far']
         if outlier['nearer_class'] is not None:
             text += f', nearer to {outlier["nearer_class"]!r}'
@@ -116,7 +118,8 @@ def write_contact_sheet(
         named = ', '.join(sorted({folder for folder in folders if folder})) or 'none'
         return [], [f'contact sheet: no image folder (named: {named}); give --images DIR.']
     labels, file_names = bank.exemplars.labels.tolist(), bank.exemplars.file_names
-    paths = [Path(folders[k] or '', name) for k, name in zip(labels, file_names, strict=True)]
+    first = [boxes[0] for boxes in bank.exemplars.members]
+    paths = [Path(folders[labels[box]] or '', file_names[box]) for box in first]
     rows = rows_to_show(bank, statistics)
     written = [write_image(out, contact_sheet(bank, paths, statistics, rows))]
     no_room = f'{len(bank) - len(rows)} classes of the contact sheet, without room on a sheet.'

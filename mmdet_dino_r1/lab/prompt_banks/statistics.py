@@ -29,11 +29,11 @@ _MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 class Outlier:
     """An exemplar that does not look like the rest of its class."""
 
-    exemplar: int  # its row in bank.exemplars
+    exemplar: int  # its row in bank.exemplars.embeddings
     class_name: str
     image_id: int | str
     file_name: str
-    box: tuple[float, ...]  # (x1, y1, x2, y2) in pixels of the image file
+    boxes: tuple[tuple[float, ...], ...]  # (x1, y1, x2, y2) each, in pixels of the image file
     distance: float  # to the mean of the class's other exemplars
     usual: float  # median of this distance over the class
     far: bool  # it is far beyond that median, see far_exemplars
@@ -68,11 +68,12 @@ def bank_statistics(bank: PromptBank) -> BankStatistics:
     nearest, nearest_similarity = nearest_other(similarity)
     exemplars, counts, spread, outliers = bank.exemplars, None, None, None
     if exemplars is not None:
-        counts = torch.bincount(exemplars.labels, minlength=len(bank))
+        labels = exemplars.set_labels
+        counts = torch.bincount(labels, minlength=len(bank))
         if exemplars.embeddings is not None:
             centred = exemplars.embeddings.float() - common
-            distances = distances_to_others(centred, exemplars.labels, counts)
-            sums = distances.new_zeros(len(bank)).index_add_(0, exemplars.labels, distances)
+            distances = distances_to_others(centred, labels, counts)
+            sums = distances.new_zeros(len(bank)).index_add_(0, labels, distances)
             spread = sums / counts  # NaN where a class has one exemplar or none
             outliers = _find_outliers(bank.class_names, exemplars, centred, distances, directions)
     return BankStatistics(counts, spread, similarity, nearest, nearest_similarity, outliers)
@@ -123,7 +124,7 @@ def _find_outliers(
     directions: Tensor,
 ) -> tuple[Outlier, ...]:
     """Exemplars that are far, or nearer to another class than to their own."""
-    labels = exemplars.labels
+    labels, members = exemplars.set_labels, exemplars.members
     far, usual = far_exemplars(distances, labels, torch.bincount(labels, minlength=len(directions)))
     to_classes = 1 - F.normalize(centred, dim=1) @ directions.T  # (num_exemplars, num_classes)
     to_classes.scatter_(1, labels[:, None], torch.inf)
@@ -134,9 +135,9 @@ def _find_outliers(
         Outlier(
             exemplar=row,
             class_name=class_names[labels[row]],
-            image_id=exemplars.image_ids[row],
-            file_name=exemplars.file_names[row],
-            box=tuple(exemplars.boxes[row].tolist()),
+            image_id=exemplars.image_ids[members[row][0]],
+            file_name=exemplars.file_names[members[row][0]],
+            boxes=tuple(map(tuple, exemplars.boxes[members[row]].tolist())),
             distance=distances[row].item(),
             usual=usual[row].item(),
             far=bool(far[row]),

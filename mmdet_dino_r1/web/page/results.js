@@ -2,6 +2,18 @@
 
 import { button, make, place, showPicture, thumbnail } from './pictures.js';
 import { colourOf } from './prompts.js';
+import { settings } from './server.js';
+
+/** What a prompt is made of, in words; its exemplars are {picture, box}. */
+function promptOf(exemplars) {
+  const count = exemplars.length;
+  if (!count) return 'from the bank';
+  if (count === 1) return 'one box';
+  if (!settings.encoded_jointly) return `the mean of ${count} boxes`;
+  const pictures = new Set(exemplars.map(({ picture }) => picture)).size;
+  if (pictures === 1) return `${count} boxes together`;
+  return `the mean of ${pictures} pictures, ${count} boxes in all`;
+}
 
 /** Detections of the page. Those below the threshold are hidden, not asked for again. */
 export class Results {
@@ -131,12 +143,11 @@ export class Results {
     this.explained = one;
     one.element.classList.add('chosen');
     one.row.classList.add('chosen');
-    const [count, score] = [one.of.length, one.score.toFixed(3)];
-    const prompt = count === 1 ? 'one box' : count ? `the mean of ${count} boxes` : 'from the bank';
+    const count = one.of.length;
     const text = make('p');
     text.append(
       make('b', 'name', one.name),
-      ` ${score} in ${one.target.name}. The prompt that won: ${prompt}`,
+      ` ${one.score.toFixed(3)} in ${one.target.name}. The prompt that won: ${promptOf(one.of)}`,
     );
     text.style.setProperty('--colour', colourOf(one.name));
     const shown = make('div', 'boxes');

@@ -79,6 +79,26 @@ class TestContactSheet:
         assert (rows.max(), columns.max()) == (73, 73)
         assert (shown[2, 2] == GREEN).all()
 
+    def test_boxes_that_were_encoded_together_share_a_cell(self, image):
+        record = BankExemplars(
+            torch.zeros(3).long(),
+            torch.tensor([[20.0, 20, 40, 60], [0, 0, 80, 80], [50.0, 30, 60, 40]]),
+            (0, 1, 0),
+            ('a', 'b', 'a'),
+            torch.eye(2),
+            torch.tensor([0, 1, 0]),
+        )
+        bank = PromptBank(('class',), torch.ones(1, 2)).with_exemplars(record)
+        sheet = sheet_of(bank, [image] * 2)
+        assert sheet.shape == (6 + 109, _LABEL + 2 * STEP, 3)
+        drawn = (cell(sheet, 0, 0) == np.array(_BOX)).all(axis=2)
+        rows, columns = np.nonzero(drawn)
+        # together 40 pixels wide and high, and a quarter on each side, as the box of the test above
+        assert (rows.min(), columns.min()) == (15, 15)
+        assert (rows.max(), columns.max()) == (73, 73)
+        # in the rows of the second one 4 vertical lines are crossed; above it the first one's 2
+        assert drawn[35].sum() == 4 and drawn[20].sum() == 2
+
     def test_beyond_the_edge_of_the_image_it_is_pale(self, image):
         bank = make_bank([0])
         bank.exemplars.boxes[0] = torch.tensor([-10.0, 30, 40, 70])

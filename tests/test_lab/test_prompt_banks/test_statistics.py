@@ -136,9 +136,31 @@ def test_an_outlier_says_where_it_is_and_what_it_looks_like():
     (outlier,) = bank_statistics(bank).outliers
     assert (outlier.exemplar, outlier.class_name) == (12, 'right')
     assert (outlier.image_id, outlier.file_name) == (112, '12.jpg')
-    assert outlier.box == (48, 49, 50, 51)
+    assert outlier.boxes == ((48, 49, 50, 51),)
     assert outlier.far and outlier.nearer_class == 'up'
     assert outlier.distance > outlier.usual + 0.5
+
+
+def test_a_set_of_boxes_is_one_exemplar():
+    """Of two boxes on the last image, of class 'right', which look like 'up'."""
+    corners = [[1.0, 0]] * 4 + [[0, 1.0]] * 4 + [[-1.0, 0]] * 4 + [[0, 1.0]]
+    labels = [0] * 4 + [1] * 4 + [2] * 4 + [0]
+    names = ['right', 'up', 'left']
+    single = make_bank(corners, labels, names)
+    record = BankExemplars(
+        torch.tensor([0, *labels]),
+        torch.arange(56.0).reshape(14, 4),
+        (112, *range(100, 113)),
+        ('12.jpg', *single.exemplars.file_names),
+        single.exemplars.embeddings,
+        torch.tensor([12, *range(13)]),
+    )
+    alone, together = bank_statistics(single), bank_statistics(single.with_exemplars(record))
+    assert together.counts.tolist() == [5, 4, 4]
+    torch.testing.assert_close(together.spread, alone.spread)
+    (outlier,) = together.outliers
+    assert outlier == replace(alone.outliers[0], boxes=((0, 1, 2, 3), (52, 53, 54, 55)))
+    assert (outlier.exemplar, outlier.image_id) == (12, 112)
 
 
 def test_far_ones_come_before_those_that_look_like_another_class():
