@@ -167,16 +167,6 @@ def build_tiny(grqo: dict | None = None, **model):
     return detector
 
 
-# Late prompting: prompts from the neck or the memory, one per box or one per class and image.
-_JOINT = dict(prompt_encoder=dict(type='JointPromptEncoder'))
-VARIANTS = dict(
-    fused_joint=_JOINT,
-    late_neck=dict(fusion=False),
-    late_memory=dict(fusion=False, prompts_from='memory'),
-    late_joint=dict(fusion=False, prompts_from='memory', **_JOINT),
-)
-
-
 def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
     """The model, with the fusion's dropout off: it has no other."""
     for module in model.modules():

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, build_tiny, tiny_model_cfg
-from joint_model import JOINT
 from mmcv.transforms import Compose
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+from model_variants import JOINT
 from PIL import Image
 from pycocotools.coco import COCO
 

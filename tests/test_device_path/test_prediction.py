@@ -9,6 +9,7 @@ from copy import deepcopy
 import pytest
 import torch
 from conftest import build_tiny, make_batch, with_prompts
+from model_variants import JOINT
 from pretended_device import Pretended, to_device
 
 from mmdet_dino_r1.structures import PromptBank
@@ -39,9 +40,10 @@ def bank(*names: str, seed: int) -> PromptBank:
 
 @torch.no_grad()
 @pytest.mark.parametrize('case', CASES)
-def test_predict(device, assert_equal, case):
+@pytest.mark.parametrize('variant', [{}, JOINT], ids=['each box', 'joint'])
+def test_predict(device, assert_equal, case, variant):
     test_cfg, exemplars, names, waits = CASES[case]
-    model = build_tiny(test_cfg=deepcopy(test_cfg)).eval()
+    model = build_tiny(test_cfg=deepcopy(test_cfg), **variant).eval()
     images, samples = make_batch([([], [])] * 3)
     for index, sample in enumerate(samples):
         sample.set_metainfo(dict(img_shape=(64 - 9 * index, 61), scale_factor=(0.7, 0.3)))

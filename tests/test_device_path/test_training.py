@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import TWO_IMAGES, build_tiny, make_batch
 from mmengine import dist
+from model_variants import JOINT
 from pretended_device import host_of, to_device
 
 from mmdet_dino_r1.utils.compat import torch_version
@@ -58,6 +59,7 @@ VARIANTS = {
     'a crowd': ({}, [CROWD, TWO_IMAGES[0]], {}),
     'six images': ({}, TWO_IMAGES * 3, {}),
     'activations recomputed': ({}, TWO_IMAGES, dict(encoder=dict(num_cp=1))),
+    'late, jointly encoded': ({}, TWO_IMAGES, JOINT),
 }
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import build_tiny
-from joint_model import JOINT
 from mmdet.registry import DATASETS
 from mmengine.dataset import pseudo_collate
+from model_variants import JOINT
 from torch import nn
 
 from mmdet_dino_r1.engine.bank_builder import encode_prompt_bank

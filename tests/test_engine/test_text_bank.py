@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TWO_IMAGES, build_tiny, make_batch
-from joint_model import JOINT
+from model_variants import JOINT
 from torch import nn
 
 from mmdet_dino_r1.engine.text_bank import prompt_norm, text_prompt_bank

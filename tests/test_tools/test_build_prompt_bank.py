@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import build_tiny, find_free_port, tiny_model_cfg
-from joint_model import JOINT
 from mmengine.config import Config
+from model_variants import JOINT
 
 import mmdet_dino_r1.apis
 from mmdet_dino_r1.structures import PromptBank, load_prompt_bank, save_prompt_bank

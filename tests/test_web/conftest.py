@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, build_tiny, tiny_model_cfg
-from joint_model import JOINT
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from model_variants import JOINT
 from PIL import Image
 
 from mmdet_dino_r1.apis import DINOR1Inferencer

@@ -32,7 +32,8 @@ CASES = {
 
 def build(options: dict):
     """A model that has moved on from its reference; nothing random but what is drawn."""
-    from conftest import VARIANTS, build_tiny, without_dropout
+    from conftest import build_tiny, without_dropout
+    from model_variants import VARIANTS
 
     options = dict(options)
     variant = VARIANTS.get(options.pop('variant', None), {})

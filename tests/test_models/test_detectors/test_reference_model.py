@@ -4,7 +4,8 @@ from copy import deepcopy
 
 import pytest
 import torch
-from conftest import TWO_IMAGES, VARIANTS, build_tiny, make_batch, without_dropout
+from conftest import TWO_IMAGES, build_tiny, make_batch, without_dropout
+from model_variants import VARIANTS
 
 from mmdet_dino_r1.structures import BatchBoxes
 

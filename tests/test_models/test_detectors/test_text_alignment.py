@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import CONFIGS, TWO_IMAGES, VARIANTS, build_tiny, make_batch
+from conftest import CONFIGS, TWO_IMAGES, build_tiny, make_batch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner.checkpoint import load_checkpoint
+from model_variants import VARIANTS
 
 from mmdet_dino_r1.engine.hooks.text_alignment_hook import TextAlignmentHook
 from mmdet_dino_r1.models.losses import prompt_text_contrast
