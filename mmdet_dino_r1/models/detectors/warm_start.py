@@ -20,7 +20,8 @@ _WITHOUT = {
 }
 # What a model must have that PET-DINO's weights go into.
 _PET_DINO = dict(fusion=False, prompts_from='memory')
-_MAY_DIFFER = ('dn_query_generator.', 'query_embedding.')  # num_classes, num_queries
+# Sizes that a user may choose: num_classes, num_queries, the width of texts.
+_MAY_DIFFER = ('dn_query_generator.', 'query_embedding.', 'text_feat_map.')
 _SHOWN = 3
 
 
@@ -56,17 +57,17 @@ def report_when_loading(model: nn.Module) -> None:
             for name, value in state_dict.items()
             if name.startswith(prefix)
         }
+        own = module.state_dict()
         if is_pet_dino(given):
             for name in given:
                 del state_dict[prefix + name]
             given = our_names(given)
-            state_dict.update({prefix + name: value for name, value in given.items()})
             _refuse_unfit_pet_dino(module, given)
-        print_log(
-            f'{type(module).__name__} from checkpoint:\n'
-            + warm_start_report(module.state_dict(), given),
-            logger='current',
-        )
+            # the report has the others in two lines, mmengine's warning would name each
+            kept = own.keys() & given.keys()
+            state_dict.update({prefix + name: given[name] for name in kept})
+        said = f'{type(module).__name__} from checkpoint:\n{warm_start_report(own, given)}'
+        print_log(said, logger='current')
 
     # public, and without with_module, from PyTorch 2.5 on
     model._register_load_state_dict_pre_hook(report, with_module=True)
