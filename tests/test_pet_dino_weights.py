@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from argparse import Namespace
 from copy import deepcopy
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -326,6 +328,22 @@ def test_inference_takes_them(files, small):
     assert_loaded(mmdets, small[1])
     mmdets.set_prompt_bank(PromptBank(('a', 'b'), torch.zeros(2, 256)))
     assert tuple(mmdets.dataset_meta['classes']) == ('a', 'b')
+
+
+def test_the_pages_python_works_as_printed(files, tmp_path, monkeypatch):
+    page = (CONFIGS.parent / 'docs/weights.md').read_text(encoding='utf-8')
+    code = re.search(r'```python\n(.+?)```', page, re.S)[1]
+    for printed, real in zip(
+        ('pet_dino_swin_t_finetune.py', 'checkpoints/pet_dino_swin_t.pth'), files, strict=True
+    ):
+        assert code.count(printed) == 1
+        code = code.replace(printed, real)
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite('shelf.jpg', np.tile(IMAGE, (3, 2, 1)))
+    scope = {}
+    exec(code, scope)
+    assert scope['results']['classes'] == ('bottle',)
+    assert (tmp_path / 'found/vis/shelf.jpg').is_file()
 
 
 def test_tools_take_them(files, small, tiny_shapes, tmp_path, capsys):
