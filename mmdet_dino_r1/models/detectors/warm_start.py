@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ...utils.checkpoint_fit import UnfitCheckpoint, misfits
 from ...utils.pet_dino_keys import is_pet_dino, our_names
 
-# Parts of Grounding DINO that are not in every model of ours, and why.
+# Parts of Grounding DINO that not every model of ours has, and why.
 _WITHOUT = {
-    'visual prompts take the place of text': ('language_model', 'text_feat_map'),
-    'fusion=False, so that image and decoder do not see the prompts': (
-        *('encoder.text_layers', 'encoder.fusion_layers', 'cross_attn_text', 'norms.1'),
+    ('language_model', 'text_feat_map'): 'visual prompts take the place of text',
+    ('encoder.text_layers', 'encoder.fusion_layers', 'cross_attn_text'): (
+        'with fusion=False image and decoder do not see the prompts; norms.1 is part of it'
     ),
 }
 # What a model must have that PET-DINO's weights go into.
@@ -38,8 +38,8 @@ def warm_start_report(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) ->
         lines.append(f'new, keeps its initial values: {_by_module(new)}')
     if ignored := given.keys() - own.keys():
         lines.append(f'ignored, not part of this model: {_by_module(ignored)}')
-        for reason, parts in _WITHOUT.items():
-            if found := [part for part in parts if any(part in name for name in ignored)]:
+        for parts, reason in _WITHOUT.items():
+            if found := [part for part in parts if _has(ignored, part) and not _has(own, part)]:
                 lines.append(f'  ({", ".join(found)}: {reason})')
     lines += [f'NOT loaded, shape differs: {line}' for line in changed]
     return '\n'.join(f'  {line}' for line in lines)
@@ -103,6 +103,10 @@ def _refuse_unfit_pet_dino(model: nn.Module, given: Mapping[str, Tensor]) -> Non
             'finetune.py (training with GRQO); or inherit from one of them. See docs/weights.md.',
         ]
         raise UnfitCheckpoint('\n'.join(lines))
+
+
+def _has(names: Iterable[str], part: str) -> bool:
+    return any(part in name for name in names)
 
 
 def _by_module(names: Iterable[str]) -> str:
