@@ -236,6 +236,12 @@ a truncated, empty or foreign file for `--resume`, `load_from` or the test; an e
     test_weights_alone_are_no_stopped_run
 `--resume` or a test with a checkpoint of another model's size
     test_a_checkpoint_of_another_model
+PET-DINO's weights in a config with another model, or in that of the other size
+    test_mim_test_takes_them_or_says_which_config
+    test_what_they_do_not_fit_is_refused_by_each_loader
+    test_tools_take_them
+PET-DINO's weights are not where a config has them
+    test_where_they_are_not_the_way_to_them_is_said
 no internet, a proxy or a wrong address where weights are a URL
     test_weights_that_cannot_be_fetched
     test_what_cannot_be_fetched_is_named

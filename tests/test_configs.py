@@ -56,12 +56,25 @@ def config(name: str) -> Config:
 )
 def test_dino_r1_is_its_baseline_plus_grqo(path):
     ours = Config.fromfile(path).to_dict()
-    baseline = Config.fromfile(path.with_name(path.name.replace('dino_r1', 'vis_gdino'))).to_dict()
+    baseline = baseline_of(path.stem).to_dict()
     grqo = ours['model']['bbox_head'].pop('loss_grqo')
     assert grqo['type'] == 'GRQOLoss'
     assert ours['default_hooks'].pop('reference_model')['type'] == 'ReferenceModelHook'
     for key in ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler', 'default_hooks'):
         assert ours[key] == baseline[key], key
+    if 'pet_dino' in path.stem:
+        assert ours['load_from'] == baseline['load_from']
+
+
+def baseline_of(name: str) -> Config:
+    """The same without GRQO; from PET-DINO to COCO none is shipped."""
+    if 'pet_dino' not in name:
+        return config(name.replace('dino_r1', 'vis_gdino'))
+    size = name[len('dino_r1_swin_')]
+    cfg = config(f'pet_dino_swin_{size}_finetune')
+    if name.endswith('coco'):
+        cfg.merge_from_dict(Config.fromfile(CONFIGS / '_base_/datasets/coco_prompted.py').to_dict())
+    return cfg
 
 
 @pytest.mark.parametrize('path', GRIDS, ids=lambda p: p.stem)
@@ -144,6 +157,11 @@ def test_zeroshot_configs_only_test_and_are_the_same_for_the_baseline(benchmark)
     assert ours == config(f'vis_gdino_swin_t_zeroshot_{benchmark}').to_dict()
     assert not {key for key in ours if key.startswith(('train_', 'val_', 'optim'))}
     assert ours['model']['bbox_head']['num_classes'] == 365
+    for size in 'tl':  # PET-DINO's weights are tested alike
+        theirs = config(f'pet_dino_swin_{size}_zeroshot_{benchmark}')
+        assert theirs.model.test_cfg == ours['model']['test_cfg']
+        for key in ('test_dataloader', 'test_evaluator', 'default_hooks'):
+            assert theirs[key] == ours[key], key
 
 
 def test_prompts_come_from_the_train_split():

@@ -11,6 +11,9 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
 from torch import nn
 
+from ..utils.checkpoint_fit import state_of
+from ..utils.pet_dino_keys import is_pet_dino
+
 
 def choose_device(device: str | None = None) -> str:
     """A device that works: the one given ('cuda:0'), else CUDA where there is some, else the CPU.
@@ -40,16 +43,16 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
         FileNotFoundError: no such file.
         ValueError: the file is no checkpoint, truncated, holds more than tensors and plain
             values, or was made with a model of which less than half is the same. Detections of a
-            model that stayed random for the most part would mean nothing.
+            model that stayed random for the most part would mean nothing. PET-DINO's go into a
+            model of theirs alone.
     """
     content = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
-    state = content.get('state_dict', content)
-    given = {name.removeprefix('module.'): value for name, value in state.items()}
-    wanted = model.state_dict()
+    given, wanted = state_of(content), model.state_dict()
     fitting = sum(
         getattr(given.get(name), 'shape', None) == value.shape for name, value in wanted.items()
     )
-    if 2 * fitting < len(wanted):
+    # of PET-DINO's the model itself says which config they need
+    if 2 * fitting < len(wanted) and not is_pet_dino(content.get('state_dict', content)):
         raise ValueError(
             f'{checkpoint} holds {fitting} of the {len(wanted)} tensors of this model in their '
             'size: it was made with another config. Give the one it was trained with (mmengine '

@@ -36,6 +36,10 @@ from .paths import (
 
 # Where the data of a shipped config is missing: part of the path, remedy; the first that fits.
 _HOW_TO_GET = {
+    'checkpoints/pet_dino_': (
+        "PET-DINO's weights are fetched by hand, from huggingface.co/fuweifu/PET-DINO, and saved "
+        'under that name: docs/weights.md.'
+    ),
     'data/coco/annotations/lvis_v1_': (
         'LVIS v1 annotations (lvisdataset.org) belong in data/coco/annotations/; the images are '
         "COCO's train2017/ and val2017/. The minival file is the one that MDETR published."

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from ..config.options import READ_AT_TOP
 from ..config.tree import registries, walk
 from ..engine.hooks.checkpoint_hook import CheckpointNotSaved
-from ..engine.hooks.strict_load_hook import UnfitCheckpoint
+from ..utils.checkpoint_fit import UnfitCheckpoint
 from ..utils.near_names import near_names
 from ..utils.safe_files import WeightsNotLoaded
 from .given_files import work_dir_of

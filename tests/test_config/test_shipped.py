@@ -85,9 +85,8 @@ class TestMetafile:
     def test_names_are_those_of_the_configs(self):
         for model in self.models:
             assert model['Config'] == f'configs/{model["Name"]}.py'
-            assert model['In Collection'] == (
-                'DINO-R1' if model['Name'].startswith('dino_r1') else 'VIS-GDINO'
-            )
+            collection = model['In Collection'].lower().replace('-', '_')
+            assert model['Name'].startswith(collection)
 
     def test_only_what_was_measured_is_entered(self):
         assert not any({'Results', 'Weights'} & model.keys() for model in self.models)
@@ -97,12 +96,19 @@ class TestMetafile:
         index = modelindex.load(str(self.root / 'model-index.yml'))
         assert index.check(silent=True) is not False and not index.check_errors
         assert len(list(index.models)) == len(self.models)
-        assert {collection.name for collection in index.collections} == {'DINO-R1', 'VIS-GDINO'}
+        names = {collection.name for collection in index.collections}
+        assert names == {'DINO-R1', 'VIS-GDINO', 'PET-DINO'}
 
     @pytest.mark.slow
-    @pytest.mark.parametrize('size', ['t', 'b', 'l'])
-    def test_parameters_are_those_of_the_model(self, size):
-        (said,) = [m for m in self.models if m['Name'] == f'vis_gdino_swin_{size}_o365']
+    @pytest.mark.parametrize(
+        'name',
+        [
+            *(f'vis_gdino_swin_{size}_o365' for size in 'tbl'),
+            *(f'pet_dino_swin_{size}_finetune' for size in 'tl'),
+        ],
+    )
+    def test_parameters_are_those_of_the_model(self, name):
+        (said,) = [m for m in self.models if m['Name'] == name]
         model = Config.fromfile(self.root / said['Config']).model
         del model.backbone['init_cfg']
         built = sum(parameter.numel() for parameter in MODELS.build(model).parameters())

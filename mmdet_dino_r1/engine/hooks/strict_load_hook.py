@@ -9,19 +9,15 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.model import PretrainedInit
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner, find_latest_checkpoint
-from torch import Tensor, nn
+from torch import nn
 
+from ...utils.checkpoint_fit import LEFT_OVER, UnfitCheckpoint, misfits, state_of
 from ...utils.wrappers import unwrapped
 
 # parts of the model that a test does not use; the latter only if the prompts are no texts
 _TRAINING_ONLY = ('dn_query_generator.',)
 _OF_TEXT = ('text_alignment.', 'text_feat_map.')
-_LEFT_OVER = 'not in the model'
 _SHOWN = 5
-
-
-class UnfitCheckpoint(ValueError):
-    """A checkpoint is not of this model; the message names tensors and the remedy."""
 
 
 # The second name is the one of 0.6 and before; it goes with 0.8.
@@ -55,7 +51,7 @@ class StrictLoadHook(Hook):
             file = find_latest_checkpoint(runner.work_dir)
         if file is None or not parts:
             return
-        given = _state_of(CheckpointLoader.load_checkpoint(file, map_location='cpu'))
+        given = state_of(CheckpointLoader.load_checkpoint(file, map_location='cpu'))
         for name, part in parts.items():
             own = part.state_dict(prefix=f'{name}.')
             if not misfits(own, {key: given[key] for key in own.keys() & given.keys()}):
@@ -66,7 +62,7 @@ class StrictLoadHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare; UnfitCheckpoint for a run to be resumed from one of another model."""
-        self._misfits = misfits(unwrapped(runner.model).state_dict(), _state_of(checkpoint))
+        self._misfits = misfits(unwrapped(runner.model).state_dict(), state_of(checkpoint))
         if self._misfits and runner.cfg.get('resume'):
             file = runner.cfg.get('load_from') or find_latest_checkpoint(runner.work_dir)
             remedy = f'To start anew with the tensors that fit: --cfg-options load_from={file}'
@@ -77,26 +73,8 @@ class StrictLoadHook(Hook):
         by_text = any(getattr(hook, 'protocol', None) == 'text' for hook in runner.hooks)
         unused = _TRAINING_ONLY if by_text else _TRAINING_ONLY + _OF_TEXT
         needed = [line for line in self._misfits if not line.startswith(unused)]
-        if needed := [line for line in needed if not line.endswith(_LEFT_OVER)]:
+        if needed := [line for line in needed if not line.endswith(LEFT_OVER)]:
             raise UnfitCheckpoint(_explain(runner.cfg.get('load_from'), needed))
-
-
-def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """A line for every tensor of the model or the checkpoint without one of its shape there."""
-    lines = []
-    for name, value in own.items():
-        if name not in given:
-            lines.append(f'{name}: not in the checkpoint')
-        elif given[name].shape != value.shape:
-            sizes = f'checkpoint {tuple(given[name].shape)}, model {tuple(value.shape)}'
-            lines.append(f'{name}: {sizes}')
-    return lines + [f'{name}: {_LEFT_OVER}' for name in given if name not in own]
-
-
-def _state_of(checkpoint: dict) -> dict[str, Tensor]:
-    """The model's state in a checkpoint, without the prefix of a wrapper."""
-    given = checkpoint.get('state_dict', checkpoint)
-    return {name.removeprefix('module.'): value for name, value in given.items()}
 
 
 def _is_pretrained(part: nn.Module) -> bool:

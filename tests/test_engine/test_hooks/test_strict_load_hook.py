@@ -9,7 +9,8 @@ from mmengine.runner import Runner
 from test_engine.test_runner import tiny_cfg
 
 from mmdet_dino_r1.checks.config_keys import misspelt_keys
-from mmdet_dino_r1.engine.hooks.strict_load_hook import StrictLoadHook, misfits
+from mmdet_dino_r1.engine.hooks.strict_load_hook import StrictLoadHook
+from mmdet_dino_r1.utils.checkpoint_fit import misfits
 
 
 def test_the_former_name_still_builds_it():
