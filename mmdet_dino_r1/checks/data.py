@@ -22,6 +22,7 @@ from ..config.class_lists import explain_other_classes
 from ..config.exemplars import hook_bank
 from ..config.tree import described, type_name, walk
 from ..datasets.coco_json import CocoJsonDataset
+from ..datasets.support_list import read_support_list
 from ..evaluation import CocoJsonMetric
 from .annotation_table import AnnotationTable
 from .class_check import (
@@ -31,6 +32,7 @@ from .class_check import (
     check_labels,
     check_metric_file,
     check_same_classes,
+    check_support,
     found_classes,
 )
 from .data_check import check_file
@@ -128,8 +130,10 @@ def _check_dataset(
     if split == 'train' and rows is not None and len(labels) > rows:
         found.append(problem('num_classes', table.path, len(labels), rows=rows))
     if prompts is not None:
-        skips = hook_bank(cfg).get('skip_missing')
-        found += check_exemplars(prompts, table, labels, source.cfg.get('match', 'name'), skips)
+        skips, match = hook_bank(cfg).get('skip_missing'), source.cfg.get('match', 'name')
+        found += check_exemplars(prompts, table, labels, match, skips)
+        if 'support' in source.cfg:
+            found += check_support(prompts, table, labels, match)
     return table, labels, found
 
 
@@ -227,9 +231,11 @@ class _Files:
     def read(self, cfg: dict, use: str, by_mmdet: str = '') -> AnnotationTable | None:
         """The parsed file of a dataset or metric, None if there is none that can be read."""
         root, prefix = cfg.get('data_root') or '', cfg.get('data_prefix') or {}
-        path = os.path.normpath(os.path.join(root, cfg.get('ann_file') or ''))
+        file = cfg.get('support') or cfg.get('ann_file') or ''
+        path = os.path.normpath(os.path.join(root, file))
         if path not in self.tables:
-            self.tables[path] = self._parse(path) if os.path.isfile(path) else None
+            parse = self._parse_list if 'support' in cfg else self._parse
+            self.tables[path] = parse(path) if os.path.isfile(path) else None
         step = (cfg.get('pipeline') or [PLAIN])[0]
         loader = {key: value for key, value in step.items() if value is not None}
         folder = os.path.join(root, prefix.get('img', ''))
@@ -247,6 +253,16 @@ class _Files:
             said = str(error).removeprefix(f'{path} ')
             self.unread.append(problem('not_coco', path, error=said))
             return None
+
+    def _parse_list(self, path: str) -> AnnotationTable | None:
+        try:
+            coco, left_out = read_support_list(Path(path).read_bytes(), path, unique_names=False)
+        except ValueError as error:
+            said = str(error).removeprefix(path).lstrip(', ')
+            self.unread.append(problem('support_broken', path, error=said))
+            return None
+        self.unread += problems('support_flat', path, left_out)
+        return AnnotationTable(coco, path)
 
     def used(self) -> list[tuple[AnnotationTable, list[str]]]:
         uses = defaultdict(dict)  # in order

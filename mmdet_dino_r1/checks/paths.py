@@ -22,7 +22,7 @@ from ..config.tree import described, walk
 # Splits of which the files are needed.
 SPLITS = dict(train=('train', 'val'), test=('test',), all=('train', 'val', 'test'))
 # Paths of a dataset that are joined to its data_root as its annotation file is.
-_DATASET_FILES = ('ann_file', 'proposal_file', 'label_map_file')
+_DATASET_FILES = ('ann_file', 'proposal_file', 'label_map_file', 'support')
 _LOCAL_BACKENDS = ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
 
 
@@ -174,7 +174,7 @@ def exemplars(cfg: Config, member: Member) -> Member | None:
     bank, own = hook.get('bank') or {}, member.cfg.get('prompts')
     own = own and dict(data_root=member.cfg.get('data_root')) | dict(own)
     source = dict(exemplar_source(bank, cfg, own))
-    if bank.get('ann_file'):
+    if bank.get('ann_file') or ('support' in source and not own):
         return Member(f'{key}.bank', source, f'{key}.bank')
     if own:
         return member._replace(cfg=source, prefix='prompts.')
