@@ -36,8 +36,8 @@ def calls(monkeypatch):
 def test_every_option_arrives(tmp_path, calls):
     out = tmp_path / 'b'
     options = (
-        'c.py w.pth --ann a.json --img i --support l.json --shots 8 --seed 3 --classes cat,dog --batch-size 2 '
-        '--workers 1 --means-only --skip-missing --device cpu --cfg-options model.x=1 y=a,b'
+        'c.py w.pth --ann a.json --img i --support l.json --shots 8 --seed 3 --classes cat,dog '
+        '--batch-size 2 --workers 1 --means-only --skip-missing --device cpu --cfg-options model.x=1 y=a,b'
     )
     assert main([*options.split(), '--out', str(out)]) == 0
     assert calls == [

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CONFIGS, tiny_model_cfg
+from joint_model import JOINT
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from support_lists import write_support_list
 
 from mmdet_dino_r1.engine.bank_builder import weights_fingerprint
 from mmdet_dino_r1.engine.hooks import PromptBankHook
@@ -91,6 +93,7 @@ def test_record_states_the_protocol_beside_the_metrics(cfg_for, tiny_shapes):
         shots=3,
         fewest=3,
         seed=5,
+        joint=False,
         source=f'{tiny_shapes}/annotations/train.json',
         without_prompt=[],
         detections_per_image=20,
@@ -209,6 +212,92 @@ def test_named_split_is_used(cfg_for, tiny_shapes):
     runner = weighted(cfg_for('annotations/val_novel.json', bank=bank))
     runner.test()
     assert runner.model.prompt_bank.provenance['ann_file'].endswith('prompts_novel.json')
+
+
+def jointly(cfg: Config) -> Config:
+    cfg.model = tiny_model_cfg(**JOINT)
+    return cfg
+
+
+def boxes_by_image(bank: PromptBank) -> dict:
+    """The boxes that a bank was encoded from, by class, then by file."""
+    found = {}
+    record = bank.exemplars
+    for label, box, name in zip(
+        record.labels.tolist(), record.boxes.tolist(), record.file_names, strict=True
+    ):
+        found.setdefault(bank.class_names[label], {}).setdefault(name, []).append(box)
+    return found
+
+
+def test_a_joint_encoder_gets_images_with_all_their_boxes(cfg_for, tiny_shapes, printed):
+    cfg = jointly(cfg_for(bank=dict(shots=2, seed=5)))
+    runner = weighted(cfg)
+    lines = printed()
+    runner.test()
+    (line,) = [line for line in lines if line.startswith('Visual-G prompts')]
+    assert 'N = 2 images with all boxes per class (fewest 2), seed 5' in line
+    protocol = record_of(cfg)['protocol']
+    assert protocol['joint'] and (protocol['shots'], protocol['fewest']) == (2, 2)
+
+    (kept,) = Path(cfg.work_dir, 'prompt_banks').iterdir()
+    coco = json.loads((tiny_shapes / 'annotations/train.json').read_text())
+    files = {image['id']: image['file_name'] for image in coco['images']}
+    names = {category['id']: category['name'] for category in coco['categories']}
+    truth = {}
+    for ann in coco['annotations']:
+        key = names[ann['category_id']], files[ann['image_id']]
+        truth[key] = truth.get(key, 0) + (min(ann['bbox'][2:]) >= 8)
+    for name, images in boxes_by_image(load_prompt_bank(kept)).items():
+        assert len(images) == 2
+        assert {file: len(boxes) for file, boxes in images.items()} == {
+            file: truth[name, file] for file in images
+        }
+
+
+def test_a_list_of_exemplars_is_taken_as_it_is(cfg_for, tiny_shapes, tmp_path, printed):
+    """In place of the annotation file alone: the images are where the training set's are."""
+    lists, banks = tmp_path / 'lists', []
+    lines = write_support_list(tiny_shapes / 'annotations/train.json', lists / 'a.json', 3)
+    drawn = jointly(cfg_for(work_dir='drawn', bank=dict(shots=100)))
+    listed = jointly(cfg_for(work_dir='listed', bank=dict(support=str(lists / 'a.json'), shots=1)))
+    for cfg in (drawn, listed):
+        runner = weighted(cfg)
+        runner.test()
+        banks.append(runner.model.prompt_bank)
+    about = record_of(listed)['protocol']
+    assert about['source'] == str(lists / 'a.json') and about['seed'] == 'none (a given list)'
+    assert (about['shots'], about['fewest'], about['joint']) == (3, 3, True)
+    (kept,) = Path(listed.work_dir, 'prompt_banks').iterdir()
+    expected = {}
+    for entry in lines:
+        for instance in entry['detection']['instances']:
+            images = expected.setdefault(instance['category'], {})
+            images.setdefault(entry['filename'], []).append(instance['bbox'])
+    found = boxes_by_image(load_prompt_bank(kept))
+    assert {name: images.keys() for name, images in found.items()} == {
+        name: images.keys() for name, images in expected.items()
+    }
+    for name, images in expected.items():
+        for file, boxes in images.items():
+            torch.testing.assert_close(
+                torch.tensor(sorted(found[name][file])), torch.tensor(sorted(boxes)).float()
+            )
+    # with every image of the training set the list gives the bank that is drawn of all
+    every = write_support_list(tiny_shapes / 'annotations/train.json', lists / 'b.json', 100)
+    smallest = min(
+        min(x2 - x1, y2 - y1)
+        for entry in every
+        for x1, y1, x2, y2 in (one['bbox'] for one in entry['detection']['instances'])
+    )
+    assert smallest >= 8
+    whole = jointly(cfg_for(work_dir='whole', bank=dict(support=str(lists / 'b.json'))))
+    runner = weighted(whole)
+    runner.test()
+    torch.testing.assert_close(
+        runner.model.prompt_bank.embeddings, banks[0].embeddings, atol=1e-5, rtol=1e-5
+    )
+    assert not torch.allclose(banks[1].embeddings, banks[0].embeddings, atol=1e-3)
 
 
 def test_class_without_exemplars_is_named_or_left_without_prompt(cfg_for, tiny_shapes, tmp_path):
