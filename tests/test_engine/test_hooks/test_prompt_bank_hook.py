@@ -261,13 +261,13 @@ def test_a_joint_encoder_gets_images_with_all_their_boxes(cfg_for, tiny_shapes, 
 def test_a_list_of_exemplars_is_taken_as_it_is(cfg_for, tiny_shapes, tmp_path):
     """In place of the annotation file alone: the images are where the training set's are."""
     path = tmp_path / 'lists' / 'a.json'
-    lines = write_support_list(tiny_shapes / 'annotations/train.json', path, 3)
+    lines = write_support_list(tiny_shapes / 'annotations/train.json', path, 2)
     cfg = jointly(cfg_for(bank=dict(support=str(path), shots=1)))
     runner = weighted(cfg)
     runner.test()
     about = record_of(cfg)['protocol']
     assert about['source'] == str(path) and about['seed'] == 'none (a given list)'
-    assert (about['shots'], about['fewest'], about['joint']) == (3, 3, True)
+    assert (about['shots'], about['fewest'], about['joint']) == (2, 2, True)
 
     (kept,) = Path(cfg.work_dir, 'prompt_banks').iterdir()
     found, expected, alone = boxes_by_image(load_prompt_bank(kept)), {}, {}
