@@ -11,6 +11,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from pet_dino_data import SUPPORT, needs_pet_dino
 
+from mmdet_dino_r1.config.exemplars import exemplar_config, hook_bank
 from mmdet_dino_r1.datasets.support_list import read_support_list
 
 PIPELINE = [
@@ -193,3 +194,17 @@ def test_published_lists_hold_what_their_index_says_and_fit_the_configs():
         assert about['file'] == f'odinw/{member.prompts.support}'
         folder = f'./{member.data_root}{member.prompts.data_prefix.img}'
         assert about['image_folder'] == folder
+
+
+@needs_pet_dino
+def test_one_key_puts_the_published_list_into_the_shipped_config():
+    cfg = Config.fromfile(CONFIGS / 'dino_r1_swin_t_zeroshot_coco.py')
+    path = SUPPORT / 'cocoTrain_odvg_16.json'
+    cfg.default_hooks.prompt_bank.bank.support = str(path)
+    dataset = DATASETS.build(dict(exemplar_config(hook_bank(cfg), cfg), joint=True))
+    about = dataset.summary
+    assert len(dataset) == about['num_images'] == 1273 and about['num_boxes'] == 2821
+    assert set(about['counts'].values()) == {16} and about['ann_file'] == str(path)
+    info = dataset.get_data_info(0)
+    assert info['img_path'] == f'data/coco/train2017/{info["file_name"]}'
+    assert dataset.class_ids[:1] + dataset.class_ids[-1:] == (1, 90)
