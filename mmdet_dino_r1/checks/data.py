@@ -47,12 +47,12 @@ MAX_BYTES = 200_000_000
 def explain_data(cfg: Config, args: argparse.Namespace, stage: str) -> str | None:
     """What is wrong with a training's annotation files; what is merely odd is printed.
 
-    Of a test, whether there is anything to evaluate.
+    Of a test, whether there is anything to evaluate, and whether lists of exemplars can be read.
     """
     if not cfg.get('check_data', True):
         return None
     if stage == 'test':
-        problems = _unannotated(cfg)
+        problems = _unannotated(cfg) + _broken_lists(cfg)
         return report_problems(problems, args.config) if problems else None
     problems = find_problems(cfg, stage)
     said = report_problems(problems, args.config)
@@ -206,6 +206,15 @@ def _unannotated(cfg: Config) -> list[Problem]:
             if os.path.isfile(path) and b'"annotations"' not in Path(path).read_bytes():
                 found[path] = problem('not_annotated', path)
     return [*found.values()]
+
+
+def _broken_lists(cfg: Config) -> list[Problem]:
+    """The lists of exemplars that a test cannot read; it would first encode those before them."""
+    files = _Files(MAX_BYTES)
+    for member in datasets_of(cfg, 'test'):
+        if (source := exemplars(cfg, member)) and 'support' in source.cfg:
+            files.read(source.cfg, 'prompts')
+    return [item for item in files.unread if item.is_error]
 
 
 class _Reader(NamedTuple):

@@ -341,6 +341,7 @@ class TestListOfExemplars:
 
     def test_all_is_well(self, cfg, root):
         assert kinds(cfg, 'all') == []
+        assert data.explain_data(cfg, Namespace(config='c.py'), 'test') is None
         files = dict((table.path, uses) for table, uses in data.check(cfg, 'test')[0])
         assert files == {f'{root}/list.json': ['prompts'], f'{root}/val.json': ['test', 'metric']}
 
@@ -350,6 +351,8 @@ class TestListOfExemplars:
         assert (problem.level, problem.kind) == ('error', 'support_broken')
         assert problem.where == f'{root}/list.json'
         assert problem.what.startswith('line 3: bbox is None, which is not four numbers. A line')
+        said = data.explain_data(cfg, Namespace(config='c.py'), 'test')  # before a test, too
+        assert f'{root}/list.json: line 3: bbox is None' in said
 
     def test_flat_boxes_are_left_out(self, cfg, root):
         self.change(root, (1, lambda entry, instance: instance.update(bbox=[9, 9, 9, 20])))
