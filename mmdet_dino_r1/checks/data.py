@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -243,7 +244,9 @@ class _Files:
         file = cfg.get('support') or cfg.get('ann_file') or ''
         path = os.path.normpath(os.path.join(root, file))
         if path not in self.tables:
-            parse = self._parse_list if 'support' in cfg else self._parse
+            parse = self._parse
+            if 'support' in cfg:
+                parse = partial(self._parse_list, unique_names=cfg.get('match') != 'id')
             self.tables[path] = parse(path) if os.path.isfile(path) else None
         step = (cfg.get('pipeline') or [PLAIN])[0]
         loader = {key: value for key, value in step.items() if value is not None}
@@ -263,9 +266,9 @@ class _Files:
             self.unread.append(problem('not_coco', path, error=said))
             return None
 
-    def _parse_list(self, path: str) -> AnnotationTable | None:
+    def _parse_list(self, path: str, unique_names: bool) -> AnnotationTable | None:
         try:
-            coco, left_out = read_support_list(Path(path).read_bytes(), path, unique_names=False)
+            coco, left_out = read_support_list(Path(path).read_bytes(), path, unique_names)
         except ValueError as error:
             said = str(error).removeprefix(path).lstrip(', ')
             self.unread.append(problem('support_broken', path, error=said))
@@ -284,9 +287,10 @@ class _Files:
         """Those of the files by themselves and of their images."""
         tables = [table for table, _ in self.used()]
         found = [item for table in tables for item in check_crowds(table)] + check_empty(tables)
+        lists = {reader.path for reader in self.readers if 'support' in reader.cfg}  # all is said
         for table, uses in self.used():
             by_mmdet = {reader.by_mmdet for reader in self.readers if reader.path == table.path}
-            found += check_file(table, uses, by_mmdet)
+            found += check_file(table, uses, by_mmdet) if table.path not in lists else []
         images = defaultdict(list)  # who reads the same ones in the same way
         for reader in self.readers:
             if reader.use not in ('metric', 'format') and os.path.isdir(reader.folder or '.'):

@@ -37,7 +37,7 @@ def hook_bank(cfg: ConfigDict) -> dict:
 
 def is_joint(cfg: ConfigDict) -> bool:
     """Whether the prompt encoder makes one embedding of all boxes of a class on an image."""
-    kind = cfg.model.prompt_encoder.type
+    kind = (cfg.model.get('prompt_encoder') or {}).get('type')
     return getattr(MODELS.get(kind) if isinstance(kind, str) else kind, 'joint', False)
 
 

@@ -145,8 +145,8 @@ def _wrong(entry: Any) -> Iterator[str]:
     if not isinstance(entry, dict):
         yield 'no {…}'
         return
-    if not isinstance(entry.get('filename'), str):
-        yield f'filename is {entry.get("filename")!r}, which is no text'
+    if not isinstance(entry.get('filename'), str) or not entry['filename']:
+        yield f'filename is {entry.get("filename")!r}, which is no path'
     for key in ('height', 'width'):
         if not (as_number(entry.get(key)) or 0) > 0:
             yield f'{key} is {entry.get(key)!r}, which is no size in pixels'

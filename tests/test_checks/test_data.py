@@ -354,6 +354,10 @@ class TestListOfExemplars:
         said = data.explain_data(cfg, Namespace(config='c.py'), 'test')  # before a test, too
         assert f'{root}/list.json: line 3: bbox is None' in said
 
+    def test_boxes_that_a_training_would_drop_are_none_of_its_matters(self, cfg, root):
+        self.change(root, (1, lambda entry, instance: instance.update(bbox=[-9, 9, 0.5, 20])))
+        assert kinds(cfg) == []
+
     def test_flat_boxes_are_left_out(self, cfg, root):
         self.change(root, (1, lambda entry, instance: instance.update(bbox=[9, 9, 9, 20])))
         (problem,) = data.find_problems(cfg, 'train')

@@ -11,6 +11,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from pet_dino_data import SUPPORT, needs_pet_dino
 
+from mmdet_dino_r1.checks.annotation_table import AnnotationTable
 from mmdet_dino_r1.config.exemplars import exemplar_config, hook_bank
 from mmdet_dino_r1.datasets.support_list import read_support_list
 
@@ -130,7 +131,7 @@ def change(**more):
     [
         ('{"filename": "b.png"', 'line 2: no JSON in UTF-8'),
         ('[1]', 'line 2: no {…}'),
-        (dict(LINES[1], filename=3), 'line 2: filename is 3, which is no text'),
+        (dict(LINES[1], filename=3), 'line 2: filename is 3, which is no path'),
         (dict(LINES[1], height=0), 'line 2: height is 0, which is no size'),
         (dict(LINES[1], width=None), 'line 2: width is None, which is no size'),
         (dict(LINES[1], detection=[]), 'line 2: no list of boxes under detection.instances'),
@@ -148,6 +149,29 @@ def change(**more):
 def test_a_line_that_is_wrong_is_named(wrong, said):
     with pytest.raises(ValueError, match=f'^the list.json, {said}'):
         read_support_list(text_of([LINES[0], wrong]).encode(), 'the list.json')
+
+
+ODD = [None, True, -1, 0, 3, 10**400, float('nan'), float('inf'), 1e300, '', '4', [], [1], {}]
+PLACES = ['filename', 'height', 'width', 'detection', 'detection.instances']
+PLACES += [f'detection.instances.{key}' for key in ('0', '0.bbox', '0.bbox.2', '0.label')]
+PLACES += ['detection.instances.0.category']
+
+
+@pytest.mark.parametrize('place', PLACES)
+def test_whatever_a_line_holds_it_is_read_or_the_list_is_named(place):
+    for value in ODD:
+        lines = deepcopy(LINES)
+        *owners, key = place.split('.')
+        node = lines[1]
+        for owner in owners:
+            node = node[int(owner) if owner.isdecimal() else owner]
+        node[int(key) if key.isdecimal() else key] = value
+        try:
+            coco, _ = read_support_list(text_of(lines).encode(), 'x.json')
+        except ValueError as error:
+            assert str(error).startswith('x.json')
+        else:
+            assert len(AnnotationTable(coco, 'x.json')) == len(coco['annotations'])
 
 
 def test_other_files_are_told_apart():
