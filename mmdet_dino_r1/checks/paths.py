@@ -201,8 +201,11 @@ def prompt_files(cfg: Config, split: str) -> Iterator[Needed]:
     if hook.get('protocol') != 'visual_i' and _is_local(path):
         yield Needed(described(key, hook), name, path, override)
     for member in datasets_of(cfg, split):
-        if source := exemplars(cfg, member):
-            yield from _files(source)
+        for item in _files(source) if (source := exemplars(cfg, member)) else ():
+            if item.key == 'prompts.support':  # in the folder that the hook names
+                place, name = f'{key}.bank', os.path.basename(item.path)
+                item = Needed(place, name, item.path, f'{place}.support=PATH')
+            yield item
 
 
 def _is_local(path: object, backend_args: dict | None = None) -> bool:

@@ -243,11 +243,17 @@ class TestDatasetGroup:
         hook = dict(bank=dict(support=str(tmp_path)))
         prompts = dict(member(complete)['prompts'], ann_file='gone.json', support='a.json')
         cfg = group(dict(a=member(complete, prompts=prompts)), hook)
+        override = 'default_hooks.prompt_bank.bank.support=PATH'
         (found,) = self.find(cfg)
-        assert (found.member, found.key) == ('a', 'prompts.support')
+        assert found == ('default_hooks.prompt_bank.bank', 'a.json', found.path, override, '')
         assert found.path == str(tmp_path / 'a.json')
         (tmp_path / 'a.json').touch()
         assert self.find(cfg) == []
+        # all members name one folder that is not there
+        cfg = group({name: member(complete, prompts=prompts) for name in 'ab'}, hook)
+        cfg['default_hooks']['prompt_bank']['bank']['support'] = 'gone'
+        (found,) = self.find(cfg)
+        assert found.path.endswith('/gone') and found.override == override
 
     @pytest.mark.parametrize(
         'hook',
