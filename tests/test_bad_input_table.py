@@ -128,6 +128,17 @@ a tested class without any box among the exemplars
     test_a_class_that_the_tested_file_has_no_box_of_needs_none
     test_missing_classes_are_named
     test_classes_without_a_box_may_be_skipped
+a line of a list of exemplars (`bank.support`) that is none, or contradicts another one
+    test_a_broken_line_is_named_by_its_number
+    test_a_line_that_is_wrong_is_named
+    test_other_files_are_told_apart
+boxes of such a list without width or height inside their image
+    test_flat_boxes_are_left_out
+    test_summary_says_that_nothing_was_drawn_and_what_was_left_out
+classes of such a list that are not tested
+    test_names_that_differ_and_ids_that_do_not
+a folder of such lists where nothing says which is meant
+    test_a_folder_of_lists_that_nobody_names
 annotations, images or categories without a key
     test_keys_of_annotations
     test_entries_without_a_key_are_named

@@ -25,6 +25,7 @@ def build_prompt_bank(
     *,
     ann: str | Path | None = None,
     img: str | Path | None = None,
+    support: str | Path | None = None,
     shots: int | None = None,
     seed: int | None = None,
     classes: Sequence[str] | None = None,
@@ -50,7 +51,9 @@ def build_prompt_bank(
         out: file to write, ``*.safetensors`` by custom; None writes nothing.
         ann: COCO- or LVIS-format annotation file, whose categories are matched by name; None: the
             hook's split, else the training set.
-        img: folder of the images of ``ann``.
+        img: folder of the images of ``ann`` or ``support``.
+        support: published list of exemplars (``datasets/support_list.py``), of which all are taken;
+            without ``img`` its images are where those of the hook's split are.
         shots: most exemplars per class (N); else 16.
         seed: another seed chooses other exemplars; else 0.
         classes: names wanted, in this order; None takes every category with a box.
@@ -74,11 +77,17 @@ def build_prompt_bank(
     cfg = load_config(config, cfg_options)
     register_all_modules(init_default_scope=True)
     asked = hook_bank(cfg)
-    if ann is not None:
+    if support is not None and (ann, shots, seed) != (None, None, None):
+        raise ValueError('support= is a list to take as it is: leave out ann=, shots= and seed=.')
+    if ann is not None or (support is not None and img is not None):
         asked = {key: value for key, value in asked.items() if key not in SPLIT_KEYS}
-        asked |= dict(ann_file=str(ann), data_prefix=dict(img=str(img or '')))
+        asked['data_prefix'] = dict(img=str(img or ''))
     elif img is not None:
-        raise ValueError('img= names the folder of the images of ann=; give both, or neither.')
+        raise ValueError(
+            'img= names the folder of the images of ann= or support=; give one of these as well.'
+        )
+    files = dict(ann_file=ann, support=support)
+    asked |= {key: str(file) for key, file in files.items() if file is not None}
     given = dict(shots=shots, seed=seed, skip_missing=skip_missing, batch_size=batch_size)
     given['keep_exemplars'] = keep_exemplars
     asked |= {key: value for key, value in given.items() if value is not None}

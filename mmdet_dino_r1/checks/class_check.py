@@ -106,6 +106,17 @@ def check_exemplars(
     ]
 
 
+def check_support(
+    prompts: AnnotationTable, test: AnnotationTable, tested: Sequence[str], match: str
+) -> list[Problem]:
+    """Classes of a list of exemplars that are not ``tested``; ``match`` as above."""
+    known = set(_ids(test).values() if match == 'id' else tested)
+    untested = [
+        name for id_, name in prompts.categories if (id_ if match == 'id' else name) not in known
+    ]
+    return problems('support_untested', prompts.path, untested, meant(tested), file=test.path)
+
+
 def check_metric_file(
     tested: AnnotationTable,
     labels: Sequence[str],

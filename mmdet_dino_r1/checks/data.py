@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from ..config.class_lists import explain_other_classes
 from ..config.exemplars import hook_bank
 from ..config.tree import described, type_name, walk
 from ..datasets.coco_json import CocoJsonDataset
+from ..datasets.support_list import read_support_list
 from ..evaluation import CocoJsonMetric
 from .annotation_table import AnnotationTable
 from .class_check import (
@@ -31,6 +33,7 @@ from .class_check import (
     check_labels,
     check_metric_file,
     check_same_classes,
+    check_support,
     found_classes,
 )
 from .data_check import check_file
@@ -45,12 +48,12 @@ MAX_BYTES = 200_000_000
 def explain_data(cfg: Config, args: argparse.Namespace, stage: str) -> str | None:
     """What is wrong with a training's annotation files; what is merely odd is printed.
 
-    Of a test, whether there is anything to evaluate.
+    Of a test, whether there is anything to evaluate, and whether lists of exemplars can be read.
     """
     if not cfg.get('check_data', True):
         return None
     if stage == 'test':
-        problems = _unannotated(cfg)
+        problems = _unannotated(cfg) + _broken_lists(cfg)
         return report_problems(problems, args.config) if problems else None
     problems = find_problems(cfg, stage)
     said = report_problems(problems, args.config)
@@ -128,8 +131,10 @@ def _check_dataset(
     if split == 'train' and rows is not None and len(labels) > rows:
         found.append(problem('num_classes', table.path, len(labels), rows=rows))
     if prompts is not None:
-        skips = hook_bank(cfg).get('skip_missing')
-        found += check_exemplars(prompts, table, labels, source.cfg.get('match', 'name'), skips)
+        skips, match = hook_bank(cfg).get('skip_missing'), source.cfg.get('match', 'name')
+        found += check_exemplars(prompts, table, labels, match, skips)
+        if 'support' in source.cfg:
+            found += check_support(prompts, table, labels, match)
     return table, labels, found
 
 
@@ -204,6 +209,15 @@ def _unannotated(cfg: Config) -> list[Problem]:
     return [*found.values()]
 
 
+def _broken_lists(cfg: Config) -> list[Problem]:
+    """The lists of exemplars that a test cannot read; it would first encode those before them."""
+    files = _Files(MAX_BYTES)
+    for member in datasets_of(cfg, 'test'):
+        if (source := exemplars(cfg, member)) and 'support' in source.cfg:
+            files.read(source.cfg, 'prompts')
+    return [item for item in files.unread if item.is_error]
+
+
 class _Reader(NamedTuple):
     """A dataset or metric that reads an annotation file."""
 
@@ -227,9 +241,13 @@ class _Files:
     def read(self, cfg: dict, use: str, by_mmdet: str = '') -> AnnotationTable | None:
         """The parsed file of a dataset or metric, None if there is none that can be read."""
         root, prefix = cfg.get('data_root') or '', cfg.get('data_prefix') or {}
-        path = os.path.normpath(os.path.join(root, cfg.get('ann_file') or ''))
+        file = cfg.get('support') or cfg.get('ann_file') or ''
+        path = os.path.normpath(os.path.join(root, file))
         if path not in self.tables:
-            self.tables[path] = self._parse(path) if os.path.isfile(path) else None
+            parse = self._parse
+            if 'support' in cfg:
+                parse = partial(self._parse_list, unique_names=cfg.get('match') != 'id')
+            self.tables[path] = parse(path) if os.path.isfile(path) else None
         step = (cfg.get('pipeline') or [PLAIN])[0]
         loader = {key: value for key, value in step.items() if value is not None}
         folder = os.path.join(root, prefix.get('img', ''))
@@ -248,6 +266,16 @@ class _Files:
             self.unread.append(problem('not_coco', path, error=said))
             return None
 
+    def _parse_list(self, path: str, unique_names: bool) -> AnnotationTable | None:
+        try:
+            coco, left_out = read_support_list(Path(path).read_bytes(), path, unique_names)
+        except ValueError as error:
+            said = str(error).removeprefix(path).lstrip(', ')
+            self.unread.append(problem('support_broken', path, error=said))
+            return None
+        self.unread += problems('support_flat', path, left_out)
+        return AnnotationTable(coco, path)
+
     def used(self) -> list[tuple[AnnotationTable, list[str]]]:
         uses = defaultdict(dict)  # in order
         for reader in self.readers:
@@ -259,9 +287,10 @@ class _Files:
         """Those of the files by themselves and of their images."""
         tables = [table for table, _ in self.used()]
         found = [item for table in tables for item in check_crowds(table)] + check_empty(tables)
+        lists = {reader.path for reader in self.readers if 'support' in reader.cfg}  # all is said
         for table, uses in self.used():
             by_mmdet = {reader.by_mmdet for reader in self.readers if reader.path == table.path}
-            found += check_file(table, uses, by_mmdet)
+            found += check_file(table, uses, by_mmdet) if table.path not in lists else []
         images = defaultdict(list)  # who reads the same ones in the same way
         for reader in self.readers:
             if reader.use not in ('metric', 'format') and os.path.isdir(reader.folder or '.'):

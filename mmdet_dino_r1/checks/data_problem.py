@@ -101,9 +101,16 @@ class_ids_differ | note | class/classes | with another id than in {file} |
     Names are matched, so it does no harm but to prompts with match='id'.
 classes_without_prompt | error | class/classes | of {of} in {file} without a box here that could be
     the prompt: never detected |
-    Take prompts from another file (default_hooks.prompt_bank.bank.ann_file){or_allow}.
+    Take prompts from another file (default_hooks.prompt_bank.bank.ann_file,
+    or .support for a list){or_allow}.
 prompts_swapped | error | class/classes | with the id of another class of {file}, and match='id' |
     Remove match='id' from the source of the prompts.
+support_broken | error | - | {error} | Correct the line.
+support_flat | warning | box/boxes | without width or height inside their image: left out |
+    Right if the list is to be taken as published; otherwise bbox is [x1, y1, x2, y2].
+support_untested | warning | class/classes | of the list not tested in {file}: not used |
+    Right if meant so; if names differ and ids do not, match them
+    (default_hooks.prompt_bank.bank.match=id).
 metric_of_other_images | error | image | of {file} not in this file, which {key} names |
     Set {key}={file}
 metric_of_other_pictures | error | image | of another name or size in {file}, whose detections are

@@ -22,7 +22,7 @@ from ..config.tree import described, walk
 # Splits of which the files are needed.
 SPLITS = dict(train=('train', 'val'), test=('test',), all=('train', 'val', 'test'))
 # Paths of a dataset that are joined to its data_root as its annotation file is.
-_DATASET_FILES = ('ann_file', 'proposal_file', 'label_map_file')
+_DATASET_FILES = ('ann_file', 'proposal_file', 'label_map_file', 'support')
 _LOCAL_BACKENDS = ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
 
 
@@ -174,7 +174,7 @@ def exemplars(cfg: Config, member: Member) -> Member | None:
     bank, own = hook.get('bank') or {}, member.cfg.get('prompts')
     own = own and dict(data_root=member.cfg.get('data_root')) | dict(own)
     source = dict(exemplar_source(bank, cfg, own))
-    if bank.get('ann_file'):
+    if bank.get('ann_file') or ('support' in source and not own):
         return Member(f'{key}.bank', source, f'{key}.bank')
     if own:
         return member._replace(cfg=source, prefix='prompts.')
@@ -201,8 +201,11 @@ def prompt_files(cfg: Config, split: str) -> Iterator[Needed]:
     if hook.get('protocol') != 'visual_i' and _is_local(path):
         yield Needed(described(key, hook), name, path, override)
     for member in datasets_of(cfg, split):
-        if source := exemplars(cfg, member):
-            yield from _files(source)
+        for item in _files(source) if (source := exemplars(cfg, member)) else ():
+            if item.key == 'prompts.support':  # in the folder that the hook names
+                place, name = f'{key}.bank', os.path.basename(item.path)
+                item = Needed(place, name, item.path, f'{place}.support=PATH')
+            yield item
 
 
 def _is_local(path: object, backend_args: dict | None = None) -> bool:

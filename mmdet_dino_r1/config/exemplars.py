@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import ConfigDict
 from torch.utils.data import Dataset
 
@@ -35,6 +35,12 @@ def hook_bank(cfg: ConfigDict) -> dict:
     return dict(path=bank) if isinstance(bank, str) else dict(bank)
 
 
+def is_joint(cfg: ConfigDict) -> bool:
+    """Whether the prompt encoder makes one embedding of all boxes of a class on an image."""
+    kind = (cfg.model.get('prompt_encoder') or {}).get('type')
+    return getattr(MODELS.get(kind) if isinstance(kind, str) else kind, 'joint', False)
+
+
 def exemplar_config(
     bank: dict,
     cfg: ConfigDict,
@@ -42,7 +48,7 @@ def exemplar_config(
     source: dict | None = None,
     classes: Sequence[str] | None = None,
 ) -> dict:
-    """Config of the ``ExemplarDataset`` that a bank is encoded from.
+    """Config of the dataset that a bank is encoded from: an ``ExemplarDataset``.
 
     Args:
         bank: as for ``PromptBankHook``, such as :func:`hook_bank`.
@@ -58,6 +64,8 @@ def exemplar_config(
             test set, or there are several test sets.
     """
     split = exemplar_source(bank, cfg, source)
+    if support := split.pop('support', None):
+        split['ann_file'] = support
     pipeline = image_pipeline(cfg) if tested is None else [tested.pipeline]
     if split.pop('match', 'name') == 'id':
         if tested is None:
@@ -80,9 +88,10 @@ def exemplar_config(
     if tested is not None and not choice.get('skip_missing'):
         choice['skip_missing'] = classes_without_boxes(tested)
     return dict(
-        type='ExemplarDataset',
+        type='SupportListDataset' if support else 'ExemplarDataset',
         classes=None if classes is None else list(classes),
         pipeline=pipeline,
+        joint=is_joint(cfg),
         **split,
         **choice,
     )

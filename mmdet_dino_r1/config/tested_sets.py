@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from typing import Any
 
@@ -9,28 +10,44 @@ from mmengine.config import ConfigDict
 from torch.utils.data import Dataset
 
 # of PromptBankHook's `bank`: those that name the split
-SPLIT_KEYS = ('data_root', 'ann_file', 'data_prefix', 'match')
+SPLIT_KEYS = ('data_root', 'ann_file', 'data_prefix', 'match', 'support')
 
 
 def exemplar_source(bank: dict, cfg: ConfigDict, source: dict | None = None) -> dict:
     """The split that exemplars come from, as arguments of ``ExemplarDataset``, and ``match``.
 
     An ``ann_file`` in the hook's ``bank`` decides, else the ``prompts`` of a group's member
-    (``source``), else the training set; ValueError where there is none.
+    (``source``), else the training set; ValueError where there is none. A ``support`` in ``bank``
+    stands in for the ``ann_file`` alone, which is then left out: a list of exemplars or, for a
+    group, the folder of those that its members name (``prompts.support``).
     """
     named = {key: bank[key] for key in SPLIT_KEYS if key in bank}
-    if 'ann_file' in named:
+    support = named.pop('support', None)
+    if 'ann_file' not in named and not (support and 'data_prefix' in named):
+        if source is None:
+            if not cfg.get('train_dataloader'):
+                raise ValueError(
+                    'The config names no split for the exemplars: it has no train_dataloader. Set '
+                    'default_hooks.prompt_bank.bank.ann_file (and data_root, data_prefix), or '
+                    'bank=PATH of a prompt bank.'
+                )
+            train = innermost_dataset(cfg.train_dataloader.dataset)
+            source = {key: train[key] for key in SPLIT_KEYS if key in train and key != 'match'}
+        named = source | named
+    list_name = named.pop('support', (source or {}).get('support'))
+    if not support:
         return named
-    if source is None:
-        if not cfg.get('train_dataloader'):
+    if os.path.isdir(support):
+        if not list_name:
             raise ValueError(
-                'The config names no split for the exemplars: it has no train_dataloader. Set '
-                'default_hooks.prompt_bank.bank.ann_file (and data_root, data_prefix), or '
-                'bank=PATH of a prompt bank.'
+                f'The lists of exemplars in {support} cannot be told apart: name a file by '
+                'default_hooks.prompt_bank.bank.support or, in each member of a DatasetGroup, '
+                'prompts=dict(support=FILE_NAME).'
             )
-        train = innermost_dataset(cfg.train_dataloader.dataset)
-        source = {key: train[key] for key in SPLIT_KEYS if key in train and key != 'match'}
-    return source | named
+        support = os.path.join(support, list_name)
+    named.pop('ann_file', None)
+    # data_root, which is that of the images, is joined to no absolute path
+    return named | dict(support=support if '://' in support else os.path.abspath(support))
 
 
 def innermost_dataset(dataset: Any) -> Any:

@@ -6,6 +6,7 @@ from .exemplar_dataset import ExemplarDataset
 from .resumable_batches import ResumableBatchSampler
 from .same_size import SameSizeBatchSampler
 from .scaled_image import LoadScaledImage
+from .support_list import SupportListDataset
 
 __all__ = [
     'CocoJsonDataset',
@@ -14,4 +15,5 @@ __all__ = [
     'LoadScaledImage',
     'ResumableBatchSampler',
     'SameSizeBatchSampler',
+    'SupportListDataset',
 ]

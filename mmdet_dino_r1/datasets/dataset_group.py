@@ -25,6 +25,8 @@ class DatasetGroup(ConcatDataset):
         datasets: config of each member by name, None to drop it. Besides the dataset's own
             arguments it may have ``prompts``: the ``ann_file``, ``data_prefix`` and, where it
             differs, ``data_root`` of its exemplars; ``match='id'`` matches categories by id.
+            ``support`` is the name of its list of exemplars in a folder that ``PromptBankHook`` may
+            be given.
         only: names to keep; None keeps all.
         common: what the members share, such as ``type`` and ``pipeline``; a member's own arguments
             go first.

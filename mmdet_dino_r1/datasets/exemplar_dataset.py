@@ -1,6 +1,7 @@
 """The reference images from which a prompt bank is encoded.
 
-An *exemplar* is one box in an image, with its class; a *shot* is one exemplar of a class. Boxes are
+An *exemplar* is what gives one embedding: one box in an image, with its class; for a joint prompt
+encoder all boxes of a class on an image. A *shot* is one exemplar of a class. Boxes are
 (x1, y1, x2, y2) in pixels: of the image file in entries, of the network input in data samples.
 """
 
@@ -43,6 +44,7 @@ class ExemplarDataset(BaseDetDataset):
             others (some ODinW sets rename classes in the test split only). None matches by name.
         skip_missing: leave out classes that the file lacks or has no box of, instead of failing;
             ``summary`` names them. True for all, or the names of those that may be left out.
+        joint: for a joint prompt encoder: an exemplar is all usable boxes of a class on one image.
         data_root: prefix of ``ann_file`` and of the image folder.
         data_prefix: image folder, under ``img``.
         backend_args: file backend of the annotation file.
@@ -69,6 +71,7 @@ class ExemplarDataset(BaseDetDataset):
         classes: Sequence[str] | None = None,
         category_ids: Sequence[int] | None = None,
         skip_missing: bool | Collection[str] = False,
+        joint: bool = False,
         data_root: str = '',
         data_prefix: dict | None = None,
         backend_args: dict | None = None,
@@ -83,6 +86,7 @@ class ExemplarDataset(BaseDetDataset):
         self.seed = seed
         self.classes_wanted = classes
         self.category_ids = category_ids
+        self.joint = joint
         may_lack = classes if skip_missing is True else skip_missing
         self.needed = set(classes or ()) - set(may_lack or ())
         super().__init__(
@@ -106,10 +110,9 @@ class ExemplarDataset(BaseDetDataset):
                 f'The annotation file of the exemplars does not exist: {self.ann_file}'
             )
         content = get(self.ann_file, backend_args=self.backend_args)
-        # matched by id, names do not matter and may repeat
-        coco = read_coco(content, self.ann_file, unique_names=self.category_ids is None)
+        coco = self.read(content)
         categories = self._categories(coco)  # id -> our name
-        candidates = candidate_boxes(coco, categories)
+        candidates = self.candidates(coco, categories)
         # a category that is not in the file at all has no entry among the candidates
         wanted = candidates if self.classes_wanted is None else self.classes_wanted
         classes = [name for name in wanted if candidates.get(name)]
@@ -131,9 +134,10 @@ class ExemplarDataset(BaseDetDataset):
         chosen = defaultdict(list)  # image id -> [(label, box)]
         counts = dict.fromkeys(classes, 0)
         for label, name in enumerate(classes):
-            for image_id, box in choose_exemplars(candidates[name], self.shots, self.seed, name):
+            boxes = self.choose(name, candidates[name])
+            counts[name] = len({image_id for image_id, _ in boxes} if self.joint else boxes)
+            for image_id, box in boxes:
                 chosen[image_id].append((label, box))
-                counts[name] += 1
         self.summary = dict(
             ann_file=self.ann_file,
             ann_sha256=hashlib.sha256(content).hexdigest(),
@@ -145,12 +149,27 @@ class ExemplarDataset(BaseDetDataset):
             num_images=len(chosen),
             images_in_file=len(images),
             num_exemplars=sum(counts.values()),
+            num_boxes=sum(map(len, chosen.values())),
+            joint=self.joint,
             counts=counts,
             classes_left_out=without,
             renamed=self._renamed,
         )
         order = sorted(chosen, key=lambda id_: (images[id_]['height'], images[id_]['width'], id_))
         return [self._data_info(images[id_], chosen[id_]) for id_ in order]
+
+    def read(self, content: bytes) -> dict:
+        """The annotation file as ``read_coco`` returns it."""
+        # matched by id, names do not matter and may repeat
+        return read_coco(content, self.ann_file, unique_names=self.category_ids is None)
+
+    def candidates(self, coco: dict, categories: dict[int, str]) -> dict[str, list]:
+        """Boxes that may be chosen; see :func:`candidate_boxes`."""
+        return candidate_boxes(coco, categories)
+
+    def choose(self, name: str, candidates: list) -> list:
+        """Those of a class that are; see :func:`choose_exemplars`."""
+        return choose_exemplars(candidates, self.shots, self.seed, name, self.joint)
 
     def _categories(self, coco: dict) -> dict[int, str]:
         """Class name, as wanted, of each category id that is wanted."""
@@ -172,7 +191,8 @@ class ExemplarDataset(BaseDetDataset):
         if lacking:
             raise ValueError(
                 f'{self.ann_file} has no categories of id {", ".join(lacking)}; its ids are '
-                f'{", ".join(map(str, sorted(names)))}.'
+                f'{", ".join(map(str, sorted(names)))}. skip_missing=True leaves these classes '
+                'without a prompt; they are never detected.'
             )
         found = {id_: name for id_, name in by_id.items() if id_ in names}
         self._renamed = {names[id_]: name for id_, name in found.items() if names[id_] != name}

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from ..config.exemplars import exemplar_config, hook_bank
 from ..config.tested_sets import innermost_dataset
+from ..structures import protocol_summary
 from .chance_level import chance_ap50
 from .detections_figure import DetectionRow, draw_prompts_and_detections
 from .figure import write_image
@@ -106,12 +107,10 @@ def format_table(runs: Sequence[SplitRun]) -> str:
         '',
     ]
     for run in runs:
-        summary = run.exemplars.summary
         most = run.cfg.model.get('test_cfg', {}).get('max_per_img') or 'all'
         text.append(
-            f'- {run.name}: Visual-G, N = {summary["shots"]} exemplars per class (fewest '
-            f'{summary["fewest"]}), seed {summary["seed"]}, from {summary["ann_file"]}; tested '
-            f'on {run.ann_file}, {most} detections per image.'
+            f'- {run.name}: Visual-G, {protocol_summary(run.exemplars.summary)}; tested on '
+            f'{run.ann_file}, {most} detections per image.'
         )
     return '\n'.join(text) + '\n'
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..structures import protocol_summary
 from .markdown import NOTHING, markdown_table
 
 
@@ -119,10 +120,9 @@ class Result:
         return (
             f'{self.config}, checkpoint {self.record.get("checkpoint") or "unknown"} '
             f'({self.record.get("weights") or "no fingerprint"}): '
-            f'N = {known.get("shots", "unknown")} exemplars per class '
-            f'(fewest {known.get("fewest", "unknown")}), seed {known.get("seed", "unknown")}, '
-            f'from {source}; {known.get("detections_per_image", "unknown")} detections per '
-            f'image{chunks}{f"; mean over {mean} datasets" if mean else ""}; {self.path}'
+            f'{protocol_summary(known | dict(ann_file=source))}; '
+            f'{known.get("detections_per_image", "unknown")} detections per image{chunks}'
+            f'{f"; mean over {mean} datasets" if mean else ""}; {self.path}'
         )
 
 

@@ -286,7 +286,8 @@ def protocol_summary(provenance: Mapping) -> str:
     """Shots, seed and split in a bank's provenance, in a few words; '?' is what is unknown."""
     shots, fewest = provenance.get('shots', '?'), provenance.get('fewest', '?')
     seed, source = provenance.get('seed', '?'), provenance.get('ann_file', '?')
-    return f'N = {shots} exemplars per class (fewest {fewest}), seed {seed}, from {source}'
+    what = 'images with all boxes' if provenance.get('joint') else 'exemplars'
+    return f'N = {shots} {what} per class (fewest {fewest}), seed {seed}, from {source}'
 
 
 def _join_exemplars(banks: Sequence[PromptBank]) -> BankExemplars | None:

@@ -33,15 +33,16 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; see ``--help``."""
     parser = argparse.ArgumentParser(
         prog='build_prompt_bank',
-        description='Encode one prompt per class, the mean of a few of its boxes, into a file. '
+        description='Encode one prompt per class, the mean of a few exemplars, into a file. '
         "What is not given is as the config's PromptBankHook says.",
     )
     add_model(parser)
     add_out_file(parser, '.safetensors')
     add = parser.add_argument
     add('--ann', help='COCO- or LVIS-format file of the boxes')
-    add('--img', help='image folder of --ann')
-    add('--shots', type=int, help='most boxes per class')
+    add('--img', help='image folder of --ann or --support')
+    add('--support', help='published list of exemplars (JSON lines), taken as it is')
+    add('--shots', type=int, help='most exemplars per class')
     add('--seed', type=int, help='another one chooses other boxes')
     add('--classes', type=class_list, help='names, "cat,dog", or a file with one per line')
     add('--batch-size', type=int, help='images encoded at once')
@@ -100,8 +101,9 @@ def join_processes(device: str | None) -> None:
 def summary(bank: PromptBank, path: Path, seconds: float) -> str:
     """What a bank that was written to ``path`` in so many seconds was made from, in a few lines."""
     about, size = bank.provenance, path.stat().st_size / 1024
+    boxes = f' of {about["num_boxes"]} boxes' if about.get('joint') else ''
     said = (
-        f'{path}: {len(bank)} classes, {about["num_exemplars"]} exemplars (fewest '
+        f'{path}: {len(bank)} classes, {about["num_exemplars"]} exemplars{boxes} (fewest '
         f'{about["fewest"]}, most {about["most"]} of a class), from {about["num_images"]} of '
         f'{about["images_in_file"]} images; {size:.0f} KiB, {seconds:.1f} s'
     )

@@ -8,6 +8,7 @@ import torch
 from conftest import CONFIGS, build_tiny, tiny_model_cfg
 from mmengine.config import Config
 from mmengine.runner import Runner
+from support_lists import write_support_list
 
 import mmdet_dino_r1
 from mmdet_dino_r1 import build_prompt_bank, load_prompt_bank
@@ -103,6 +104,27 @@ def test_named_split_and_classes(config, checkpoint, tiny_shapes):
     torch.testing.assert_close(one.embeddings[0], every.embeddings[1], atol=1e-5, rtol=1e-5)
 
 
+def test_a_list_of_exemplars(config, checkpoint, tiny_shapes, tmp_path):
+    path = tmp_path / 'list.json'
+    lines = write_support_list(tiny_shapes / 'annotations/train.json', path, 2)
+    boxes = sorted(one['bbox'] for line in lines for one in line['detection']['instances'])
+    banks = [build(config, checkpoint, support=path, **of) for of in ({}, dict(img=tiny_shapes))]
+    for bank in banks:  # images where the config has them, and elsewhere
+        assert sorted(bank.exemplars.boxes.tolist()) == boxes
+        assert bank.provenance['ann_file'] == str(path)
+    assert torch.equal(banks[0].embeddings, banks[1].embeddings)
+    for more in (dict(shots=2), dict(seed=0), dict(ann='a.json')):
+        with pytest.raises(ValueError, match='leave out ann=, shots= and seed='):
+            build(config, checkpoint, support=path, **more)
+    path.write_text(path.read_text() + '{')
+    with pytest.raises(ValueError, match=f'list.json, line {len(lines) + 1}: no JSON'):
+        build(config, checkpoint, support=path)
+    with pytest.raises(ValueError, match='cannot be told apart: name a file'):
+        build(config, checkpoint, support=tmp_path)
+    with pytest.raises(FileNotFoundError, match='does not exist: .*gone.json'):
+        build(config, checkpoint, support=tmp_path / 'gone.json')
+
+
 def test_mistakes_are_said_before_the_model_is_built(config, checkpoint, tiny_shapes, tmp_path):
     with pytest.raises(FileNotFoundError, match='ships no config'):
         build('no_such_config.py', checkpoint)
@@ -110,7 +132,7 @@ def test_mistakes_are_said_before_the_model_is_built(config, checkpoint, tiny_sh
         build(config, checkpoint, ann=tmp_path / 'none.json')
     with pytest.raises(FileNotFoundError, match='images with exemplars are missing'):
         build(config, checkpoint, ann=tiny_shapes / 'annotations/train.json', img=tmp_path)
-    with pytest.raises(ValueError, match='give both'):
+    with pytest.raises(ValueError, match='give one of these as well'):
         build(config, checkpoint, img=tmp_path)
     with pytest.raises(FileNotFoundError, match='There is no checkpoint'):
         build(config, tmp_path / 'none.pth')

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import build_tiny, tiny_model_cfg
+from joint_model import JOINT
 from mmengine.runner import Runner
 
 from .drawn import draw_set
@@ -29,8 +31,13 @@ def coco(tmp_path) -> Path:
 
 @pytest.fixture
 def cfg_for(shipped, coco):
-    def build(run='run', batch_size=1, chunk_size=0, seed=0, ann_file=None):
+    def build(run='run', batch_size=1, chunk_size=0, seed=0, ann_file=None, joint=False):
         cfg = shipped('dino_r1_swin_t_zeroshot_coco', run, batch_size)
+        if joint:
+            cfg.model = tiny_model_cfg(test_cfg=cfg.model.test_cfg, **JOINT)
+            cfg.load_from = str(coco.parent / 'joint.pth')
+            torch.manual_seed(0)
+            torch.save(dict(state_dict=build_tiny(**JOINT).state_dict()), cfg.load_from)
         cfg.model.test_cfg.chunk_size = chunk_size
         (dataset,) = datasets_in(cfg)
         dataset.data_root = f'{coco}/'
@@ -69,10 +76,10 @@ def prompts_of(cfg) -> dict:
     return prompts
 
 
-@pytest.mark.parametrize('chunk_size', [0, 3])
-def test_an_image_gets_the_same_alone_and_in_a_batch(cfg_for, chunk_size):
-    alone = cfg_for('alone', chunk_size=chunk_size)
-    batch = cfg_for('batch', 4, chunk_size)
+@pytest.mark.parametrize(('chunk_size', 'joint'), [(0, False), (3, False), (3, True)])
+def test_an_image_gets_the_same_alone_and_in_a_batch(cfg_for, chunk_size, joint):
+    alone = cfg_for('alone', chunk_size=chunk_size, joint=joint)
+    batch = cfg_for('batch', 4, chunk_size, joint=joint)
     metrics = run_here(alone)
     assert run_here(batch) == metrics
     assert_same_detections(results(alone), results(batch))

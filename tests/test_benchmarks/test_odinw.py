@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 from mmengine.fileio import load
+from support_lists import write_support_list
+
+from mmdet_dino_r1.structures import load_prompt_bank
 
 from .drawn import draw_set
 from .runs import REAL_DATA, assert_same_detections, datasets_in, record_of, run_here, run_script
@@ -89,6 +92,37 @@ def test_each_set_is_tested_as_it_would_be_alone(cfg_for, odinw):
             for run in ('together', f'alone_{name}')
         ]
         assert_same_detections(*files)
+
+
+def test_a_list_of_exemplars_for_each_set(cfg_for, odinw):
+    """Named in the config; ids are matched, since a class is renamed; one id is not listed."""
+    lists = odinw.parent / 'lists'
+    files = dict(BCCD='BCCD_train_odvg_16.json', Raccoons='Raccoon_train_odvg_16.json')
+    for name, file in files.items():
+        train = odinw / FOLDERS[name] / 'train/annotations_without_background.json'
+        lines = write_support_list(train, lists / file, 3)
+        train.unlink()  # the list stands in for it
+        if name == 'BCCD':
+            kept = [line for line in lines if line['detection']['instances'][0]['label'] != 1]
+            (lists / file).write_text('\n'.join(map(json.dumps, kept)))
+    cfg = cfg_for('lists')
+    cfg.default_hooks.prompt_bank.bank.support = str(lists)
+    run_here(cfg)
+    found = record_of(cfg.work_dir)['protocol']['datasets']
+    assert {name: found[name]['source'] for name in ONLY} == {
+        name: str(lists / file) for name, file in files.items()
+    }
+    assert found['BCCD']['without_prompt'] == ['Platelets']
+    assert found['Raccoons']['without_prompt'] == []
+    banks = [load_prompt_bank(path) for path in Path(cfg.work_dir).glob('prompt_banks/*')]
+    assert {bank.class_names for bank in banks} == {('red blood cell', 'WBC'), ('raccoon',)}
+
+    cfg = cfg_for('refused')
+    cfg.default_hooks.prompt_bank.bank.update(support=str(lists), skip_missing=False)
+    with pytest.raises(
+        ValueError, match=r"no categories of id 1 \('Platelets'\).*skip_missing=True"
+    ):
+        run_here(cfg)
 
 
 @pytest.mark.slow

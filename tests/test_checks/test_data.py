@@ -9,6 +9,7 @@ import pytest
 from conftest import CONFIGS
 from mmengine.config import Config
 from PIL import ExifTags, Image
+from support_lists import write_support_list
 
 from mmdet_dino_r1.checks import data
 from mmdet_dino_r1.checks.data_problem import Problem, report_problems
@@ -316,6 +317,79 @@ class TestFindProblems:
         assert kinds(cfg, 'test') == []
         cfg.test_dataloader.dataset.datasets.a.prompts.match = 'id'
         assert kinds(cfg, 'test') == [('error', 'prompts_swapped')]
+
+
+class TestListOfExemplars:
+    """``bank.support``: read as the dataset does, and looked at as other prompts are."""
+
+    @pytest.fixture
+    def cfg(self, root):
+        write_support_list(root / 'train.json', root / 'list.json', 2)
+        cfg = config(root)
+        cfg.default_hooks.prompt_bank.bank.support = f'{root}/list.json'
+        return cfg
+
+    def change(self, root, *changes):
+        """Change lines by number; None drops one."""
+        lines = (root / 'list.json').read_text().splitlines()
+        for number, edit in changes:
+            entry = json.loads(lines[number - 1])
+            instance = entry['detection']['instances'][0]
+            edit(entry, instance)
+            lines[number - 1] = json.dumps(entry)
+        (root / 'list.json').write_text('\n'.join(lines))
+
+    def test_all_is_well(self, cfg, root):
+        assert kinds(cfg, 'all') == []
+        assert data.explain_data(cfg, Namespace(config='c.py'), 'test') is None
+        files = dict((table.path, uses) for table, uses in data.check(cfg, 'test')[0])
+        assert files == {f'{root}/list.json': ['prompts'], f'{root}/val.json': ['test', 'metric']}
+
+    def test_a_broken_line_is_named_by_its_number(self, cfg, root):
+        self.change(root, (3, lambda entry, instance: instance.pop('bbox')))
+        (problem,) = data.find_problems(cfg, 'train')
+        assert (problem.level, problem.kind) == ('error', 'support_broken')
+        assert problem.where == f'{root}/list.json'
+        assert problem.what.startswith('line 3: bbox is None, which is not four numbers. A line')
+        said = data.explain_data(cfg, Namespace(config='c.py'), 'test')  # before a test, too
+        assert f'{root}/list.json: line 3: bbox is None' in said
+
+    def test_boxes_that_a_training_would_drop_are_none_of_its_matters(self, cfg, root):
+        self.change(root, (1, lambda entry, instance: instance.update(bbox=[-9, 9, 0.5, 20])))
+        assert kinds(cfg) == []
+
+    def test_flat_boxes_are_left_out(self, cfg, root):
+        self.change(root, (1, lambda entry, instance: instance.update(bbox=[9, 9, 9, 20])))
+        (problem,) = data.find_problems(cfg, 'train')
+        assert (problem.level, problem.kind, problem.count) == ('warning', 'support_flat', 1)
+        assert problem.examples == ("line 1: 'bolt' [9, 9, 9, 20]",)
+        for number in (1, 2):
+            self.change(root, (number, lambda entry, instance: instance.update(bbox=[9, 9, 9, 9])))
+        assert {kind for _, kind in kinds(cfg)} == {
+            *('classes_without_prompt', 'support_flat', 'category_empty'),
+        }
+
+    def test_names_that_differ_and_ids_that_do_not(self, cfg, root):
+        def rename(entry, instance):
+            instance['category'] = 'screw'
+
+        self.change(root, (1, rename), (2, rename))
+        assert kinds(cfg) == [('error', 'classes_without_prompt'), ('warning', 'support_untested')]
+        *_, problem = data.find_problems(cfg, 'train')
+        assert problem.examples == ("'screw'",) and 'bank.match=id' in problem.remedy
+        cfg.default_hooks.prompt_bank.bank.match = 'id'
+        assert kinds(cfg) == []
+        self.change(root, *((n, lambda entry, instance: instance.update(label=9)) for n in (1, 2)))
+        assert kinds(cfg) == [('error', 'classes_without_prompt'), ('warning', 'support_untested')]
+
+    def test_images(self, cfg, root):
+        (root / 'train/1.png').unlink()
+        self.change(root, *((n, lambda entry, instance: entry.update(width=50)) for n in (2, 4, 6)))
+        found = {(p.kind, p.where) for p in data.find_problems(cfg, 'test')}
+        assert found == {
+            ('image_missing', f'{root}/list.json'),
+            ('image_size_differs', f'{root}/list.json'),
+        }
 
 
 class TestOneClassList:

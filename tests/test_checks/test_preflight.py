@@ -140,6 +140,21 @@ class TestPromptBank:
             ('ann_file', f'{complete}annotations/novel.json'),
         ]
 
+    def test_a_list_of_exemplars_in_place_of_an_annotation_file(self, complete, tmp_path):
+        bank = dict(data_root='nowhere/', ann_file='a.json', data_prefix=dict(img='train/'))
+        bank['support'] = str(tmp_path / 'list.json')
+        found = self.find(bank, complete)
+        owner = 'default_hooks.prompt_bank.bank'
+        images = (owner, 'data_prefix.img', 'nowhere/train/')
+        assert found == [(owner, 'support', bank['support']), images]
+        (tmp_path / 'list.json').touch()
+        assert self.find(bank, complete) == [images]
+        # without a split of its own the images are the training set's
+        train = dict(train_dataloader=dict(dataset=coco('nowhere/')))
+        found = self.find(dict(support='gone.json'), complete, **train)
+        assert [item[1] for item in found] == ['support', 'data_prefix.img']
+        assert found[1][2].startswith('nowhere/')
+
     @pytest.mark.parametrize('bank', [None, dict(shots=16)])
     def test_the_training_split_in_a_test(self, bank, complete):
         found = self.find(bank, complete, train_dataloader=dict(dataset=coco('nowhere')))
@@ -223,6 +238,22 @@ class TestDatasetGroup:
         absolute = dict(ann_file='/gone/a.json', data_prefix=dict(img='train/'))
         found = self.find(group(dict(a=member(complete, prompts=absolute))))
         assert [item.path for item in found] == ['/gone/a.json']
+
+    def test_lists_of_exemplars_that_the_members_name(self, complete, tmp_path):
+        hook = dict(bank=dict(support=str(tmp_path)))
+        prompts = dict(member(complete)['prompts'], ann_file='gone.json', support='a.json')
+        cfg = group(dict(a=member(complete, prompts=prompts)), hook)
+        override = 'default_hooks.prompt_bank.bank.support=PATH'
+        (found,) = self.find(cfg)
+        assert found == ('default_hooks.prompt_bank.bank', 'a.json', found.path, override, '')
+        assert found.path == str(tmp_path / 'a.json')
+        (tmp_path / 'a.json').touch()
+        assert self.find(cfg) == []
+        # all members name one folder that is not there
+        cfg = group({name: member(complete, prompts=prompts) for name in 'ab'}, hook)
+        cfg['default_hooks']['prompt_bank']['bank']['support'] = 'gone'
+        (found,) = self.find(cfg)
+        assert found.path.endswith('/gone') and found.override == override
 
     @pytest.mark.parametrize(
         'hook',
@@ -384,6 +415,15 @@ class TestMistakes:
         assert self.explain(cfg) is None
         without = group(dict(a=member(complete), b=member(complete, prompts=None)))
         assert 'no train_dataloader' in self.explain(without)
+
+    def test_a_folder_of_lists_that_nobody_names(self, complete, tmp_path):
+        bank = dict(support=str(tmp_path))
+        hook = dict(type='PromptBankHook', bank=bank)
+        train = dict(train_dataloader=dict(dataset=coco(complete)))
+        message = self.explain(self.single(complete, hook, **train))
+        assert message.startswith(f'The lists of exemplars in {tmp_path} cannot be told apart')
+        message = self.explain(group(dict(a=member(complete)), dict(bank=bank)))
+        assert 'prompts=dict(support=FILE_NAME)' in message
 
     def test_a_training_set_of_several_is_no_split(self, complete):
         several = dict(type='ConcatDataset', datasets=[coco(complete)])

@@ -237,9 +237,54 @@ def test_summary(build, tmp_path):
         most=4,
         num_images=len(build(shots=4, seed=2)),
         num_exemplars=5,
+        num_boxes=5,
+        joint=False,
         counts=dict(cat=4, dog=1),
         classes_left_out=[],
     )
+
+
+class TestJoint:
+    """A shot is an image with all usable boxes of the class."""
+
+    def test_images_are_those_that_single_boxes_come_from(self, build):
+        for shots in (1, 3, 6):
+            one_each = exemplars(build(shots=shots, seed=4, classes=['cat']))
+            joint = exemplars(build(shots=shots, seed=4, classes=['cat'], joint=True))
+            assert {image for _, image, _ in joint} == {image for _, image, _ in one_each}
+            assert set(one_each) <= set(joint)
+            assert Counter(image for _, image, _ in joint) == {
+                image: 2 if image < 3 else 1 for _, image, _ in one_each
+            }
+
+    def test_summary_counts_images(self, build):
+        summary = build(shots=2, seed=1, joint=True).summary
+        assert build(shots=6, joint=True).summary['num_boxes'] == 9
+        assert summary['joint'] and summary['shots'] == 2
+        assert summary['counts'] == dict(cat=2, dog=1) and summary['num_exemplars'] == 3
+        assert (summary['fewest'], summary['most']) == (1, 2)
+        assert summary != build(shots=2, seed=1).summary
+
+    def test_only_usable_boxes(self, build):
+        coco = coco_dict()
+        coco['annotations'][6]['bbox'] = [20, 15, 10, 7]  # the second cat of image 1
+        coco['annotations'][7]['iscrowd'] = 1
+        found = exemplars(build(coco, shots=6, classes=['cat'], joint=True))
+        assert [image for _, image, _ in found] == [1, 2, 3, 4, 5, 6]
+
+    def test_small_boxes_alone_give_the_images_of_the_largest(self):
+        boxes = [(1, 2), (1, 5), (2, 4), (3, 3), (3, 6)]
+        candidates = [(image, (0.0, 0.0, side, side)) for image, side in boxes]
+        found = choose_exemplars(candidates, 2, 0, 'cat', joint=True)
+        assert [(image, box[2]) for image, box in found] == [(3, 6), (1, 5), (3, 3), (1, 2)]
+
+    def test_fewer_shots_are_the_first_of_more(self):
+        boxes = [(i % 5, (i, 0.0, i + 9.0, 9.0)) for i in range(12)]
+        most = choose_exemplars(boxes, 12, 3, 'cat', joint=True)
+        for shots in range(1, 5):
+            found = choose_exemplars(boxes, shots, 3, 'cat', joint=True)
+            assert found == most[: len(found)]
+            assert len({image for image, _ in found}) == shots
 
 
 def test_no_shots(build):
@@ -261,7 +306,8 @@ def test_categories_matched_by_id_take_the_names_asked_for(build):
     assert [item for item in exemplars(dataset) if item[0] == 'hound'] == [
         ('hound', 4, (10.0, 10.0, 30.0, 25.0))
     ]
-    with pytest.raises(ValueError, match=r"no categories of id 9 \('hound'\); its ids are 1, 2"):
+    said = r"no categories of id 9 \('hound'\); its ids are 1, 2. skip_missing=True leaves"
+    with pytest.raises(ValueError, match=said):
         build(classes=['hound'], category_ids=[9])
     with pytest.raises(ValueError, match='one category for each'):
         build(classes=['hound'], category_ids=[1, 2])

@@ -37,8 +37,9 @@ def calls(monkeypatch):
 def test_every_option_arrives(tmp_path, calls):
     out = tmp_path / 'b'
     options = (
-        'c.py w.pth --ann a.json --img i --shots 8 --seed 3 --classes cat,dog --batch-size 2 '
-        '--workers 1 --means-only --skip-missing --device cpu --cfg-options model.x=1 y=a,b'
+        'c.py w.pth --ann a.json --img i --support l.json --shots 8 --seed 3 --classes cat,dog '
+        '--batch-size 2 --workers 1 --means-only --skip-missing --device cpu '
+        '--cfg-options model.x=1 y=a,b'
     )
     assert main([*options.split(), '--out', str(out)]) == 0
     assert calls == [
@@ -49,6 +50,7 @@ def test_every_option_arrives(tmp_path, calls):
             dict(
                 ann='a.json',
                 img='i',
+                support='l.json',
                 shots=8,
                 seed=3,
                 classes=['cat', 'dog'],
@@ -164,7 +166,7 @@ def test_real_mistakes(tmp_path, tiny, capsys):
         (['--classes', 'cat'], 'cat'),
         (['--shots', '0'], 'shots must be at least 1'),
         (['--ann', 'gone.json', '--img', '.'], 'gone.json'),
-        (['--img', '.'], 'give both'),
+        (['--img', '.'], 'give one of these as well'),
     ):
         assert main([*tiny, *more, *out]) == 2
         err = capsys.readouterr().err

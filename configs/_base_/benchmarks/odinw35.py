@@ -42,6 +42,13 @@ folders = {
     'WildfireSmoke': 'WildfireSmoke',
     'websiteScreenshots': 'websiteScreenshots',
 }
+# PET-DINO's lists of exemplars (default_hooks.prompt_bank.bank.support=FOLDER) have the names of
+# the sets, but these:
+lists = {
+    'AerialMaritimeDrone_large': 'AerialMaritimeDrone',
+    'EgoHands_generic': 'EgoHands',
+    'Raccoons': 'Raccoon',
+}
 # A set in `export/` has both splits in one folder, the others have `train/` and `valid/`. The files
 # of some sets also exist with other class names (`new_annotations…`), made for text prompts.
 # Classes are matched by id: between the splits of some sets their names differ.
@@ -60,6 +67,7 @@ test_dataloader = dict(
                     ann_file=f'{train}annotations_without_background.json',
                     data_prefix=dict(img='' if train == 'train_' else train),
                     match='id',
+                    support=f'{lists.get(name, name)}_train_odvg_16.json',
                 ),
             )
             for name, folder in folders.items()

@@ -38,6 +38,7 @@ def protocol_record(
     keys = dict(shots='shots', fewest='fewest', seed='seed', source='ann_file')
     splits = {
         name: {ours: provenance.get(theirs, 'unknown') for ours, theirs in keys.items()}
+        | dict(joint=provenance.get('joint', False))
         | dict(without_prompt=provenance.get('classes_left_out', []))
         for name, provenance in provenances.items()
     }

@@ -43,8 +43,9 @@ class PromptBankHook(Hook):
     """Gives the model its prompts before every validation and test, and states the protocol.
 
     - 'visual_g' (generic): per class the mean of N exemplars from a named split, encoded with the
-      weights in force, an EMA's too. A test keeps the bank in ``<work dir>/prompt_banks`` and uses
-      it again where weights, exemplars and pipeline are the same.
+      weights in force, an EMA's too. An exemplar is a box or, for a joint prompt encoder, all boxes
+      of the class on an image. A test keeps the bank in ``<work dir>/prompt_banks`` and uses it
+      again where weights, exemplars and pipeline are the same.
     - 'visual_i' (interactive): each test image brings one random ground-truth box of each class
       present, which gives the classes away; never mix its numbers with Visual-G's.
     - 'text': the class names alone, by the file ``bank.text_embeddings``, else the one that the
@@ -58,7 +59,9 @@ class PromptBankHook(Hook):
         bank: path of a bank, or dict(path=...); or where exemplars come from: ``shots`` (N,
             default 16) and ``seed`` (default 0) choose them; ``data_root``, ``ann_file`` and
             ``data_prefix`` name the split, without which it is a member's own ``prompts``, else
-            the training set; ``match='id'`` matches categories by id instead of by name;
+            the training set; ``support`` is a published list of exemplars to take as it is in
+            place of a choice from the ``ann_file``, or the folder of such lists that the members'
+            ``prompts.support`` name; ``match='id'`` matches categories by id instead of by name;
             ``skip_missing`` leaves classes without an exemplar, or that are not in the bank,
             unprompted instead of failing, as those always are that the tested set has no box of;
             ``keep_exemplars`` (default True) keeps their embeddings in the file; ``batch_size``,

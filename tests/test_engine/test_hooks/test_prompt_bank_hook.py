@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CONFIGS, tiny_model_cfg
+from joint_model import JOINT
+from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from support_lists import write_support_list
 
+from mmdet_dino_r1.config.exemplars import exemplar_config
 from mmdet_dino_r1.engine.bank_builder import weights_fingerprint
 from mmdet_dino_r1.engine.hooks import PromptBankHook
 from mmdet_dino_r1.structures import (
@@ -91,6 +96,7 @@ def test_record_states_the_protocol_beside_the_metrics(cfg_for, tiny_shapes):
         shots=3,
         fewest=3,
         seed=5,
+        joint=False,
         source=f'{tiny_shapes}/annotations/train.json',
         without_prompt=[],
         detections_per_image=20,
@@ -209,6 +215,79 @@ def test_named_split_is_used(cfg_for, tiny_shapes):
     runner = weighted(cfg_for('annotations/val_novel.json', bank=bank))
     runner.test()
     assert runner.model.prompt_bank.provenance['ann_file'].endswith('prompts_novel.json')
+
+
+def jointly(cfg: Config) -> Config:
+    cfg.model = tiny_model_cfg(**JOINT)
+    return cfg
+
+
+def boxes_by_image(bank: PromptBank) -> dict:
+    """The boxes that a bank was encoded from, by class, then by file."""
+    found = {}
+    record = bank.exemplars
+    for label, box, name in zip(
+        record.labels.tolist(), record.boxes.tolist(), record.file_names, strict=True
+    ):
+        found.setdefault(bank.class_names[label], {}).setdefault(name, []).append(box)
+    return found
+
+
+def test_a_joint_encoder_gets_images_with_all_their_boxes(cfg_for, tiny_shapes, printed):
+    cfg = jointly(cfg_for(bank=dict(shots=2, seed=5)))
+    runner = weighted(cfg)
+    lines = printed()
+    runner.test()
+    (line,) = [line for line in lines if line.startswith('Visual-G prompts')]
+    assert 'N = 2 images with all boxes per class (fewest 2), seed 5' in line
+    protocol = record_of(cfg)['protocol']
+    assert protocol['joint'] and (protocol['shots'], protocol['fewest']) == (2, 2)
+
+    (kept,) = Path(cfg.work_dir, 'prompt_banks').iterdir()
+    coco = json.loads((tiny_shapes / 'annotations/train.json').read_text())
+    files = {image['id']: image['file_name'] for image in coco['images']}
+    names = {category['id']: category['name'] for category in coco['categories']}
+    truth = {}
+    for ann in coco['annotations']:
+        key = names[ann['category_id']], files[ann['image_id']]
+        truth[key] = truth.get(key, 0) + (min(ann['bbox'][2:]) >= 8)
+    for name, images in boxes_by_image(load_prompt_bank(kept)).items():
+        assert len(images) == 2
+        assert {file: len(boxes) for file, boxes in images.items()} == {
+            file: truth[name, file] for file in images
+        }
+
+
+def test_a_list_of_exemplars_is_taken_as_it_is(cfg_for, tiny_shapes, tmp_path):
+    """In place of the annotation file alone: the images are where the training set's are."""
+    path = tmp_path / 'lists' / 'a.json'
+    lines = write_support_list(tiny_shapes / 'annotations/train.json', path, 2)
+    cfg = jointly(cfg_for(bank=dict(support=str(path), shots=1)))
+    runner = weighted(cfg)
+    runner.test()
+    about = record_of(cfg)['protocol']
+    assert about['source'] == str(path) and about['seed'] == 'none (a given list)'
+    assert (about['shots'], about['fewest'], about['joint']) == (2, 2, True)
+
+    (kept,) = Path(cfg.work_dir, 'prompt_banks').iterdir()
+    found, expected, alone = boxes_by_image(load_prompt_bank(kept)), {}, {}
+    for entry in lines:
+        instances = entry['detection']['instances']
+        name = instances[0]['category']
+        expected.setdefault(name, {})[entry['filename']] = [one['bbox'] for one in instances]
+        # as PET-DINO takes them: line by line, then the mean
+        path.write_text(json.dumps(entry))
+        exemplars = DATASETS.build(exemplar_config(dict(support=str(path)), cfg, classes=[name]))
+        embeddings, _ = runner.model.encode_reference_images(pseudo_collate([exemplars[0]]))
+        alone.setdefault(name, []).append(embeddings)
+    for images in (found, expected):
+        for boxes in (boxes for of_class in images.values() for boxes in of_class.values()):
+            boxes.sort()
+    assert found == expected
+    bank = runner.model.prompt_bank
+    for name, embedding in zip(bank.class_names, bank.embeddings, strict=True):
+        mean = torch.cat(alone[name]).mean(dim=0)
+        torch.testing.assert_close(embedding, mean, atol=1e-5, rtol=1e-5)
 
 
 def test_class_without_exemplars_is_named_or_left_without_prompt(cfg_for, tiny_shapes, tmp_path):
