@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import build_tiny, tiny_model_cfg
-from joint_model import JOINT
 from mmengine.runner import Runner
+from model_variants import JOINT
 
 from .drawn import draw_set
 from .runs import assert_same_detections, datasets_in, record_of, run_here

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CONFIGS, tiny_model_cfg
-from joint_model import JOINT
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from model_variants import JOINT
 from support_lists import write_support_list
 
 from mmdet_dino_r1.config.exemplars import exemplar_config
