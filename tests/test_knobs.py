@@ -28,6 +28,8 @@ OTHER_VALUES = {
     'model.prompt_sampler.prefer_other_image': 'True',
     'model.prompt_sampler.max_prompts': '300',
     'model.gather_prompts': 'True',
+    'model.fusion': 'False',
+    'model.prompts_from': 'memory',
 }
 
 
