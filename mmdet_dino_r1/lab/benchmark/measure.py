@@ -18,7 +18,14 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 
-from .contenders import DINO_R1, MMDET, PHASES, Contender, build_contender, count_parameters
+from .contenders import (
+    DINO_R1,
+    PHASES,
+    Contender,
+    apart_in_tests,
+    build_contender,
+    count_parameters,
+)
 from .workload import Workload
 
 STEP, PEAK = 'step, s', 'peak of training, GiB'
@@ -78,12 +85,8 @@ def training_figures(
 def inference_figures(
     contenders: Sequence[Contender], workload: Workload, counts: Sequence[int], rounds: int
 ) -> dict[str, dict[str, float]]:
-    """By name the seconds for one image, '80 classes, s' and so on.
-
-    VIS-GDINO and DINO-R1 are one network here; only the latter is timed where both are given.
-    """
-    names = {contender.name for contender in contenders}
-    timed = [c for c in contenders if c.name in (DINO_R1, MMDET) or DINO_R1 not in names]
+    """By name the seconds for one image, '80 classes, s' and so on."""
+    timed = apart_in_tests(contenders)
     results: dict[str, dict] = {contender.name: {} for contender in timed}
     for count in counts:
         batch = replace(workload, classes=count).test_batch()
@@ -98,20 +101,22 @@ def inference_figures(
     return results
 
 
-def bank_figures(contender: Contender, workload: Workload, rounds: int) -> dict[str, float]:
-    """Speed of one of ours in encoding exemplars for a bank: every box of a batch is one."""
+def bank_figures(
+    contenders: Sequence[Contender], workload: Workload, rounds: int
+) -> dict[str, dict[str, float]]:
+    """By name the speed of ours in encoding the boxes of a batch for a bank."""
     batch = workload.training_batch()
     for sample in batch['data_samples']:
         sample.prompt_instances = sample.gt_instances
-    contender.model.eval()
 
-    def encode(batch: dict) -> None:
+    def encode(contender: Contender) -> dict[str, float]:
+        model = contender.model.eval()
         with contender.autocast():
-            contender.model.encode_reference_images(batch)
+            seconds = seconds_of(contender, model.encode_reference_images, batch)
+        per_second = workload.batch_size / seconds
+        return {'images/s': per_second, 'boxes/s': workload.boxes * per_second}
 
-    jobs = dict(bank=lambda: dict(seconds=seconds_of(contender, encode, batch)))
-    per_second = workload.batch_size / in_turn(jobs, rounds)['bank']['seconds']
-    return {'images/s': per_second, 'exemplars/s': workload.boxes * per_second}
+    return in_turn({c.name: partial(encode, c) for c in apart_in_tests(contenders)}, rounds)
 
 
 def step_memory(contender: Contender, workload: Workload) -> dict[str, float]:

@@ -62,8 +62,12 @@ def test_rewards_and_advantages_equal_their_definition(grqo):
             assert sorted(matches[matches >= 0]) == list(range(len(boxes)))
 
 
-def test_last_layer_is_what_the_model_detects():
-    model = banked().eval()
+LATE = dict(fusion=False, prompts_from='memory', prompt_encoder=dict(type='JointPromptEncoder'))
+
+
+@pytest.mark.parametrize('prompting', [dict(), LATE], ids=['fused', 'late'])
+def test_last_layer_is_what_the_model_detects(prompting):
+    model = banked(**prompting).eval()
     model.test_cfg.max_per_img = 10
     images, samples = make_batch(TWO_IMAGES)
     view = view_queries(model, images, samples, NAMES)[0]
