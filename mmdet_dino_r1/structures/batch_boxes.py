@@ -1,6 +1,7 @@
 """The boxes of one batch: normalised once, for every stage that needs them.
 
-Shapes: bs, num_boxes (of all images, one image after the other).
+Shapes: bs, num_boxes (of all images, one image after the other), num_exemplars (see
+``exemplar_choice.py``).
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from .exemplar_choice import ExemplarChoice
 
 
 class Candidates(NamedTuple):
-    """Boxes that exemplars are drawn from, image by image; on the CPU.
+    """Boxes, or exemplars that are drawn from, image by image; on the CPU.
 
     Attributes:
-        labels: (num_boxes,) long.
-        image_index: (num_boxes,) long, the image each box lies in.
+        labels: (n,) long.
+        image_index: (n,) long, the image each lies in.
         num_images: images with and without boxes.
     """
 
@@ -43,6 +44,7 @@ class BatchBoxes:
         labels: (num_boxes,) long.
         img_shapes: (h, w) of each image, unpadded.
         candidates: labels and images of the boxes on the CPU.
+        joint: the boxes of a class on one image are one exemplar; else each is one.
     """
 
     pixels: Tensor
@@ -50,15 +52,22 @@ class BatchBoxes:
     labels: Tensor
     img_shapes: Sequence[tuple[int, int]]
     candidates: Candidates
+    joint: bool = False
 
     @classmethod
-    def read(cls, batch_data_samples: SampleList, instances: str = 'gt_instances') -> BatchBoxes:
+    def read(
+        cls,
+        batch_data_samples: SampleList,
+        instances: str = 'gt_instances',
+        joint: bool = False,
+    ) -> BatchBoxes:
         """Ask the device for the labels: the only wait in what a step sets up.
 
         Args:
             batch_data_samples: with ``bboxes`` (x1, y1, x2, y2) in pixels of the network input
                 and ``labels``; ``img_shape`` is the unpadded input's (h, w).
             instances: name of the instances that carry them.
+            joint: whether the prompt encoder is; see the attribute.
         """
         found = [getattr(sample, instances) for sample in batch_data_samples]
         img_shapes = [tuple(sample.img_shape[:2]) for sample in batch_data_samples]
@@ -68,7 +77,7 @@ class BatchBoxes:
         scales = box_scales(img_shapes, labels.device)
         corners = [of_image.bboxes / scale for of_image, scale in zip(found, scales, strict=True)]
         pixels = torch.cat([of_image.bboxes for of_image in found])
-        return cls(pixels, torch.cat(corners), labels, img_shapes, candidates)
+        return cls(pixels, torch.cat(corners), labels, img_shapes, candidates, joint)
 
     @cached_property
     def boxes(self) -> Tensor:
@@ -81,34 +90,60 @@ class BatchBoxes:
         _, image_index, num_images = self.candidates
         return image_index.bincount(minlength=num_images).tolist()
 
-    def chosen(self, index: Tensor | None = None) -> ExemplarChoice:
-        """Some of the boxes as exemplars, the placeholder where there is none.
+    @cached_property
+    def box_sets(self) -> Tensor:
+        """(num_boxes,) long, on the CPU: the exemplar that each box is of."""
+        labels, image_index, _ = self.candidates
+        if not self.joint:
+            return torch.arange(len(labels))
+        return torch.stack([image_index, labels]).unique(dim=1, return_inverse=True)[1]
 
-        ``index`` is (num_local,) long, on the CPU; None: all boxes.
-        """
-        boxes, (labels, image_index, _) = self.boxes, self.candidates
-        if len(labels if index is None else index) == 0:
-            return ExemplarChoice.placeholder(boxes)
-        if index is not None:
-            (rows,) = to_device(boxes.device, index)
-            boxes, labels, image_index = boxes[rows], labels[index], image_index[index]
-        return ExemplarChoice(image_index, boxes, labels)
-
-    def prompted(self, choice: ExemplarChoice) -> BatchBoxes:
-        """What matching and denoising may use: boxes whose class has a prompt.
-
-        Where all classes have one this is the same object.
-        """
+    @cached_property
+    def exemplars(self) -> Candidates:
+        """All that exemplars may be drawn from; joint ones by ascending label on each image."""
         labels, image_index, num_images = self.candidates
-        has_prompt = torch.isin(labels, choice.labels)
-        if has_prompt.all():
-            return self
-        kept = has_prompt.nonzero()[:, 0]
+        if self.joint:
+            image_index, labels = torch.stack([image_index, labels]).unique(dim=1)
+        return Candidates(labels, image_index, num_images)
+
+    def chosen(self, index: Tensor | None = None) -> ExemplarChoice:
+        """Some of the :attr:`exemplars`, the placeholder where there is none.
+
+        ``index`` is (num_local,) long, on the CPU; None: all.
+        """
+        labels = self.exemplars.labels if index is None else self.exemplars.labels[index]
+        if len(labels) == 0:
+            return ExemplarChoice.placeholder(self.boxes)
+        box_sets, rows = self.box_sets, index
+        if index is not None and self.joint:
+            place = torch.full((len(self.exemplars.labels),), -1)
+            place[index] = torch.arange(len(index))
+            rows = (place[box_sets] >= 0).nonzero()[:, 0]
+            box_sets = place[box_sets[rows]]
+        boxes, image_index = self.boxes, self.candidates.image_index
+        if rows is not None:
+            boxes = boxes[to_device(boxes.device, rows)[0]]
+            image_index = image_index[rows]
+        sets = box_sets if self.joint else None
+        return ExemplarChoice(image_index, boxes, labels, box_sets=sets)
+
+    def only(self, kept: Tensor) -> BatchBoxes:
+        """The same with the boxes ``kept`` (n,), long, on the CPU, alone."""
         (rows,) = to_device(self.labels.device, kept)
+        labels, image_index, num_images = self.candidates
         return BatchBoxes(
             self.pixels[rows],
             self.corners[rows],
             self.labels[rows],
             self.img_shapes,
             Candidates(labels[kept], image_index[kept], num_images),
+            self.joint,
         )
+
+    def prompted(self, choice: ExemplarChoice) -> BatchBoxes:
+        """What matching and denoising may use: boxes whose class has a prompt.
+
+        Where all classes have one this is the same object.
+        """
+        has_prompt = torch.isin(self.candidates.labels, choice.labels)
+        return self if has_prompt.all() else self.only(has_prompt.nonzero()[:, 0])

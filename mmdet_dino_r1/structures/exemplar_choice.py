@@ -1,6 +1,10 @@
 """Which boxes stand for which classes in one batch.
 
-Shapes: bs, num_exemplars (of all ranks), num_local (of this rank), num_classes, dim.
+An exemplar is what gives one embedding: a box or, for a joint prompt encoder, all boxes of a class
+that were chosen on one image.
+
+Shapes: bs, num_exemplars (of all ranks), num_local (of this rank), num_boxes (of this rank's
+exemplars), num_classes, dim.
 """
 
 from __future__ import annotations
@@ -38,9 +42,9 @@ class ExemplarChoice:
     (the published code draws twice, unlike its Algorithm 1).
 
     Attributes:
-        local_images: (num_local,) long, on the CPU: the image of this rank's batch in which each
-            of this rank's exemplars lies.
-        local_boxes: (num_local, 4) their boxes, normalised (cx, cy, w, h), relative to the
+        local_images: (num_boxes,) long, on the CPU: the image of this rank's batch in which each
+            box of this rank's exemplars lies.
+        local_boxes: (num_boxes, 4) these boxes, normalised (cx, cy, w, h), relative to the
             unpadded image. Never empty: one box of no meaning where the rank has no exemplar.
         labels: (num_exemplars,) long, on the CPU, dataset-level class of every exemplar.
         local_indices: (num_local,) long, on the CPU: where exemplars are shared across ranks,
@@ -48,6 +52,8 @@ class ExemplarChoice:
             shared, all are this rank's.
         image_mask: (num_exemplars, bs) bool, on the CPU: for which images the exemplar is part of
             its class's prompt; None: for all.
+        box_sets: (num_boxes,) long, on the CPU: which of this rank's exemplars each box is of;
+            None: each box is an exemplar.
     """
 
     local_images: Tensor
@@ -55,6 +61,7 @@ class ExemplarChoice:
     labels: Tensor
     local_indices: Tensor | None = None
     image_mask: Tensor | None = None
+    box_sets: Tensor | None = None
 
     def __len__(self) -> int:
         """Exemplars; see :attr:`classes` for the prompts."""

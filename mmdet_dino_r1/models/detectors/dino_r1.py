@@ -3,16 +3,20 @@
 The stages, in the order in which ``loss`` and ``predict`` call them:
 
     image --extract_feat--> feature maps --pre_transformer--> flattened features
+          --encode_image--> the same, and their memory where it depends on no prompt
     boxes --BatchBoxes.read, prompt_sampler--> ExemplarChoice --prompt_encoder--> VisualPrompts
     (in prediction from the samples' own boxes, or from a prompt bank)
     both --forward_encoder--> memory, fused prompts
          --pre_decoder (query_selector)--> QuerySelection --forward_decoder--> hidden states
          --bbox_head--> detections, or matching, rewards and losses
 
+With ``fusion=False`` (late prompting) prompts only select and classify: image tokens and queries
+do not see them, so the image is encoded once, however many classes or chunks there are.
+
 Shapes: bs, num_points (sum of H*W over levels), num_queries, num_prompts, num_exemplars, dim.
-Names: encoder_inputs, decoder_inputs = what ``pre_transformer`` returns; choice = exemplars of the
-step; ground_truth = boxes that have a prompt; batch_data_samples = meta information and, in
-training, ``gt_instances``.
+Names: encoder_inputs, decoder_inputs = what ``pre_transformer`` returns; image = what
+``encode_image`` returns; choice = exemplars of the step; ground_truth = boxes that have a prompt;
+batch_data_samples = meta information and, in training, ``gt_instances``.
 """
 
 from __future__ import annotations
@@ -26,7 +30,13 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import SampleList
 from torch import Tensor, nn
 
-from ...structures import BatchBoxes, ExemplarChoice, VisualPrompts, load_prompt_bank
+from ...structures import (
+    BatchBoxes,
+    ExemplarChoice,
+    VisualPrompts,
+    load_prompt_bank,
+    take_tokens,
+)
 from ...utils.finite import StepDiagnostics, check_finite
 from ..dense_heads.dino_r1_head import best_of
 from ..layers import (
@@ -62,9 +72,12 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
     detections (0: as many as ``max_per_img``).
 
     Args:
-        prompt_encoder: config of :class:`VisualPromptEncoder`.
+        prompt_encoder: config of :class:`VisualPromptEncoder` or :class:`JointPromptEncoder`.
         prompt_sampler: config of what draws exemplars in training.
         query_selector: config of :class:`VisualGuidedQuerySelector`.
+        fusion: whether image tokens, queries and prompts see each other; False: late prompting.
+        prompts_from: what the prompt encoder looks at: the features of the 'neck' or, without
+            fusion, the encoder's 'memory'.
         use_autocast: extract features in half precision (mmdet 3.3.0 has no such option).
         gather_prompts: train with the classes and exemplars of all ranks, as if their batches
             were one: more negatives where a rank has few images.
@@ -79,7 +92,8 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
         step_diagnostics: what to say of the last training step should its gradients go wrong.
 
     Raises:
-        ValueError: keys that set the same size differ, such as ``num_feature_levels`` and
+        ValueError: ``prompts_from`` is neither, or the memory where it depends on the prompts; or
+            keys that set the same size differ, such as ``num_feature_levels`` and
             ``neck.num_outs``; the message names them all.
     """
 
@@ -89,6 +103,8 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
         prompt_encoder: dict,
         prompt_sampler: dict | None = None,
         query_selector: dict | None = None,
+        fusion: bool = True,
+        prompts_from: str = 'neck',
         use_autocast: bool = False,
         gather_prompts: bool = False,
         text_alignment: dict | None = None,
@@ -97,6 +113,15 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
     ) -> None:
         if unequal := explain_unequal(dict(kwargs, prompt_encoder=prompt_encoder)):
             raise ValueError(unequal)
+        if prompts_from not in ('neck', 'memory'):
+            raise ValueError(f"model.prompts_from is 'neck' or 'memory', got {prompts_from!r}.")
+        if fusion and prompts_from == 'memory':
+            raise ValueError(
+                "model.prompts_from='memory' needs model.fusion=False: with fusion the memory "
+                "depends on the prompts. Set both, or prompts_from='neck'."
+            )
+        self.fusion = fusion
+        self.prompts_from = prompts_from
         # built by _init_layers, which the parents call
         self.prompt_encoder = prompt_encoder
         self.query_selector = query_selector or dict(type='VisualGuidedQuerySelector')
@@ -116,8 +141,8 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
 
     def _init_layers(self) -> None:
         self.positional_encoding = SinePositionalEncoding(**self.positional_encoding)
-        self.encoder = PromptFusionEncoder(**self.encoder)
-        self.decoder = PromptDecoder(**self.decoder)
+        self.encoder = PromptFusionEncoder(**self.encoder, fusion=self.fusion)
+        self.decoder = PromptDecoder(**self.decoder, fusion=self.fusion)
         self.embed_dims = self.encoder.embed_dims
         self.query_embedding = nn.Embedding(self.num_queries, self.embed_dims)
         self.level_embed = nn.Parameter(torch.empty(self.num_feature_levels, self.embed_dims))
@@ -140,20 +165,39 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
             features = super().extract_feat(batch_inputs)
         return tuple(feature.float() for feature in features)
 
-    def encode_exemplars(self, encoder_inputs: dict, choice: ExemplarChoice) -> Tensor:
-        """(num_local, dim) embeddings of the chosen boxes here, from features before fusion."""
-        inputs = {name: value for name, value in encoder_inputs.items() if name != 'feat_pos'}
+    def encode_image(self, encoder_inputs: dict) -> dict:
+        """Without fusion the encoder's ``memory`` (bs, num_points, dim) beside what it is made of.
+
+        Every stage after it takes it from there. With fusion it is made with the prompts.
+        """
+        if self.fusion:
+            return encoder_inputs
+        return dict(encoder_inputs, memory=self.run_encoder(**encoder_inputs)[0])
+
+    def run_encoder(
+        self, feat: Tensor, feat_mask: Tensor | None, feat_pos: Tensor, **others
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the ``encoder`` itself, under its own names."""
+        return self.encoder(query=feat, query_pos=feat_pos, key_padding_mask=feat_mask, **others)
+
+    def encode_exemplars(self, image: dict, choice: ExemplarChoice) -> Tensor:
+        """(num_local, dim) embeddings of the exemplars that are chosen here."""
+        layout = ('feat_mask', 'spatial_shapes', 'level_start_index', 'valid_ratios')
         return self.prompt_encoder(
-            **inputs, image_index=choice.local_images, boxes=choice.local_boxes
+            image['memory' if self.prompts_from == 'memory' else 'feat'],
+            **{name: image[name] for name in layout},
+            image_index=choice.local_images,
+            boxes=choice.local_boxes,
+            box_sets=choice.box_sets,
         )
 
-    def training_prompts(self, encoder_inputs: dict, choice: ExemplarChoice) -> VisualPrompts:
+    def training_prompts(self, image: dict, choice: ExemplarChoice) -> VisualPrompts:
         """All images get all classes: prompt u stands for the u-th class of the batch."""
-        local = self.encode_exemplars(encoder_inputs, choice)
+        local = self.encode_exemplars(image, choice)
         # ([bs,] num_prompts, dim): each image may have prompts of its own for the same classes
         prompts = choice.mean_over_class(gather_embeddings(local, choice))
         labels = torch.arange(prompts.shape[-2], device=prompts.device)
-        return VisualPrompts.shared(prompts, labels, len(encoder_inputs['feat']))
+        return VisualPrompts.shared(prompts, labels, len(image['feat']))
 
     def pre_transformer(
         self, mlvl_feats: tuple[Tensor, ...], batch_data_samples: SampleList
@@ -183,28 +227,29 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
         feat_mask: Tensor | None,
         feat_pos: Tensor,
         text_dict: dict,
+        memory: Tensor | None = None,
         token_indices: Tensor | None = None,
         **levels,
     ) -> dict:
         """Let image and prompts see each other; gives the arguments of :meth:`pre_decoder`.
 
-        Arguments are the parent's; ``token_indices`` (bs, n) are the image tokens that are wanted,
-        None: all. In the result ``memory`` (bs, num_points or n, dim) and ``memory_text``
-        (bs, num_prompts, dim) are fused. ``invalid_mask`` (bs, num_points or n) is True where no
-        query may come from, ``text_token_mask`` (bs, num_prompts) where the prompt counts.
+        Arguments are the parent's, and the ``memory`` of :meth:`encode_image` where there is one.
+        ``token_indices`` (bs, n) are the image tokens that are wanted, None: all. In the result
+        ``memory`` (bs, num_points or n, dim) and ``memory_text`` (bs, num_prompts, dim) are fused
+        (without fusion the prompts are as given). ``invalid_mask`` (bs, num_points or n) is True
+        where no query may come from, ``text_token_mask`` (bs, num_prompts) where the prompt counts.
         ``proposals`` (bs, num_points, 4) are boxes (cx, cy, w, h) around all tokens, before the
         sigmoid.
         """
         visible = text_dict['text_token_mask']
-        memory, memory_text = self.encoder(
-            query=feat,
-            query_pos=feat_pos,
-            key_padding_mask=feat_mask,
-            memory_text=text_dict['embedded'],
-            text_attention_mask=~visible,
-            token_indices=token_indices,
-            **levels,
-        )
+        memory_text = text_dict['embedded']
+        if memory is None:
+            prompts = dict(memory_text=memory_text, text_attention_mask=~visible)
+            memory, memory_text = self.run_encoder(
+                feat, feat_mask, feat_pos, token_indices=token_indices, **prompts, **levels
+            )
+        elif token_indices is not None:
+            memory = take_tokens(memory, token_indices)
         grid = token_grid(levels['spatial_shapes'], feat.device)
         boxes, invalid_mask = proposals(grid, levels['valid_ratios'], feat_mask)
         if token_indices is not None:
@@ -262,7 +307,7 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
 
     def run_transformer(
         self,
-        encoder_inputs: dict,
+        image: dict,
         decoder_inputs: dict,
         prompts: VisualPrompts,
         ground_truth: BatchBoxes | None = None,
@@ -272,7 +317,7 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
         That is ``hidden_states``, ``references``, ``selection``, ``memory_text``,
         ``text_token_mask`` and, with ground truth, ``dn_meta``.
         """
-        encoded = self.forward_encoder(**encoder_inputs, text_dict=prompts.as_text_dict())
+        encoded = self.forward_encoder(**image, text_dict=prompts.as_text_dict())
         selected, head_inputs = self.pre_decoder(**encoded, ground_truth=ground_truth)
         return head_inputs | self.forward_decoder(**decoder_inputs, **selected)
 
@@ -289,17 +334,17 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
         """
         self.step_diagnostics = StepDiagnostics(self, batch_data_samples)
         with self.step_diagnostics.explaining(batch_inputs):
-            boxes = BatchBoxes.read(batch_data_samples)  # waits: before the device is given work
+            # waits: before the device is given work
+            boxes = BatchBoxes.read(batch_data_samples, joint=self.prompt_encoder.joint)
             feats = self.extract_feat(batch_inputs)
             encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
+            image = self.encode_image(encoder_inputs)
             draw = self.prompt_sampler.across_ranks if self.gather_prompts else self.prompt_sampler
             choice = draw(boxes)  # once: the reference model gets the same
             self._check_labels(choice)
-            prompts = self.training_prompts(encoder_inputs, choice)
+            prompts = self.training_prompts(image, choice)
             ground_truth = boxes.prompted(choice)
-            head_inputs = self.run_transformer(
-                encoder_inputs, decoder_inputs, prompts, ground_truth
-            )
+            head_inputs = self.run_transformer(image, decoder_inputs, prompts, ground_truth)
             reference_logits = None
             if self.bbox_head.needs_reference:
                 shared = self.bbox_head.loss_grqo.shared_exemplars
@@ -317,7 +362,7 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
             )
             if self.text_alignment is not None:  # with all boxes, not only those drawn
                 everything = boxes.chosen()
-                embeddings = self.encode_exemplars(encoder_inputs, everything)
+                embeddings = self.encode_exemplars(image, everything)
                 losses |= self.text_alignment(embeddings, everything.labels, self.text_feat_map)
             check_finite(losses, batch_data_samples)
         return losses
@@ -343,10 +388,11 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
         """
         feats = self.extract_feat(batch_inputs)
         encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
-        prompts = self.prompts_for(encoder_inputs, batch_data_samples)
+        image = self.encode_image(encoder_inputs)
+        prompts = self.prompts_for(image, batch_data_samples)
         chunks = []
         for chunk in prompts.chunks(self.test_cfg.get('chunk_size', 0)):
-            outputs = self.run_transformer(encoder_inputs, decoder_inputs, chunk)
+            outputs = self.run_transformer(image, decoder_inputs, chunk)
             del outputs['selection']  # which training supervises
             found = self.bbox_head.predict(
                 **outputs, prompts=chunk, batch_data_samples=batch_data_samples, rescale=rescale
@@ -364,8 +410,9 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
         """
         feats = self.extract_feat(batch_inputs)
         encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
+        image = self.encode_image(encoder_inputs)
         if self.prompt_banks or 'prompt_instances' in batch_data_samples[0]:
-            prompts = self.prompts_for(encoder_inputs, batch_data_samples)
+            prompts = self.prompts_for(image, batch_data_samples)
         else:
             number = self.bbox_head.num_classes
             warnings.warn(
@@ -373,45 +420,10 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
                 'which will do for counting operations. model.prompt_bank=FILE gives real ones.',
                 stacklevel=2,
             )
-            feat = encoder_inputs['feat']
+            feat = image['feat']
             labels = torch.arange(number, device=feat.device)
             blank = feat.new_zeros(number, self.embed_dims)
             prompts = VisualPrompts.shared(blank, labels, len(feat))
-        outputs = self.run_transformer(encoder_inputs, decoder_inputs, prompts)
+        outputs = self.run_transformer(image, decoder_inputs, prompts)
         del outputs['selection']
         return self.bbox_head(**outputs)
-
-    # --- prompts outside training -------------------------------------------------------
-
-    def prompts_for(self, encoder_inputs: dict, batch_data_samples: SampleList) -> VisualPrompts:
-        """Each image's own prompts where the samples carry them, else the bank's.
-
-        Several boxes of a class on one image are averaged.
-
-        Raises:
-            RuntimeError: there are neither, or only some samples carry prompts.
-        """
-        carried = ['prompt_instances' in sample for sample in batch_data_samples]
-        if all(carried):
-            boxes = BatchBoxes.read(batch_data_samples, 'prompt_instances')
-            embeddings = self.encode_exemplars(encoder_inputs, boxes.chosen())
-            # the placeholder, where no image has a box, stands for nothing
-            return VisualPrompts.averaged(embeddings[: len(boxes.labels)], *boxes.candidates)
-        if any(carried):
-            raise RuntimeError('Some images of the batch carry prompt_instances, others do not.')
-        return VisualPrompts.from_banks(self.banks_of(batch_data_samples), encoder_inputs['feat'])
-
-    @torch.no_grad()
-    def encode_reference_images(self, data: dict) -> tuple[Tensor, Tensor]:
-        """Encode exemplars of a batch from a data loader (see ``ExemplarDataset``).
-
-        ``data``, before the data preprocessor, has ``inputs`` and ``data_samples`` with
-        ``prompt_instances``. Gives (num_exemplars, dim) embeddings and (num_exemplars,) labels,
-        image by image.
-        """
-        data = self.data_preprocessor(data, False)
-        samples = data['data_samples']
-        # waits for the labels: before the device is given work
-        choice = BatchBoxes.read(samples, 'prompt_instances').chosen()
-        encoder_inputs, _ = self.pre_transformer(self.extract_feat(data['inputs']), samples)
-        return self.encode_exemplars(encoder_inputs, choice), choice.labels

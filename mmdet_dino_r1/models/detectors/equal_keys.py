@@ -35,13 +35,13 @@ _WIDTHS = {'neck.out_channels': None, 'prompt_encoder.embed_dims': None} | dict.
     ),
     256,
 )
-_PROMPT_ENCODER = dict(num_levels=4, embed_dims=256)  # not set in a VisualPromptEncoder
+_PROMPT_ENCODER = dict(num_levels=4, embed_dims=256)  # not set in a prompt encoder of ours
 
 
 def explain_unequal(model: Mapping) -> str | None:
     """All keys of a model that have to be equal and are not, with their values; None if all are."""
     encoder = model.get('prompt_encoder') or {}
-    if type_name(encoder) == 'VisualPromptEncoder':
+    if type_name(encoder) in ('VisualPromptEncoder', 'JointPromptEncoder'):
         model = dict(model, prompt_encoder=_PROMPT_ENCODER | dict(encoder))
     given = dict(walk(model, ''))
     widths = {key: given.get(key, default) for key, default in _WIDTHS.items()}

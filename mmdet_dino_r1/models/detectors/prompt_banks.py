@@ -1,15 +1,17 @@
-"""The prompt banks of a detector, and the class names that mmdet's tools read off it."""
+"""A detector's prompts outside training, and the class names that mmdet's tools read off it."""
 
 from __future__ import annotations
 
+import torch
 from mmdet.structures import SampleList
 from mmdet.visualization import get_palette
+from torch import Tensor
 
-from ...structures import PromptBank
+from ...structures import BatchBoxes, ExemplarChoice, PromptBank, VisualPrompts
 
 
 class PromptBanksMixin:
-    """Holds the banks, and ``dataset_meta`` that names their classes.
+    """Holds the banks and ``dataset_meta`` that names their classes; encodes drawn prompts.
 
     Attributes:
         prompt_banks: what :meth:`set_prompt_bank` was given, by name of the dataset; None is
@@ -87,6 +89,45 @@ class PromptBanksMixin:
                 'default_hooks. Or prompt_instances in every data sample.'
             )
         return banks
+
+    def prompts_for(self, image: dict, batch_data_samples: SampleList) -> VisualPrompts:
+        """Each image's own prompts where the samples carry them, else the bank's.
+
+        Several boxes of a class on one image are averaged, or encoded jointly.
+
+        Raises:
+            RuntimeError: there are neither, or only some samples carry prompts.
+        """
+        carried = ['prompt_instances' in sample for sample in batch_data_samples]
+        if all(carried):
+            boxes = self._drawn_boxes(batch_data_samples)
+            embeddings = self.encode_exemplars(image, boxes.chosen())
+            # the placeholder, where no image has a box, stands for nothing
+            drawn = boxes.exemplars
+            return VisualPrompts.averaged(embeddings[: len(drawn.labels)], *drawn)
+        if any(carried):
+            raise RuntimeError('Some images of the batch carry prompt_instances, others do not.')
+        return VisualPrompts.from_banks(self.banks_of(batch_data_samples), image['feat'])
+
+    @torch.no_grad()
+    def encode_reference_images(self, data: dict) -> tuple[Tensor, ExemplarChoice]:
+        """Encode exemplars of a batch from a data loader (see ``ExemplarDataset``).
+
+        ``data``, before the data preprocessor, has ``inputs`` and ``data_samples`` with
+        ``prompt_instances``. Gives (num_exemplars, dim) embeddings, image by image, and the
+        exemplars, of all boxes in their order.
+        """
+        data = self.data_preprocessor(data, False)
+        samples = data['data_samples']
+        # waits for the labels: before the device is given work
+        choice = self._drawn_boxes(samples).chosen()
+        encoder_inputs, _ = self.pre_transformer(self.extract_feat(data['inputs']), samples)
+        memory_needed = self.prompts_from == 'memory'
+        image = self.encode_image(encoder_inputs) if memory_needed else encoder_inputs
+        return self.encode_exemplars(image, choice), choice
+
+    def _drawn_boxes(self, samples: SampleList) -> BatchBoxes:
+        return BatchBoxes.read(samples, 'prompt_instances', self.prompt_encoder.joint)
 
 
 def name_classes(meta: dict, bank: PromptBank) -> None:

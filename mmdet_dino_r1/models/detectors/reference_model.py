@@ -82,11 +82,11 @@ class ReferenceModel:
         model = self._snapshot
         with torch.inference_mode():
             feats = model.extract_feat(batch_inputs)
-            encoder_inputs, _ = model.pre_transformer(feats, batch_data_samples)
-            text_dict = model.training_prompts(encoder_inputs, choice).as_text_dict()
-            encoded = model.forward_encoder(
-                **encoder_inputs, text_dict=text_dict, token_indices=indices
-            )
+            image, _ = model.pre_transformer(feats, batch_data_samples)
+            if model.prompts_from == 'memory':  # else only the memory of these tokens is needed
+                image = model.encode_image(image)
+            text_dict = model.training_prompts(image, choice).as_text_dict()
+            encoded = model.forward_encoder(**image, text_dict=text_dict, token_indices=indices)
             logits = model.query_selector.objectness_logits(
                 model.selectable(encoded['memory'], encoded['invalid_mask']),
                 encoded['memory_text'],

@@ -1,5 +1,8 @@
 """Encoder and decoder of Grounding DINO, with visual prompts in the place of text.
 
+Both can do without fusion (late prompting): image tokens and queries then see no prompt, as in
+plain DINO, and the parts for it do not exist.
+
 Shapes: bs, num_points (sum of H*W over levels), num_levels, num_prompts, num_queries, dim.
 Names: spatial_shapes = (h, w) of each level, numbers; level_start_index = (num_levels,);
 valid_ratios = (bs, num_levels, 2) valid share of (w, h); key_padding_mask = (bs, num_points) bool,
@@ -108,15 +111,24 @@ class PromptFusionEncoder(GroundingDinoTransformerEncoder):
     Differs from the parent: prompt layers in closed form and padding that hides (see
     ``attention.py``); activation checkpointing (``num_cp``) by PyTorch, so fairscale is
     not needed; where only some tokens' memory is wanted, the last layer computes no other.
+
+    Args:
+        fusion: whether image and prompts see each other; if not, there are image layers only.
+        **kwargs: the parent's.
     """
+
+    def __init__(self, *, fusion: bool = True, **kwargs) -> None:
+        self.fusion = fusion
+        super().__init__(**kwargs)
 
     def _init_layers(self) -> None:
         def build(layer: Callable[..., nn.Module], cfg: dict) -> ModuleList:
             return ModuleList([layer(**cfg) for _ in range(self.num_layers)])
 
         self.layers = build(ImageLayer, self.layer_cfg)
-        self.text_layers = build(PromptLayer, self.text_layer_cfg)
-        self.fusion_layers = build(PromptFusionBlock, self.fusion_layer_cfg)
+        if self.fusion:
+            self.text_layers = build(PromptLayer, self.text_layer_cfg)
+            self.fusion_layers = build(PromptFusionBlock, self.fusion_layer_cfg)
         self.embed_dims = self.layers[0].embed_dims
 
     def forward(
@@ -127,29 +139,31 @@ class PromptFusionEncoder(GroundingDinoTransformerEncoder):
         spatial_shapes: Sequence[tuple[int, int]],
         level_start_index: Tensor,
         valid_ratios: Tensor,
-        memory_text: Tensor,
-        text_attention_mask: Tensor,
+        memory_text: Tensor | None = None,
+        text_attention_mask: Tensor | None = None,
         token_indices: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Alternate fusion, prompt layer and deformable self-attention.
 
         ``query`` (bs, num_points, dim) are the flattened features, ``query_pos`` their positions.
+        Without fusion prompts are not looked at.
 
         Returns:
-            Image memory (bs, num_points or n, dim) and fused prompts (bs, num_prompts, dim).
+            Image memory (bs, num_points or n, dim) and the prompts (bs, num_prompts, dim), fused.
         """
         positions = reference_points(token_grid(spatial_shapes, query.device), valid_ratios)
         for index, layer in enumerate(self.layers):
             save_memory = self.training and index < self.num_cp
-            query, memory_text = _run(
-                save_memory,
-                self.fusion_layers[index],
-                query,
-                memory_text,
-                key_padding_mask,
-                text_attention_mask,
-            )
-            memory_text = self.text_layers[index](memory_text)
+            if self.fusion:
+                query, memory_text = _run(
+                    save_memory,
+                    self.fusion_layers[index],
+                    query,
+                    memory_text,
+                    key_padding_mask,
+                    text_attention_mask,
+                )
+                memory_text = self.text_layers[index](memory_text)
             query = _run(
                 save_memory,
                 layer,
@@ -175,18 +189,43 @@ class PromptDecoderLayer(GroundingDinoTransformerDecoderLayer):
         keep_views(self.ffn)
 
 
+class LateDecoderLayer(PromptDecoderLayer):
+    """The same without attention to the prompts; the other norms keep their names."""
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        self.cross_attn_text, self.norms[1] = Unchanged(), nn.Identity()
+
+
+class Unchanged(nn.Module):
+    """In place of an attention that is left out."""
+
+    def forward(self, query: Tensor, **_) -> Tensor:
+        """``query`` as it is."""
+        return query
+
+
 class PromptDecoder(GroundingDinoTransformerDecoder):
-    """Grounding DINO's decoder made of :class:`PromptDecoderLayer`.
+    """Grounding DINO's decoder made of :class:`PromptDecoderLayer`, or :class:`LateDecoderLayer`.
 
     Differs from the parent: onedl-mmdetection 3.5.1 encodes the reference boxes at twice the
     width (``num_feats=query.shape[2]`` in ``DinoTransformerDecoder.forward``) that its Grounding
     DINO's ``ref_point_head`` and every published checkpoint have, so its own Grounding DINO does
     not run. Here the width is the published one on both stacks.
+
+    Args:
+        fusion: whether queries see the prompts.
+        **kwargs: the parent's.
     """
+
+    def __init__(self, *, fusion: bool = True, **kwargs) -> None:
+        self.fusion = fusion
+        super().__init__(**kwargs)
 
     def _init_layers(self) -> None:
         super()._init_layers()
-        self.layers = ModuleList([PromptDecoderLayer(**self.layer_cfg) for _ in self.layers])
+        layer = PromptDecoderLayer if self.fusion else LateDecoderLayer
+        self.layers = ModuleList([layer(**self.layer_cfg) for _ in self.layers])
 
     def forward(
         self,

@@ -20,17 +20,17 @@ from ...structures import Candidates, ExemplarChoice
 
 
 class JointCandidates(NamedTuple):
-    """The boxes of all ranks as those of one batch, rank by rank.
+    """The boxes, or exemplars, of all ranks as those of one batch, rank by rank.
 
     Attributes:
         candidates: of all ranks.
-        first_box: where this rank's boxes begin.
+        first: where this rank's begin.
         first_image: where this rank's images begin.
         seed: the same on all ranks, for what they draw alike.
     """
 
     candidates: Candidates
-    first_box: int
+    first: int
     first_image: int
     seed: int
 
@@ -43,12 +43,12 @@ def gather_candidates(candidates: Candidates) -> JointCandidates:
     seed = int(torch.randint(2**62, ()))
     ranks = dist.all_gather_object((*candidates, seed))
     labels, image_index, num_images, seeds = zip(*ranks, strict=True)
-    first_boxes = [0, *accumulate(len(of_rank) for of_rank in labels)]
+    firsts = [0, *accumulate(len(of_rank) for of_rank in labels)]
     first_images = [0, *accumulate(num_images)]
     image_index = [of_rank + i for of_rank, i in zip(image_index, first_images, strict=False)]
     joint = Candidates(torch.cat(labels), torch.cat(image_index), first_images[-1])
     me = dist.get_rank()
-    return JointCandidates(joint, first_boxes[me], first_images[me], seeds[0])
+    return JointCandidates(joint, firsts[me], first_images[me], seeds[0])
 
 
 def gather_embeddings(embeddings: Tensor, choice: ExemplarChoice) -> Tensor:

@@ -37,8 +37,11 @@ class InBatchPromptSampler:
     gets all of them as prompts: a class absent from an image is its negative prompt. The
     defaults are the published ones; the options are ours.
 
+    For a joint prompt encoder an exemplar is not a box but a class on an image: a random number of
+    its boxes there, at least one, all being equally likely (so PET-DINO).
+
     Args:
-        exemplars_per_class: K, a prompt is the mean of up to K different boxes of its class.
+        exemplars_per_class: K, a prompt is the mean of up to K different exemplars of its class.
         prefer_other_image: no image is prompted with its own boxes where that can be helped.
             As published an object is often its own prompt, which testing on other images never
             grants. For each class the boxes are put in random order; an image's prompt is made
@@ -75,7 +78,8 @@ class InBatchPromptSampler:
         """
         if len(batch_boxes.labels) == 0:
             return batch_boxes.chosen()
-        index, image_mask = self.draw(batch_boxes.candidates)
+        batch_boxes = thinned(batch_boxes)
+        index, image_mask = self.draw(batch_boxes.exemplars)
         return replace(batch_boxes.chosen(index), image_mask=image_mask)
 
     def across_ranks(self, batch_boxes: BatchBoxes) -> ExemplarChoice:
@@ -84,15 +88,17 @@ class InBatchPromptSampler:
         Every box of a class is equally likely, whatever its rank. All ranks must call it, each with
         its own boxes. Gives the exemplars of all, or the placeholder where no rank has a box.
         """
-        everything, first_box, first_image, seed = gather_candidates(batch_boxes.candidates)
+        batch_boxes = thinned(batch_boxes)
+        mine = batch_boxes.exemplars
+        everything, first, first_image, seed = gather_candidates(mine)
         if len(everything.labels) == 0:
             return batch_boxes.chosen()
         index, image_mask = self.draw(everything, torch.Generator().manual_seed(seed))
         if image_mask is not None:
-            last_image = first_image + batch_boxes.candidates.num_images
+            last_image = first_image + mine.num_images
             image_mask = image_mask[:, first_image:last_image]
-        labels, index = everything.labels[index], index - first_box  # among this rank's boxes
-        local_indices = ((index >= 0) & (index < len(batch_boxes.labels))).nonzero()[:, 0]
+        labels, index = everything.labels[index], index - first  # among this rank's
+        local_indices = ((index >= 0) & (index < len(mine.labels))).nonzero()[:, 0]
         return replace(
             batch_boxes.chosen(index[local_indices]),
             labels=labels,
@@ -101,7 +107,7 @@ class InBatchPromptSampler:
         )
 
     def draw(self, candidates: Candidates, generator: torch.Generator | None = None) -> Draw:
-        """Choose among boxes, at least one, by their labels and images alone.
+        """Choose among exemplars, at least one, by their labels and images alone.
 
         Pure but for the generator; None is PyTorch's global one.
         """
@@ -126,6 +132,22 @@ class InBatchPromptSampler:
         image_mask = torch.where(others[of_class] > 0, first_elsewhere, first)
         used = image_mask.any(dim=1)
         return Draw(order[used], image_mask[used])
+
+
+def thinned(batch_boxes: BatchBoxes) -> BatchBoxes:
+    """Of each joint exemplar a random number of its boxes, at least one; else as given.
+
+    Drawn with PyTorch's global CPU generator.
+    """
+    sets = batch_boxes.box_sets
+    if not batch_boxes.joint or len(sets) == 0:
+        return batch_boxes
+    counts = sets.bincount()
+    kept = (torch.rand(len(counts)) * counts).long() + 1
+    order = torch.randperm(len(sets))
+    order = order[sets[order].argsort(stable=True)]  # set by set, in random order within each
+    rank = torch.arange(len(sets)) - (counts.cumsum(0) - counts)[sets[order]]
+    return batch_boxes.only(order[rank < kept[sets[order]]].sort().values)
 
 
 def first_of_each_class(labels: Tensor, eligible: Tensor, most: int) -> Tensor:

@@ -52,7 +52,7 @@ def test_labels_of_all_ranks_are_one_batch(monkeypatch):
     assert joint.candidates.labels.tolist() == [7, 8, 7, 4]
     assert joint.candidates.image_index.tolist() == [0, 2, 2, 4]
     assert joint.candidates.num_images == 5
-    assert (joint.first_box, joint.first_image, joint.seed) == (3, 3, 11)
+    assert (joint.first, joint.first_image, joint.seed) == (3, 3, 11)
 
 
 @pytest.mark.parametrize(
