@@ -1,5 +1,5 @@
-# Does late prompting help? Prompts that image features and decoder see (fused) or do not (late), read
-# from the neck or from the encoder's memory, box by box or all boxes of a class on an image jointly.
+# Does late prompting help? Prompts that image features and decoder see (fused) or do not (late),
+# read from the neck or the encoder's memory, box by box or jointly those of a class on an image.
 # `mim run mmdet_dino_r1 study studies/late_prompting.py --out DIR`; docs/study.md has the protocol.
 name = 'late-prompting-1'
 

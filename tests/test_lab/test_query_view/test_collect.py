@@ -90,8 +90,9 @@ def test_a_view_depends_on_its_image_alone_and_leaves_the_mode():
     np.testing.assert_allclose(alone.truth.rewards, both[1].truth.rewards, atol=1e-4)
 
 
-def test_own_prompts_without_padding_and_boxes_without_prompt():
-    model = build_tiny()
+@pytest.mark.parametrize('prompting', [dict(), LATE], ids=['fused', 'late'])
+def test_own_prompts_without_padding_and_boxes_without_prompt(prompting):
+    model = build_tiny(**prompting)
     images, samples = make_batch(TWO_IMAGES)
     exemplars = [([[4, 4, 24, 30], [8, 8, 20, 20]], [2, 9]), ([[8, 8, 40, 40]], [7])]
     first, second = view_queries(model, images, with_prompts(samples, exemplars), NAMES)
