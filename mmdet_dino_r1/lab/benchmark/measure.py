@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,9 +32,11 @@ STEP, PEAK = 'step, s', 'peak of training, GiB'
 KEPT = 'of that kept, GiB'  # weights, buffers, optimiser and reference model
 
 
-def in_turn(jobs: dict[str, Callable[[], dict]], rounds: int) -> dict[str, dict[str, float]]:
+def in_turn(
+    jobs: dict[Hashable, Callable[[], dict]], rounds: int
+) -> dict[Hashable, dict[str, float]]:
     """Median figures of jobs that take turns, ``rounds`` times after one that does not count."""
-    figures: dict[str, list[dict]] = {name: [] for name in jobs}
+    figures: dict[Hashable, list[dict]] = {name: [] for name in jobs}
     for turn in range(rounds + 1):
         names = list(jobs)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
@@ -87,18 +89,18 @@ def inference_figures(
 ) -> dict[str, dict[str, float]]:
     """By name the seconds for one image, '80 classes, s' and so on."""
     timed = apart_in_tests(contenders)
-    results: dict[str, dict] = {contender.name: {} for contender in timed}
-    for count in counts:
+
+    def detect(contender: Contender, count: int) -> dict[str, float]:
+        contender.show_classes(count)
         batch = replace(workload, classes=count).test_batch()
-        for contender in timed:
-            contender.show_classes(count)
+        return dict(seconds=seconds_of(contender, contender.detect, batch))
 
-        def detect(contender: Contender, batch: dict = batch) -> dict[str, float]:
-            return dict(seconds=seconds_of(contender, contender.detect, batch))
-
-        for name, figures in in_turn({c.name: partial(detect, c) for c in timed}, rounds).items():
-            results[name][f'{count} classes, s'] = figures['seconds']
-    return results
+    jobs = {(c.name, count): partial(detect, c, count) for count in counts for c in timed}
+    took = in_turn(jobs, rounds)
+    return {
+        c.name: {f'{count} classes, s': took[c.name, count]['seconds'] for count in counts}
+        for c in timed
+    }
 
 
 def bank_figures(
