@@ -63,8 +63,18 @@ class PromptedDetector(nn.Module):
         feat = torch.cat([feat.flatten(2).transpose(1, 2) for feat in feats], dim=1)
         labels = torch.arange(len(self.prompts))
         prompts = VisualPrompts.shared(self.prompts, labels, images.shape[0])
+        image = self.model.encode_image(
+            dict(
+                feat=feat,
+                feat_mask=None,
+                feat_pos=self.positions,
+                spatial_shapes=self.spatial_shapes,
+                level_start_index=None,  # for mmcv's operator, which is replaced
+                valid_ratios=self.valid_ratios,
+            )
+        )
         chunks = prompts.chunks(self.model.test_cfg.get('chunk_size', 0))
-        found = [self.detect(feat, chunk) for chunk in chunks]
+        found = [self.detect(image, chunk) for chunk in chunks]
         if len(found) == 1:
             return found[0]
         boxes, scores, labels = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
@@ -86,19 +96,14 @@ class PromptedDetector(nn.Module):
             images = (images - preprocessor.mean) / preprocessor.std
         return images
 
-    def detect(self, feat: Tensor, prompts: VisualPrompts) -> tuple[Tensor, Tensor, Tensor]:
-        """The best (query, prompt) pairs of (batch, num_points, dim); as ``DINOR1Head.predict``.
+    def detect(self, image: dict, prompts: VisualPrompts) -> tuple[Tensor, Tensor, Tensor]:
+        """The best (query, prompt) pairs of what ``encode_image`` gave; as ``DINOR1Head.predict``.
 
         All images have the same prompts, without padding.
         """
         model, head = self.model, self.model.bbox_head
-        levels = dict(
-            spatial_shapes=self.spatial_shapes,
-            level_start_index=None,  # for mmcv's operator, which is replaced
-            valid_ratios=self.valid_ratios,
-        )
-        texts = prompts.as_text_dict()
-        encoded = model.forward_encoder(feat, None, self.positions, texts, **levels)
+        levels = {k: image[k] for k in ('spatial_shapes', 'level_start_index', 'valid_ratios')}
+        encoded = model.forward_encoder(**image, text_dict=prompts.as_text_dict())
         memory, fused = encoded['memory'], encoded['memory_text']
         visible = encoded['text_token_mask']
         batch = memory.shape[0]

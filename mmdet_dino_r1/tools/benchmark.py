@@ -17,14 +17,14 @@ import torch
 from mmengine.registry import DefaultScope
 
 from mmdet_dino_r1.config.loading import load_config
-from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, MMDET, VIS_GDINO
+from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, LATE, MMDET, VIS_GDINO
 from mmdet_dino_r1.lab.benchmark.report import assess_all, to_markdown
 from mmdet_dino_r1.lab.benchmark.suite import SECTIONS, WITHOUT_DATA, Suite, open_device
 from mmdet_dino_r1.lab.benchmark.workload import Workload
 from mmdet_dino_r1.utils.command_line import add_cfg_options, one_line_errors, positive
 from mmdet_dino_r1.utils.environment import describe_environment
 
-MODELS = {'vis_gdino': VIS_GDINO, 'dino_r1': DINO_R1, 'mmdet': MMDET}
+MODELS = {'vis_gdino': VIS_GDINO, 'dino_r1': DINO_R1, 'late': LATE, 'mmdet': MMDET}
 DTYPES = ('float32', 'bfloat16', 'float16')
 
 
@@ -32,8 +32,8 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; see ``--help``."""
     parser = argparse.ArgumentParser(
         prog='benchmark',
-        description="Time VIS-GDINO, DINO-R1 and mmdet's Grounding DINO of the same size, in turn "
-        'in one process, with random weights on random images.',
+        description="Time VIS-GDINO, DINO-R1, late prompting and mmdet's Grounding DINO of the "
+        'same size, in turn in one process, with random weights on random images.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument

@@ -52,6 +52,9 @@ def random_images(batch_size, size=SIZE):
     return np.random.default_rng(0).integers(0, 256, (batch_size, 3, *size), dtype=np.uint8)
 
 
+LATE = dict(fusion=False, prompts_from='memory', prompt_encoder=dict(type='JointPromptEncoder'))
+
+
 def differences(model, bank, num_detections=None):
     """Of what goes into the graph from the model, both under PyTorch; and boxes per image."""
     images = random_images(2)
@@ -64,7 +67,7 @@ def differences(model, bank, num_detections=None):
     return max(d.boxes for d in each), max(d.scores for d in each), counts
 
 
-@pytest.mark.parametrize('model', [dict(), TINY_SWIN], ids=['resnet', 'swin'])
+@pytest.mark.parametrize('model', [dict(), TINY_SWIN, LATE], ids=['resnet', 'swin', 'late'])
 def test_the_replacements_change_nothing(model):
     boxes, scores, counts = differences(build_tiny(**deepcopy(model)), make_bank())
     assert boxes < 2e-3 and scores < 1e-5 and counts == (20, 20)
@@ -82,6 +85,18 @@ def test_chunks_and_limits_are_those_of_the_model(test_cfg, count):
     model = build_tiny(test_cfg=test_cfg)
     boxes, scores, counts = differences(model, make_bank())
     assert boxes < 2e-3 and scores < 1e-5 and counts == (count, count)
+
+
+@pytest.mark.parametrize(('model', 'encoders'), [(dict(), 3), (LATE, 1)], ids=['fused', 'late'])
+def test_without_fusion_all_chunks_have_one_memory(model, encoders):
+    model, bank, calls = build_tiny(**model, test_cfg=dict(chunk_size=2)), make_bank(), []
+    with torch.no_grad():
+        detector = PromptedDetector(exportable_copy(model), bank, SIZE, None)
+        detector.model.encoder.register_forward_hook(lambda *_: calls.append(1))
+        detector(torch.from_numpy(random_images(1)))
+    assert len(calls) == encoders
+    boxes, scores, _ = differences(model, bank)
+    assert boxes < 2e-3 and scores < 1e-5
 
 
 def test_the_number_of_detections_can_be_chosen():
@@ -228,6 +243,20 @@ def test_an_image_too_small_is_refused(tmp_path):
     skip_without_exporter()
     with pytest.raises(ValueError, match='num_queries=10 but the image has only 6'):
         export_onnx(build_tiny(), make_bank(), tmp_path / 'm.onnx', (16, 16))
+
+
+@pytest.mark.slow
+def test_late_prompts_under_onnxruntime(tmp_path):
+    skip_without_exporter()
+    import onnx
+
+    model, bank = build_tiny(**LATE, test_cfg=dict(chunk_size=2)), make_bank()
+    export_onnx(model, bank, tmp_path / 'm.onnx', SIZE)
+    difference = check_onnx(tmp_path / 'm.onnx', model, bank, random_images(3))
+    assert difference.boxes < 2e-3 and difference.scores < 1e-5
+    nodes = onnx.load(tmp_path / 'm.onnx').graph.node
+    # three levels: one encoder layer, and of each of three chunks two decoder layers
+    assert sum(node.op_type == 'GridSample' for node in nodes) == 3 * (1 + 3 * 2)
 
 
 @pytest.mark.slow

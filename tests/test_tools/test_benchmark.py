@@ -10,7 +10,7 @@ from mmdet.models.layers.transformer import dino_layers
 from mmengine.config import Config
 
 from mmdet_dino_r1.lab.benchmark import suite
-from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, MMDET, NAMES, VIS_GDINO
+from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, LATE, MMDET, NAMES, VIS_GDINO
 from mmdet_dino_r1.lab.benchmark.measure import KEPT, PEAK, STEP
 from mmdet_dino_r1.tools.benchmark import main, parse_args
 
@@ -48,12 +48,13 @@ def test_end_to_end(config, tmp_path, capsys, monkeypatch):
     sections = report['sections']
     assert list(sections) == ['loading', 'memory', 'training', 'inference', 'bank']
     assert sections['training'].keys() == sections['memory'].keys() == set(NAMES)
-    assert sections['inference'].keys() == {DINO_R1, MMDET}
+    assert sections['inference'].keys() == {DINO_R1, LATE, MMDET}
+    assert sections['bank'].keys() == {DINO_R1, LATE}
     assert sections['inference'][MMDET].keys() == {'80 classes, s', '1203 classes, s'}
     assert sections['loading'][STEP] > 0
     assert report['environment']['device'] == 'CPU' and report['environment']['torch']
     assert report['settings']['image'] == '64x96' and report['settings']['dtype'] == 'float32'
-    assert len(report['targets']) == 6
+    assert len(report['targets']) == 8
 
     shown = capsys.readouterr()
     text = (out / 'benchmark.md').read_text()

@@ -1,10 +1,10 @@
-"""The models that are compared: VIS-GDINO, DINO-R1 and mmdet's Grounding DINO of the same size."""
+"""The models that are compared: ours, and mmdet's Grounding DINO of the same size."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,14 +28,17 @@ from .phases import PhaseClock
 from .workload import class_name
 
 VIS_GDINO, DINO_R1, MMDET = 'VIS-GDINO', 'DINO-R1', 'mmdet Grounding DINO'
-NAMES = (VIS_GDINO, DINO_R1, MMDET)
+LATE = 'late prompting'  # VIS-GDINO whose image features and decoder do not see the prompts
+NAMES = (VIS_GDINO, DINO_R1, LATE, MMDET)
 MAX_NAMES = MAX_TOKENS // 2 - 1  # of one token and a full stop each, between start and end
 MMDETS_COSTS = dict(
     PromptFocalLossCost='BinaryFocalLossCost',
     PromptBBoxL1Cost='BBoxL1Cost',
     PromptGIoUCost='IoUCost',
 )
-OURS_ALONE = 'prompt_encoder prompt_sampler query_selector gather_prompts text_alignment'.split()
+OURS_ALONE = (
+    'prompt_encoder prompt_sampler query_selector gather_prompts text_alignment fusion prompts_from'
+).split()
 # a step is split into these, in this order
 PHASES = ('data', 'text', 'forward', 'reference', 'matching and losses', 'backward', 'optimiser')
 
@@ -125,6 +128,9 @@ def build_contender(
         else:
             grqo = model_cfg.bbox_head.get('loss_grqo') or dict(type='GRQOLoss')
             model_cfg.bbox_head.loss_grqo = grqo if name == DINO_R1 else None
+            if name == LATE:
+                joint = dict(type='JointPromptEncoder', num_levels=model_cfg.num_feature_levels)
+                model_cfg.update(fusion=False, prompts_from='memory', prompt_encoder=joint)
         model = MODELS.build(model_cfg)
         model.init_weights()
     _unlike_fresh(model.backbone)
@@ -194,6 +200,12 @@ def fit_classes(cfg: ConfigDict, classes: int) -> ConfigDict:
     cfg = copy.deepcopy(cfg)
     cfg.model.bbox_head.num_classes = max(cfg.model.bbox_head.num_classes, classes)
     return cfg
+
+
+def apart_in_tests(contenders: Iterable[Contender]) -> list[Contender]:
+    """Without VIS-GDINO where DINO-R1 is: outside training they are one network."""
+    known = {contender.name: contender for contender in contenders}
+    return [c for name, c in known.items() if name != VIS_GDINO or DINO_R1 not in known]
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,25 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 
-from .contenders import DINO_R1, MMDET, PHASES, Contender, build_contender, count_parameters
+from .contenders import (
+    DINO_R1,
+    PHASES,
+    Contender,
+    apart_in_tests,
+    build_contender,
+    count_parameters,
+)
 from .workload import Workload
 
 STEP, PEAK = 'step, s', 'peak of training, GiB'
 KEPT = 'of that kept, GiB'  # weights, buffers, optimiser and reference model
 
 
-def in_turn(jobs: dict[str, Callable[[], dict]], rounds: int) -> dict[str, dict[str, float]]:
+def in_turn(
+    jobs: dict[Hashable, Callable[[], dict]], rounds: int
+) -> dict[Hashable, dict[str, float]]:
     """Median figures of jobs that take turns, ``rounds`` times after one that does not count."""
-    figures: dict[str, list[dict]] = {name: [] for name in jobs}
+    figures: dict[Hashable, list[dict]] = {name: [] for name in jobs}
     for turn in range(rounds + 1):
         names = list(jobs)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
@@ -78,40 +87,38 @@ def training_figures(
 def inference_figures(
     contenders: Sequence[Contender], workload: Workload, counts: Sequence[int], rounds: int
 ) -> dict[str, dict[str, float]]:
-    """By name the seconds for one image, '80 classes, s' and so on.
+    """By name the seconds for one image, '80 classes, s' and so on."""
+    timed = apart_in_tests(contenders)
 
-    VIS-GDINO and DINO-R1 are one network here; only the latter is timed where both are given.
-    """
-    names = {contender.name for contender in contenders}
-    timed = [c for c in contenders if c.name in (DINO_R1, MMDET) or DINO_R1 not in names]
-    results: dict[str, dict] = {contender.name: {} for contender in timed}
-    for count in counts:
+    def detect(contender: Contender, count: int) -> dict[str, float]:
+        contender.show_classes(count)
         batch = replace(workload, classes=count).test_batch()
-        for contender in timed:
-            contender.show_classes(count)
+        return dict(seconds=seconds_of(contender, contender.detect, batch))
 
-        def detect(contender: Contender, batch: dict = batch) -> dict[str, float]:
-            return dict(seconds=seconds_of(contender, contender.detect, batch))
+    jobs = {(c.name, count): partial(detect, c, count) for count in counts for c in timed}
+    took = in_turn(jobs, rounds)
+    return {
+        c.name: {f'{count} classes, s': took[c.name, count]['seconds'] for count in counts}
+        for c in timed
+    }
 
-        for name, figures in in_turn({c.name: partial(detect, c) for c in timed}, rounds).items():
-            results[name][f'{count} classes, s'] = figures['seconds']
-    return results
 
-
-def bank_figures(contender: Contender, workload: Workload, rounds: int) -> dict[str, float]:
-    """Speed of one of ours in encoding exemplars for a bank: every box of a batch is one."""
+def bank_figures(
+    contenders: Sequence[Contender], workload: Workload, rounds: int
+) -> dict[str, dict[str, float]]:
+    """By name the speed of ours in encoding the boxes of a batch for a bank."""
     batch = workload.training_batch()
     for sample in batch['data_samples']:
         sample.prompt_instances = sample.gt_instances
-    contender.model.eval()
 
-    def encode(batch: dict) -> None:
+    def encode(contender: Contender) -> dict[str, float]:
+        model = contender.model.eval()
         with contender.autocast():
-            contender.model.encode_reference_images(batch)
+            seconds = seconds_of(contender, model.encode_reference_images, batch)
+        per_second = workload.batch_size / seconds
+        return {'images/s': per_second, 'boxes/s': workload.boxes * per_second}
 
-    jobs = dict(bank=lambda: dict(seconds=seconds_of(contender, encode, batch)))
-    per_second = workload.batch_size / in_turn(jobs, rounds)['bank']['seconds']
-    return {'images/s': per_second, 'exemplars/s': workload.boxes * per_second}
+    return in_turn({c.name: partial(encode, c) for c in apart_in_tests(contenders)}, rounds)
 
 
 def step_memory(contender: Contender, workload: Workload) -> dict[str, float]:

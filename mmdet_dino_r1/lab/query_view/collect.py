@@ -55,8 +55,9 @@ def view_queries(
     try:
         feats = model.extract_feat(batch_inputs)
         encoder_inputs, decoder_inputs = model.pre_transformer(feats, batch_data_samples)
-        prompts = model.prompts_for(encoder_inputs, batch_data_samples)
-        outputs = model.run_transformer(encoder_inputs, decoder_inputs, prompts)
+        encoded = model.encode_image(encoder_inputs)
+        prompts = model.prompts_for(encoded, batch_data_samples)
+        outputs = model.run_transformer(encoded, decoder_inputs, prompts)
         selection = outputs['selection']
         names = ('hidden_states', 'references', 'memory_text', 'text_token_mask')
         logits, boxes = model.bbox_head(*(outputs[name] for name in names))

@@ -1,10 +1,12 @@
 """The picture of the first batch: what it shows, that it is drawn once and harms nothing."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import make_batch
+from conftest import TWO_IMAGES, build_tiny, make_batch
 from mmengine.runner import Runner
 from test_engine.test_runner import scalars, tiny_cfg
 
@@ -83,6 +85,24 @@ def test_a_picture_that_cannot_be_written_is_a_warning(tiny_shapes, tmp_path, mo
     (log,) = (tmp_path / 'run').glob('*/*.log')
     told = [line for line in log.read_text().splitlines() if 'No picture of the first' in line]
     assert len(told) == 1 and 'WARNING' in told[0] and 'IsADirectoryError' in told[0]
+
+
+def test_of_a_joint_exemplar_each_box_is_shown(monkeypatch):
+    seen = []
+    monkeypatch.setattr(FirstBatchHook, '_write', lambda *args: seen.append(args[-1]))
+    # every box is drawn
+    monkeypatch.setattr('mmdet_dino_r1.models.task_modules.prompt_sampler.thinned', lambda b: b)
+    model = build_tiny(prompt_encoder=dict(type='JointPromptEncoder'))
+    hook = FirstBatchHook()
+    hook.before_train(None)
+    hook.before_train_iter(SimpleNamespace(model=model), 0)
+    images, samples = make_batch(TWO_IMAGES)
+    model(inputs=images, data_samples=samples, mode='loss')
+    (step,) = seen
+    blank = np.zeros((2, 64, 64, 3), np.uint8)
+    picture = draw_batch(blank, samples, step['image_index'], step['boxes'])
+    assert step['image_index'].tolist() == [0, 0, 0, 1]
+    assert (picture == EXEMPLAR).all(-1).any()
 
 
 def test_another_process_draws_nothing(monkeypatch):

@@ -10,6 +10,7 @@ from mmdet.registry import MODELS
 from mmdet_dino_r1.lab.benchmark import contenders
 from mmdet_dino_r1.lab.benchmark.contenders import (
     DINO_R1,
+    LATE,
     MMDET,
     NAMES,
     VIS_GDINO,
@@ -85,6 +86,14 @@ def test_only_dino_r1_has_the_group_loss(cfg):
     assert built[DINO_R1].reference_model.is_ready
     del cfg.model.bbox_head['loss_grqo']  # a config of VIS-GDINO
     assert build(DINO_R1, cfg).model.bbox_head.loss_grqo.kl_weight > 0
+
+
+def test_late_prompting_lacks_the_fusion_alone(cfg):
+    fused, late = (shapes_of(build(name, cfg).model) for name in (VIS_GDINO, LATE))
+    without = 'fusion_layers', 'text_layers', 'cross_attn_text', 'norms.1.'
+    missing = {name for name in fused.keys() - late.keys() if 'prompt_encoder' not in name}
+    assert missing and all(any(part in name for part in without) for name in missing)
+    assert not any(name.startswith(('encoder.fusion_layers', 'encoder.text')) for name in late)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])

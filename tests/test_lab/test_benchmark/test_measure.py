@@ -3,6 +3,7 @@ import torch
 
 from mmdet_dino_r1.lab.benchmark.contenders import (
     DINO_R1,
+    LATE,
     MMDET,
     NAMES,
     VIS_GDINO,
@@ -66,6 +67,7 @@ def test_phases_of_a_step(contenders, workload):
     assert {name: set(of) for name, of in phases.items()} == {
         VIS_GDINO: shared,
         DINO_R1: shared | {'reference'},
+        LATE: shared,
         MMDET: shared | {'text'},
     }
     for contender in contenders:
@@ -79,14 +81,16 @@ def test_phases_of_a_step(contenders, workload):
 def test_inference_is_timed_once_for_what_is_one_network(contenders, workload):
     figures = inference_figures(contenders, workload, (3, 200), rounds=1)
     assert {name: set(of) for name, of in figures.items()} == dict.fromkeys(
-        (DINO_R1, MMDET), {'3 classes, s', '200 classes, s'}
+        (DINO_R1, LATE, MMDET), {'3 classes, s', '200 classes, s'}
     )
     assert set(inference_figures(contenders[:1], workload, (3,), rounds=1)) == {VIS_GDINO}
 
 
 def test_every_box_of_the_batch_is_an_exemplar_of_the_bank(contenders, workload):
-    figures = bank_figures(contenders[1], workload, rounds=1)
-    assert figures['exemplars/s'] == pytest.approx(3 * figures['images/s'])
+    figures = bank_figures(contenders[:3], workload, rounds=1)
+    assert set(figures) == {DINO_R1, LATE}
+    for of in figures.values():
+        assert of['boxes/s'] == pytest.approx(3 * of['images/s'])
 
 
 def test_what_is_kept(contenders, workload):

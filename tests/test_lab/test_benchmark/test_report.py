@@ -1,6 +1,6 @@
 import pytest
 
-from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, MMDET, VIS_GDINO
+from mmdet_dino_r1.lab.benchmark.contenders import DINO_R1, LATE, MMDET, VIS_GDINO
 from mmdet_dino_r1.lab.benchmark.measure import PEAK, STEP
 from mmdet_dino_r1.lab.benchmark.report import TARGETS, assess_all, to_markdown, told
 
@@ -19,23 +19,28 @@ def sections():
         memory={DINO_R1: {PEAK: 9.0}, MMDET: {PEAK: 10.0}},
         inference={
             DINO_R1: {'80 classes, s': 0.4, '1203 classes, s': 0.5},
+            LATE: {'80 classes, s': 0.2, '1203 classes, s': 0.25},
             MMDET: {'80 classes, s': 0.5, '1203 classes, s': 5.0},
         },
-        bank={'images/s': 2.5, 'exemplars/s': 25.0},
+        bank={DINO_R1: {'images/s': 2.5, 'boxes/s': 25.0}},
     )
 
 
 def test_targets_by_hand(sections):
     rows = assess_all(sections)
-    assert len(rows) == len(TARGETS) == 6
+    assert len(rows) == len(TARGETS) == 8
     assert [row['measured'] for row in rows] == pytest.approx(
-        [0.75, 0.55, 1.5 / 1.1, 0.9, 0.8, 10.0]
+        [0.75, 0.55, 1.5 / 1.1, 0.9, 0.8, 10.0, 20.0, 1.25]
     )
     met, missed = 'met', '**missed**'
-    assert [row['reached'] for row in rows] == [met, met, missed, missed, met, met]
+    assert [row['reached'] for row in rows] == [met, met, *[missed] * 2, met, met, *[missed] * 2]
     assert [row['target'] for row in rows] == (
-        ['≤ 0.75', '≤ 0.6', '≤ 1.25', '≤ 0.8', '≤ 0.8', '≥ 8']
+        ['≤ 0.75', '≤ 0.6', '≤ 1.25', '≤ 0.8', '≤ 0.8', '≥ 8', '≥ 25', '≤ 1.15']
     )
+    assert [row['ratio'] for row in rows][-2:] == [
+        f'one image, 1203 classes, {MMDET} / {LATE}',
+        f'one image, 1203 / 80 classes, {LATE}',
+    ]
 
 
 def test_what_was_not_measured_is_left_out(sections):
@@ -68,10 +73,10 @@ def test_a_report(sections):
     assert cells_of(text, 'parameters, millions') == ['40.5'] * 3
     assert cells_of(text, 'language model') == ['–', '–', 'a stub']
     assert cells_of(text, PEAK) == ['9', '10']
-    assert cells_of(text, '1203 classes, s') == ['0.5', '5']
+    assert cells_of(text, '1203 classes, s') == ['0.5', '0.25', '5']
     assert cells_of(text, f'training step, DINO-R1 / {MMDET}') == ['0.75', '≤ 0.75', 'met']
     assert cells_of(text, 'training step, DINO-R1 / VIS-GDINO') == ['1.36', '≤ 1.25', '**missed**']
-    assert '## Bank\n\n- images/s: 2.5\n- exemplars/s: 25' in text
+    assert cells_of(text, 'boxes/s') == ['25']
 
 
 def test_rows_lists_and_what_failed():

@@ -62,8 +62,12 @@ def test_rewards_and_advantages_equal_their_definition(grqo):
             assert sorted(matches[matches >= 0]) == list(range(len(boxes)))
 
 
-def test_last_layer_is_what_the_model_detects():
-    model = banked().eval()
+LATE = dict(fusion=False, prompts_from='memory', prompt_encoder=dict(type='JointPromptEncoder'))
+
+
+@pytest.mark.parametrize('prompting', [dict(), LATE], ids=['fused', 'late'])
+def test_last_layer_is_what_the_model_detects(prompting):
+    model = banked(**prompting).eval()
     model.test_cfg.max_per_img = 10
     images, samples = make_batch(TWO_IMAGES)
     view = view_queries(model, images, samples, NAMES)[0]
@@ -86,8 +90,9 @@ def test_a_view_depends_on_its_image_alone_and_leaves_the_mode():
     np.testing.assert_allclose(alone.truth.rewards, both[1].truth.rewards, atol=1e-4)
 
 
-def test_own_prompts_without_padding_and_boxes_without_prompt():
-    model = build_tiny()
+@pytest.mark.parametrize('prompting', [dict(), LATE], ids=['fused', 'late'])
+def test_own_prompts_without_padding_and_boxes_without_prompt(prompting):
+    model = build_tiny(**prompting)
     images, samples = make_batch(TWO_IMAGES)
     exemplars = [([[4, 4, 24, 30], [8, 8, 20, 20]], [2, 9]), ([[8, 8, 40, 40]], [7])]
     first, second = view_queries(model, images, with_prompts(samples, exemplars), NAMES)
