@@ -6,6 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 from conftest import TWO_IMAGES, build_tiny, make_batch, with_prompts
+from model_variants import JOINT
 
 from mmdet_dino_r1.lab.benchmark.gpu_agreement import true_float32
 from mmdet_dino_r1.structures import PromptBank
@@ -22,8 +23,9 @@ def on_gpu(images, samples):
 
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16])
 @pytest.mark.parametrize('ground_truth', [TWO_IMAGES, [([], []), ([], [])]])
-def test_training_step(dtype, ground_truth):
-    model = build_tiny(dict()).cuda().train()
+@pytest.mark.parametrize('variant', [{}, JOINT], ids=['each box', 'joint'])
+def test_training_step(dtype, ground_truth, variant):
+    model = build_tiny(dict(), **variant).cuda().train()
     model.reference_model.refresh(model)
     with torch.autocast('cuda', dtype or torch.bfloat16, enabled=dtype is not None):
         losses = model.loss(*on_gpu(*make_batch(ground_truth)))
@@ -53,8 +55,9 @@ def test_a_step_waits_three_times(grqo):
 
 @torch.no_grad()
 @pytest.mark.parametrize('carried', [False, True])
-def test_agrees_with_the_cpu(carried):
-    model = build_tiny().eval()
+@pytest.mark.parametrize('variant', [{}, JOINT], ids=['each box', 'joint'])
+def test_agrees_with_the_cpu(carried, variant):
+    model = build_tiny(**variant).eval()
     names = tuple('abcde')
     model.set_prompt_bank(PromptBank(names, torch.randn(5, 256)))
     images, samples = make_batch([([], [])] * 2)

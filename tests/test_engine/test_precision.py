@@ -8,6 +8,7 @@ import torch
 from conftest import CONFIGS, TWO_IMAGES, build_tiny, make_batch
 from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
+from model_variants import JOINT
 from test_engine.test_runner import scalars, tiny_cfg
 from torch import nn
 
@@ -140,9 +141,11 @@ def test_costs_rewards_kl_and_losses_are_float32(monkeypatch, dtype):
 
 
 @pytest.mark.parametrize('dtype', HALVES)
-def test_policy_and_reference_agree_in_half_precision(dtype):
+@pytest.mark.parametrize('variant', [{}, JOINT], ids=['each box', 'joint'])
+def test_policy_and_reference_agree_in_half_precision(dtype, variant):
     """Without dropout, right after the refresh, but for the rounding of different matrix sizes."""
-    model = build_tiny(dict(), encoder=dict(fusion_layer_cfg=dict(dropout=0.0, drop_path=0.0)))
+    dropout = dict(fusion_layer_cfg=dict(dropout=0.0, drop_path=0.0))
+    model = build_tiny(dict(), encoder=dropout, **variant)
     model.train().reference_model.refresh(model)
     with torch.autocast('cpu', dtype):
         assert float(model.loss(*make_batch(TWO_IMAGES))['grqo_kl']) < 1e-4
