@@ -28,6 +28,8 @@ TESTS_OPENMMLAB = tests/test_utils tests/test_registry.py \
   tests/test_engine/test_hooks/test_reference_model_hook.py tests/test_install/test_mim.py \
   tests/test_models/test_detectors/test_warm_start.py tests/test_tools/test_study.py \
   tests/test_models/test_detectors/test_parity.py tests/test_apis/test_mmdet_inference.py \
+  tests/test_models/test_detectors/test_pet_dino_parity.py tests/test_pet_dino_weights.py \
+  tests/test_models/test_detectors/test_pet_dino_full_size.py \
   tests/test_evaluation/test_coco_json_metric.py
 
 # The environment of most people with OpenMMLab's packages, and what asks most of PyTorch besides:
