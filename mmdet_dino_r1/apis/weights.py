@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint_to_model
 from torch import nn
 
-from ..utils.checkpoint_fit import state_of
+from ..utils.checkpoint_fit import UnfitCheckpoint, explain_fusion, state_of
 from ..utils.pet_dino_keys import is_pet_dino
 
 
@@ -43,10 +43,12 @@ def load_weights(model: nn.Module, checkpoint: str | Path) -> None:
         FileNotFoundError: no such file.
         ValueError: the file is no checkpoint, truncated, holds more than tensors and plain
             values, or was made with a model of which less than half is the same. Detections of a
-            model that stayed random for the most part would mean nothing. PET-DINO's go into a
-            model of theirs alone.
+            model that stayed random for the most part would mean nothing.
+        UnfitCheckpoint: ours was trained with another ``fusion``, or PET-DINO's model is another.
     """
     content = CheckpointLoader.load_checkpoint(str(checkpoint), map_location='cpu')
+    if wrong := explain_fusion(model, content):
+        raise UnfitCheckpoint(f'{checkpoint}: {wrong}. Give the config that it was trained with.')
     given, wanted = state_of(content), model.state_dict()
     fitting = sum(
         getattr(given.get(name), 'shape', None) == value.shape for name, value in wanted.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .pet_dino_keys import our_names
 
@@ -19,6 +19,21 @@ def state_of(checkpoint: dict) -> dict[str, Tensor]:
     """The model's state in a checkpoint under our names, without the prefix of a wrapper."""
     given = checkpoint.get('state_dict', checkpoint)
     return our_names({name.removeprefix('module.'): value for name, value in given.items()})
+
+
+def explain_fusion(model: nn.Module, checkpoint: dict) -> str | None:
+    """What is wrong where our own checkpoint was trained with another ``model.fusion``, or None.
+
+    For tests: without fusion a model has fewer parts, so all of its tensors are found, and its
+    detections would mean nothing. A training may start from such weights.
+    """
+    names = [name.removeprefix('module.') for name in checkpoint.get('state_dict', checkpoint)]
+    if not any(name.startswith('prompt_encoder.') for name in names):
+        return None  # of others
+    trained = any(name.startswith('encoder.fusion_layers.') for name in names)
+    if getattr(model, 'fusion', trained) == trained:
+        return None
+    return f'trained with model.fusion={trained}, the config has model.fusion={model.fusion}'
 
 
 def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

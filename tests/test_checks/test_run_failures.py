@@ -161,6 +161,14 @@ def test_a_checkpoint_of_another_model(command):
         f'To start anew with the tensors that fit: --cfg-options load_from={run}/epoch_1.pth, '
         'without --resume',
     ]
+    # a model without fusion has fewer parts: all of its tensors are there
+    status, said = command('test', f'{run}/epoch_1.pth', '--cfg-options', 'model.fusion=False')
+    assert status == 2
+    assert said.splitlines() == [
+        f'the checkpoint {run}/epoch_1.pth is not of this model: trained with model.fusion=True, '
+        'the config has model.fusion=False.',
+        f'Use the config that it was trained with (beside it: {run}/tiny.py).',
+    ]
     # the labels of the denoising queries are for training only
     other = ['--cfg-options', 'model.bbox_head.num_classes=50']
     assert command('test', f'{run}/epoch_1.pth', *other)[0] == 0

@@ -11,7 +11,13 @@ from mmengine.model import PretrainedInit
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner, find_latest_checkpoint
 from torch import nn
 
-from ...utils.checkpoint_fit import LEFT_OVER, UnfitCheckpoint, misfits, state_of
+from ...utils.checkpoint_fit import (
+    LEFT_OVER,
+    UnfitCheckpoint,
+    explain_fusion,
+    misfits,
+    state_of,
+)
 from ...utils.wrappers import unwrapped
 
 # parts of the model that a test does not use; the latter only if the prompts are no texts
@@ -39,6 +45,7 @@ class StrictLoadHook(Hook):
 
     def __init__(self) -> None:
         self._misfits: list[str] = []
+        self._other_fusion: str | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Leave out pretrained weights in place of which a training's checkpoint has others."""
@@ -62,19 +69,23 @@ class StrictLoadHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare; UnfitCheckpoint for a run to be resumed from one of another model."""
-        self._misfits = misfits(unwrapped(runner.model).state_dict(), state_of(checkpoint))
+        model = unwrapped(runner.model)
+        self._other_fusion = explain_fusion(model, checkpoint)
+        self._misfits = misfits(model.state_dict(), state_of(checkpoint))
         if self._misfits and runner.cfg.get('resume'):
             file = runner.cfg.get('load_from') or find_latest_checkpoint(runner.work_dir)
             remedy = f'To start anew with the tensors that fit: --cfg-options load_from={file}'
             raise UnfitCheckpoint(_explain(file, self._misfits, f'{remedy}, without --resume'))
 
     def before_test(self, runner: Runner) -> None:
-        """UnfitCheckpoint, before prompts are encoded, if what a test needs is missing."""
+        """UnfitCheckpoint, before prompts are encoded, if what a test needs is missing or other."""
         by_text = any(getattr(hook, 'protocol', None) == 'text' for hook in runner.hooks)
         unused = _TRAINING_ONLY if by_text else _TRAINING_ONLY + _OF_TEXT
         needed = [line for line in self._misfits if not line.startswith(unused)]
-        if needed := [line for line in needed if not line.endswith(LEFT_OVER)]:
-            raise UnfitCheckpoint(_explain(runner.cfg.get('load_from'), needed))
+        needed = [line for line in needed if not line.endswith(LEFT_OVER)]
+        if needed or self._other_fusion:
+            file = runner.cfg.get('load_from')
+            raise UnfitCheckpoint(_explain(file, needed, why=self._other_fusion))
 
 
 def _is_pretrained(part: nn.Module) -> bool:
@@ -83,13 +94,14 @@ def _is_pretrained(part: nn.Module) -> bool:
     return isinstance(init, Mapping) and init.get('type') in ('Pretrained', PretrainedInit)
 
 
-def _explain(file: str | None, found: list[str], *remedies: str) -> str:
+def _explain(file: str | None, found: list[str], *remedies: str, why: str | None = None) -> str:
     more = [f'and {len(found) - _SHOWN} more'] if len(found) > _SHOWN else []
     beside = [str(path) for path in sorted(Path(file or '').parent.glob('*.py'))]
     copies = f' (beside it: {", ".join(beside)})' if beside else ''
     return '\n'.join(
         [
-            f'the checkpoint {file} is not of this model: {len(found)} tensors do not fit.',
+            f'the checkpoint {file} is not of this model: '
+            f'{why or f"{len(found)} tensors do not fit"}.',
             *(f'  {line}' for line in [*found[:_SHOWN], *more]),
             f'Use the config that it was trained with{copies}.',
             *remedies,

@@ -5,6 +5,7 @@ import torch
 from conftest import TWO_IMAGES, build_tiny, make_batch, with_prompts, without_dropout
 from model_variants import VARIANTS
 
+from mmdet_dino_r1.apis.weights import load_weights
 from mmdet_dino_r1.structures import BatchBoxes, ExemplarChoice, PromptBank
 
 LATE = {name: cfg for name, cfg in VARIANTS.items() if 'fusion' in cfg}
@@ -107,3 +108,18 @@ def test_images_without_boxes_beside_others_give_no_prompt_and_no_detection():
 def test_switches_that_make_no_sense(options, message):
     with pytest.raises(ValueError, match=message):
         build_tiny(**options)
+
+
+@pytest.mark.parametrize(('trained', 'configured'), [(True, False), (False, True)])
+def test_weights_of_the_other_kind_are_not_detected_with(tmp_path, trained, configured):
+    state = build_tiny(fusion=trained).state_dict()
+    torch.save(dict(state_dict=state), tmp_path / 'weights.pth')
+    model = build_tiny(fusion=configured)
+    message = f'trained with model.fusion={trained}, the config has model.fusion={configured}'
+    with pytest.raises(ValueError, match=message):
+        load_weights(model, tmp_path / 'weights.pth')
+    load_weights(build_tiny(fusion=trained), tmp_path / 'weights.pth')
+    # of Grounding DINO's no prompt is known
+    others = {name: value for name, value in state.items() if not name.startswith('prompt_')}
+    torch.save(dict(state_dict=others), tmp_path / 'weights.pth')
+    load_weights(model, tmp_path / 'weights.pth')
