@@ -7,7 +7,7 @@ Shapes: bs, num_boxes (of all images, one image after the other), num_exemplars 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -90,60 +90,55 @@ class BatchBoxes:
         _, image_index, num_images = self.candidates
         return image_index.bincount(minlength=num_images).tolist()
 
-    @cached_property
-    def box_sets(self) -> Tensor:
-        """(num_boxes,) long, on the CPU: the exemplar that each box is of."""
-        labels, image_index, _ = self.candidates
-        if not self.joint:
-            return torch.arange(len(labels))
-        return torch.stack([image_index, labels]).unique(dim=1, return_inverse=True)[1]
-
-    @cached_property
+    @property
     def exemplars(self) -> Candidates:
         """All that exemplars may be drawn from; joint ones by ascending label on each image."""
+        return self._exemplars_and_sets[0]
+
+    @cached_property
+    def _exemplars_and_sets(self) -> tuple[Candidates, Tensor | None]:
+        """And (num_boxes,) long, the exemplar that each box is of; None: each box is one."""
+        if not self.joint:
+            return self.candidates, None
         labels, image_index, num_images = self.candidates
-        if self.joint:
-            image_index, labels = torch.stack([image_index, labels]).unique(dim=1)
-        return Candidates(labels, image_index, num_images)
+        pairs, sets = torch.stack([image_index, labels]).unique(dim=1, return_inverse=True)
+        return Candidates(pairs[1], pairs[0], num_images), sets
 
     def chosen(self, index: Tensor | None = None) -> ExemplarChoice:
         """Some of the :attr:`exemplars`, the placeholder where there is none.
 
         ``index`` is (num_local,) long, on the CPU; None: all.
         """
-        labels = self.exemplars.labels if index is None else self.exemplars.labels[index]
-        if len(labels) == 0:
-            return ExemplarChoice.placeholder(self.boxes)
-        box_sets, rows = self.box_sets, index
-        if index is not None and self.joint:
-            place = torch.full((len(self.exemplars.labels),), -1)
-            place[index] = torch.arange(len(index))
-            rows = (place[box_sets] >= 0).nonzero()[:, 0]
-            box_sets = place[box_sets[rows]]
+        (labels, *_), sets = self._exemplars_and_sets
         boxes, image_index = self.boxes, self.candidates.image_index
-        if rows is not None:
-            boxes = boxes[to_device(boxes.device, rows)[0]]
-            image_index = image_index[rows]
-        sets = box_sets if self.joint else None
+        if len(labels if index is None else index) == 0:
+            return ExemplarChoice.placeholder(boxes)
+        if index is not None:
+            rows = index
+            if sets is not None:
+                place = torch.full_like(labels, -1)
+                place[index] = torch.arange(len(index))
+                rows = (place[sets] >= 0).nonzero()[:, 0]
+                sets = place[sets[rows]]
+            (on_device,) = to_device(boxes.device, rows)
+            boxes, labels, image_index = boxes[on_device], labels[index], image_index[rows]
         return ExemplarChoice(image_index, boxes, labels, box_sets=sets)
-
-    def only(self, kept: Tensor) -> BatchBoxes:
-        """The same with the boxes ``kept`` (n,), long, on the CPU, alone."""
-        (rows,) = to_device(self.labels.device, kept)
-        labels, image_index, num_images = self.candidates
-        return BatchBoxes(
-            self.pixels[rows],
-            self.corners[rows],
-            self.labels[rows],
-            self.img_shapes,
-            Candidates(labels[kept], image_index[kept], num_images),
-            self.joint,
-        )
 
     def prompted(self, choice: ExemplarChoice) -> BatchBoxes:
         """What matching and denoising may use: boxes whose class has a prompt.
 
         Where all classes have one this is the same object.
         """
-        has_prompt = torch.isin(self.candidates.labels, choice.labels)
-        return self if has_prompt.all() else self.only(has_prompt.nonzero()[:, 0])
+        labels, image_index, num_images = self.candidates
+        has_prompt = torch.isin(labels, choice.labels)
+        if has_prompt.all():
+            return self
+        kept = has_prompt.nonzero()[:, 0]
+        (rows,) = to_device(self.labels.device, kept)
+        return replace(
+            self,
+            pixels=self.pixels[rows],
+            corners=self.corners[rows],
+            labels=self.labels[rows],
+            candidates=Candidates(labels[kept], image_index[kept], num_images),
+        )

@@ -63,8 +63,9 @@ class Greys(nn.Module):
     def encode_reference_images(self, data):
         boxes = BatchBoxes.read(data['data_samples'], 'prompt_instances', self.joint)
         greys = torch.stack([image.float().mean() for image in data['inputs']])
-        embeddings = torch.stack([greys[boxes.exemplars.image_index], boxes.box_sets.bincount()], 1)
-        return embeddings, boxes.chosen()
+        choice = boxes.chosen()
+        sizes = torch.ones(len(choice)) if choice.box_sets is None else choice.box_sets.bincount()
+        return torch.stack([greys[boxes.exemplars.image_index], sizes], 1), choice
 
 
 def test_each_image_has_the_weight_1_whatever_its_number_of_boxes(exemplars):

@@ -62,7 +62,7 @@ def report_when_loading(model: nn.Module) -> None:
             for name in given:
                 del state_dict[prefix + name]
             given = our_names(given)
-            _refuse_unfit_pet_dino(module, given)
+            _refuse_unfit_pet_dino(module, own, given)
             # the report has the others in two lines, mmengine's warning would name each
             kept = own.keys() & given.keys()
             state_dict.update({prefix + name: given[name] for name in kept})
@@ -73,7 +73,9 @@ def report_when_loading(model: nn.Module) -> None:
     model._register_load_state_dict_pre_hook(report, with_module=True)
 
 
-def _refuse_unfit_pet_dino(model: nn.Module, given: Mapping[str, Tensor]) -> None:
+def _refuse_unfit_pet_dino(
+    model: nn.Module, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
+) -> None:
     """UnfitCheckpoint, with the configs that fit, where PET-DINO's weights would mean nothing."""
     wrong = [
         f'model.{key}={getattr(model, key)!r}, they need {value!r}'
@@ -84,13 +86,13 @@ def _refuse_unfit_pet_dino(model: nn.Module, given: Mapping[str, Tensor]) -> Non
         kind = type(model.prompt_encoder).__name__
         wrong.append(f"model.prompt_encoder.type='{kind}', they need 'JointPromptEncoder'")
     if not wrong:  # the size may be another one
-        own = {
+        needed = {
             name: value
-            for name, value in model.state_dict().items()
+            for name, value in own.items()
             if name.startswith('prompt_encoder.')
             or (name in given and not name.startswith(_MAY_DIFFER))
         }
-        wrong = misfits(own, {name: given[name] for name in own.keys() & given.keys()})
+        wrong = misfits(needed, {name: given[name] for name in needed.keys() & given.keys()})
         if more := wrong[_SHOWN:]:
             wrong[_SHOWN:] = [f'and {len(more)} more']
     if wrong:

@@ -30,13 +30,11 @@ class JointPromptLayer(PromptEncoderLayer):
         super()._init_layers()
         self.self_attn = FusedMultiheadAttention(**self.self_attn_cfg)
 
-    def forward(self, query: Tensor, query_pos: Tensor, may_not_see: Tensor, **image) -> Tensor:
-        """As the parent's; ``may_not_see`` (bs, num_tokens, num_tokens) bool hides tokens."""
+    def forward(self, query: Tensor, query_pos: Tensor, attn_mask: Tensor, **image) -> Tensor:
+        """As the parent's; ``attn_mask`` (bs * num_heads, num_tokens, num_tokens) bool hides."""
         query = self.norms[0](self.cross_attn(query=query, query_pos=query_pos, **image))
-        # images first, then heads, as PyTorch counts them (mmdet and PET-DINO mix them up)
-        mask = may_not_see.repeat_interleave(self.self_attn.num_heads, dim=0)
         query = self.self_attn(
-            query, query, query, query_pos=query_pos, key_pos=query_pos, attn_mask=mask
+            query, query, query, query_pos=query_pos, key_pos=query_pos, attn_mask=attn_mask
         )
         return self.norms[2](self.ffn(self.norms[1](query)))
 
@@ -74,6 +72,7 @@ class JointPromptEncoder(BoxPromptEncoder):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(embed_dims, num_levels, init_cfg)
+        self.num_heads = num_heads
         self.image_content = nn.Embedding(1, embed_dims)
         self.content_map = nn.Linear(embed_dims, embed_dims)
         self.layers = nn.ModuleList(
@@ -126,11 +125,14 @@ class JointPromptEncoder(BoxPromptEncoder):
         position = self.encode_position(reference_points, feat.dtype)
         contents = torch.cat([self.content.weight, self.image_content.weight])
         tokens = self.content_map(contents)[is_image]  # (bs, num_tokens, dim)
+        may_not_see = sets[:, :, None] != sets[:, None]
+        # images first, then heads, as PyTorch counts them (mmdet and PET-DINO mix them up)
+        attn_mask = may_not_see.repeat_interleave(self.num_heads, dim=0)
         for layer in self.layers:
             tokens = layer(
                 tokens,
                 query_pos=position,
-                may_not_see=sets[:, :, None] != sets[:, None],
+                attn_mask=attn_mask,
                 value=feat,
                 key_padding_mask=feat_mask,
                 reference_points=reference_points,

@@ -85,8 +85,8 @@ class InBatchPromptSampler:
     def across_ranks(self, batch_boxes: BatchBoxes) -> ExemplarChoice:
         """Draw from the batches of all ranks as if they were one, the same on every rank.
 
-        Every box of a class is equally likely, whatever its rank. All ranks must call it, each with
-        its own boxes. Gives the exemplars of all, or the placeholder where no rank has a box.
+        Every exemplar of a class is equally likely, whatever its rank. All ranks must call it, each
+        with its own boxes. Gives the exemplars of all, or the placeholder where no rank has a box.
         """
         mine = batch_boxes.exemplars
         everything, first, first_image, seed = gather_candidates(mine)
