@@ -6,8 +6,8 @@ queries lose. Images that are held out say how many steps to take, and whether t
 1. The images are dealt into folds, each class over all of them.
 2. For each fold a bank is tuned on the other folds' images, from the mean of their exemplars. Now
    and then the fold's own images are asked for their loss.
-3. The loss of all folds together is lowest after so many steps. If it is lower than that of the
-   means, by more than its standard error over the images, so many steps are taken with all images.
+3. By the losses of all folds together :func:`choose_look` says how many steps to take, with all
+   images.
 
 Shapes: num_rows (classes of the bank), num_tuned (those that learn), num_images, dim.
 """
@@ -29,7 +29,7 @@ from .bank_builder import assemble_bank
 from .tuning_images import TuningImages
 
 # When the held-out images are asked, in shares of all steps.
-_LOOKS = (0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
+_LOOKS = (0.1, 0.25, 0.5, 1.0)
 Progress = Callable[[int, int], None]
 
 
@@ -112,11 +112,14 @@ def tune_bank(
         kept=[name for name, one in zip(class_names, learns.tolist(), strict=True) if not one],
         start=dict(start.provenance) if start else 'the means of the exemplars',
     )
-    if start:
-        # the record is of these images alone: of the rows of `start` it says nothing
-        bank = replace(bank.exemplars, labels=row_of_label[bank.exemplars.labels])
+    assert bank.exemplars is not None
     return PromptBank(
-        class_names, tuned, bank.provenance | dict(tuning=about), exemplars=bank.exemplars
+        class_names,
+        tuned,
+        bank.provenance | dict(tuning=about),
+        () if start else bank.class_ids,
+        # of these images alone: of the other rows of `start` it says nothing
+        replace(bank.exemplars, labels=row_of_label[bank.exemplars.labels]),
     )
 
 
@@ -154,8 +157,9 @@ class RowTuner:
         Gives (num_rows, dim) rows on the CPU and, in plain values, what was chosen and why.
         """
         every = range(len(self.images))
-        trials = [([i for i in every if i not in part], part) for part in map(set, parts)]
-        trials = [*trials, (every, ())] if self.learns.any() else []
+        trials = [(sorted({*every} - {*part}), part) for part in [*parts, []]]
+        if not self.learns.any():
+            return self.rows, dict(steps=0, most_steps=self.steps, folds=0, held_out=[])
         mine = range(get_rank(), len(trials), get_world_size())  # each process has its trials
         ticks = count(1)
 
@@ -168,8 +172,6 @@ class RowTuner:
         found = {
             key: value for of_rank in all_gather_object(ours) for key, value in of_rank.items()
         }
-        if not trials:
-            return self.rows, dict(steps=0, most_steps=self.steps, folds=0, held_out=[])
         looks = [step for step, *_ in found[0]]
         # (num_looks, num_images) of all folds, and the number of boxes of each image
         losses = torch.tensor(
@@ -240,7 +242,7 @@ class RowTuner:
         counts[: self.num_old] = 0
         return torch.where(counts[:, None] > 0, means, self.rows)
 
-    def loss(self, index: int, rows: Tensor, states: dict[int, dict]) -> Tensor:
+    def loss(self, index: int, rows: Tensor, states: dict[int, tuple]) -> Tensor:
         """What an image's matching queries lose with (num_rows, dim) rows, summed; a scalar.
 
         ``states`` are those of :meth:`late_states`, kept as long as the caller keeps the dict.
@@ -251,9 +253,9 @@ class RowTuner:
         if model.fusion:
             outputs = model.run_transformer(of_image.image, of_image.decoder_inputs, prompts)
         else:
-            if (kept := states.get(index)) is None:
-                kept = states[index] = self.late_states(index, prompts)
-            tokens, outputs = kept
+            tokens, outputs = kept = states.get(index) or self.late_states(index, prompts)
+            if len(states) < self.images.room // (tokens.nbytes + outputs['hidden_states'].nbytes):
+                states[index] = kept
             text = prompts.as_text_dict()
             branch = model.bbox_head.cls_branches[-1]
             logits = branch(tokens, text['embedded'], text['text_token_mask'])
@@ -286,13 +288,17 @@ class RowTuner:
 def choose_look(losses: Tensor) -> int:
     """Which look to take, by (num_looks, num_images) losses of images that were held out; 0: none.
 
-    The lowest in all, if it is lower than the start's by more than one standard error of that.
+    The start, unless the lowest sum is below its own by more than one standard error of the
+    difference. Else the last look that is within one standard error of the lowest: where the loss
+    says no more, further steps still order detections better (docs/prompt_tuning.md).
     """
-    gains = losses[0] - losses  # (num_looks, num_images)
-    best = int(gains.sum(dim=1).argmax())
     number = losses.shape[1]
-    error = gains[best].std() * number**0.5 if number > 1 else torch.tensor(torch.inf)
-    return best if gains[best].sum() > error else 0
+    best = int(losses.sum(dim=1).argmin())
+    worse = losses - losses[best]  # (num_looks, num_images)
+    if number < 2:
+        return 0
+    near = worse.sum(dim=1) <= worse.std(dim=1) * number**0.5
+    return 0 if near[0] else int(near.nonzero()[-1])
 
 
 def deal(shown: Tensor, folds: int, seed: int) -> list[list[int]]:
@@ -301,6 +307,8 @@ def deal(shown: Tensor, folds: int, seed: int) -> list[list[int]]:
     ``shown`` is (num_images, num_rows) bool, which classes each image shows. Rare classes are dealt
     first, each image to the fold that has the fewest images of the class, then in all.
     """
+    if folds < 2:
+        return []
     parts: list[list[int]] = [[] for _ in range(folds)]
     order = torch.randperm(len(shown), generator=torch.Generator().manual_seed(seed))
     has = torch.zeros(folds, shown.shape[1], dtype=torch.long)
@@ -312,7 +320,7 @@ def deal(shown: Tensor, folds: int, seed: int) -> list[list[int]]:
             parts[fold].append(index)
             has[fold] += shown[index]
             del left[index]
-    return [sorted(part) for part in parts] if folds > 1 else []
+    return [sorted(part) for part in parts]
 
 
 @contextmanager

@@ -58,6 +58,7 @@ class TuningImages:
     Attributes:
         exemplars: those of each image that has some, by its number.
         labels: of each image the rows of its boxes, (num_boxes,) long, on the CPU.
+        room: bytes that are left.
     """
 
     def __init__(
@@ -73,20 +74,16 @@ class TuningImages:
         self.exemplars: dict[int, EncodedExemplars] = {}
         self.labels: list[Tensor] = []
         self._kept: dict[int, TuningImage] = {}
-        free = cache_gib * 2**30
+        self.room = cache_gib * 2**30
         for index in range(len(exemplars)):
             packed = self._packed(self._encode(index, first_time=True))
-            free -= sum(v.nbytes for v in packed.image.values() if isinstance(v, Tensor))
-            if free >= 0:
+            size = sum(v.nbytes for v in packed.image.values() if isinstance(v, Tensor))
+            if size <= self.room:
+                self.room -= size
                 self._kept[index] = packed
 
     def __len__(self) -> int:
         return len(self.dataset)
-
-    @property
-    def num_kept(self) -> int:
-        """Images that need not be encoded again."""
-        return len(self._kept)
 
     def __getitem__(self, index: int) -> TuningImage:
         """Features in float32, kept or encoded anew."""
