@@ -27,7 +27,7 @@ from pycocotools.coco import COCO
 from mmdet_dino_r1 import build_prompt_bank, load_prompt_bank, save_prompt_bank
 from mmdet_dino_r1.apis import DINOR1Inferencer, Reference, image_input, to_coco
 from mmdet_dino_r1.apis.detection_results import keep_best, spread_colours
-from mmdet_dino_r1.apis.distractors import drop_distracted, split_distractors
+from mmdet_dino_r1.apis.distractors import split_distractors
 from mmdet_dino_r1.apis.image_input import (
     ImageReader,
     PreparedImage,
@@ -250,19 +250,6 @@ def test_batches_hold_one_size_and_none_waits_for_long():
 
 
 # --- distractors and filters -------------------------------------------------------------
-
-
-def test_what_a_distractor_beats_is_left_out_by_hand():
-    boxes = torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2]])
-    found = InstanceData(
-        bboxes=boxes[[0, 1, 0, 1, 1, 0]],
-        scores=torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]),
-        labels=torch.tensor([2, 0, 0, 2, 1, 1]),
-    )
-    kept = drop_distracted(found, 2)
-    # the first query scores best for the distractor; of the second what lies below it goes
-    assert kept.labels.tolist() == [0] and kept.scores.tolist() == [pytest.approx(0.8)]
-    assert len(drop_distracted(found[:0], 2)) == 0
 
 
 def test_distractors_remove_and_change_nothing_else(inferencer, folder):
