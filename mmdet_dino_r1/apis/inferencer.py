@@ -134,8 +134,9 @@ class DINOR1Inferencer(BaseInferencer):
         Args:
             references: images with boxes and class names.
             bank: a prompt bank, or its file; with ``references``, these add classes to it.
-            distractors: classes, of either, that compete and are never given out: see
-                ``apis/distractors.py``.
+            distractors: classes, of either, that compete and are never given out, like the rows of
+                the bank that are its negatives. How they compete says
+                ``model.test_cfg.negatives``, see :class:`NegativesRule`.
 
         Returns:
             The prompts in force, also in :attr:`prompt_bank`.
@@ -235,7 +236,7 @@ class DINOR1Inferencer(BaseInferencer):
             RuntimeError: there are no prompts.
             UnreadableImage: and not ``skip_broken``.
             FileNotFoundError: a folder without images.
-            ValueError: a box is unusable, or lengths do not agree; ``distractors`` with
+            ValueError: a box is unusable, or lengths do not agree; negatives with
                 ``model.test_cfg.chunk_size``, which compares classes only chunk by chunk; an image
                 has fewer feature points than the model queries, and not ``skip_broken``.
         """

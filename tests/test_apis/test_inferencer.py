@@ -294,6 +294,38 @@ def test_distractors_of_boxes_on_the_image_and_in_chunks(inferencer):
         inferencer(image, **prompts)
 
 
+def test_smooth_distractors_lower_scores_from_call_to_call(inferencer):
+    image, every = picture(7), dict(score_thr=0)
+    prompts = dict(boxes=[BOX, SECOND_BOX], classes=['shadow', 'dog'])
+    inferencer.model.bbox_head.test_cfg.max_per_img = 1000
+    (plain,) = inferencer(image, **prompts, **every)['predictions']
+    boxes = {}
+    for name, score, box in zip(
+        plain['class_names'], plain['scores'], plain['bboxes'], strict=True
+    ):
+        boxes.setdefault(tuple(box), {})[name] = torch.tensor(score).logit()
+    inferencer.model.test_cfg.negatives = dict(margin=0.5, temperature=2.0)
+    soft = inferencer(image, **prompts, distractors=['shadow'], **every)
+    (found,) = soft['predictions']
+    assert soft['classes'] == ('dog',) and len(found['scores']) == 10
+    for score, box in zip(found['scores'], found['bboxes'], strict=True):
+        z = boxes[tuple(box)]
+        expected = z['dog'].sigmoid() * (1 - ((z['shadow'] - z['dog'] - 0.5) / 2).sigmoid())
+        assert score == pytest.approx(expected.item(), abs=1e-4)
+    inferencer.model.test_cfg.negatives = None
+    (hard,) = inferencer(image, **prompts, distractors=['shadow'], **every)['predictions']
+    assert len(hard['scores']) < 10 or min(z['dog'] - z['shadow'] for z in boxes.values()) > 0
+
+
+def test_negatives_of_a_bank_compete_and_are_no_classes(inferencer, folder):
+    bank = inferencer.set_prompts(references())
+    expected = inferencer.set_prompts(bank=bank, distractors=['cat'])
+    by_distractor = inferencer(folder / '0.png', score_thr=0)
+    inferencer.set_prompts(bank=expected.with_negatives({'cat': ['dog']}))
+    assert inferencer.classes == ('dog',) and inferencer.distractors == ()
+    assert inferencer(folder / '0.png', score_thr=0) == by_distractor
+
+
 def test_the_old_name_of_distractors_works_until_0_8(inferencer):
     image = picture(7)
     drawn = dict(boxes=[BOX, SECOND_BOX], classes=['shadow', 'dog'])

@@ -66,9 +66,9 @@ class NegativesRule:
     def refuse_chunks(self, chunk_size: int, num_prompts: int, given: bool) -> None:
         """ValueError where chunks would part classes from their negatives, nearest or ``given``."""
         if (self.nearest or given) and 0 < chunk_size < num_prompts:
-            what = 'model.test_cfg.negatives.nearest' if self.nearest else 'Distractors'
+            what = 'With model.test_cfg.negatives.nearest' if self.nearest else 'With distractors'
             raise ValueError(
-                f'{what} compares classes with each other, but model.test_cfg.chunk_size='
+                f'{what} classes are compared with each other, but model.test_cfg.chunk_size='
                 f'{chunk_size} splits the {num_prompts} classes; set it to 0.'
             )
 

@@ -92,7 +92,7 @@ def test_one_class_and_no_class():
 @pytest.mark.parametrize(
     ('wrong', 'message'),
     [
-        (dict(temprature=1), r"unknown keys \['temprature'\]; known: nearest, margin, temperature"),
+        (dict(warmth=1), r"unknown keys \['warmth'\]; known: nearest, margin, temperature"),
         (dict(temperature=-1), r'negatives\.temperature is a number of logits, 0 or more; got -1'),
         (dict(temperature=nan), r'negatives\.temperature'),
         (dict(margin=inf), r'negatives\.margin'),
@@ -142,9 +142,7 @@ def test_of_the_model():
     assert list(map(len, soft)) == [50, 30]
     assert (soft[0].scores <= plain[0].scores).all()
     model.test_cfg.chunk_size = 3
-    with pytest.raises(
-        ValueError, match=r'negatives\.nearest compares .*chunk_size=3 splits the 5'
-    ):
+    with pytest.raises(ValueError, match=r'negatives\.nearest .*chunk_size=3 splits the 5 classes'):
         found()
     model.test_cfg.negatives = None
     assert list(map(len, found())) == [50, 30]
