@@ -285,13 +285,13 @@ class DINOR1Inferencer(BaseInferencer):
                 'classes= and distractors= of a call belong to boxes=; those of reference images '
                 'and banks are given to set_prompts.'
             )
-        elif self.prompt_bank is None:
+        elif self._in_force is None:
             raise RuntimeError(
                 'No prompts: call set_prompts(references=[...]) or set_prompts(bank=...) first, '
                 'or give boxes= and classes= for these images.'
             )
         else:
-            prompts = CallPrompts(self.classes, self.distractors)
+            prompts = CallPrompts(self.classes, tuple(self._in_force.negatives))
         self.model.bbox_head.negatives.refuse_chunks(
             self.model.test_cfg.get('chunk_size', 0), len(prompts.names), bool(prompts.distractors)
         )

@@ -224,10 +224,16 @@ class PromptBank:
                 'Build the bank from a split with the same class names.'
             )
         found = [(label, row[name]) for label, name in enumerate(class_names) if name in row]
-        provenance, negatives = self.provenance, self._negatives_of(class_names)
+        provenance = self.provenance
         if self.negatives:
+            asked = set(class_names)
+            negatives = {
+                name: classes
+                for name, classes in self.negatives.items()
+                if name not in asked and (not classes or asked & set(classes))
+            }
             provenance = dict(provenance, negatives=negatives)
-        found += enumerate([row[name] for name in negatives], len(class_names))
+            found += enumerate([row[name] for name in negatives], len(class_names))
         rows = [index for _, index in found]
         return PromptBank(
             tuple(self.class_names[index] for index in rows),
@@ -236,13 +242,6 @@ class PromptBank:
             tuple(self.class_ids[index] for index in rows) if self.class_ids else (),
             labels=tuple(label for label, _ in found) if missing else None,
         )
-
-    def _negatives_of(self, class_names: Sequence[str]) -> dict[str, Sequence[str]]:
-        return {
-            name: classes
-            for name, classes in self.negatives.items()
-            if name not in class_names and (not classes or set(classes) & set(class_names))
-        }
 
     def differences_from(self, class_names: Sequence[str]) -> list[str]:
         """What :meth:`aligned_to` has to put right for these classes, in words, one line each."""

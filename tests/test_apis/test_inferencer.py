@@ -324,6 +324,9 @@ def test_negatives_of_a_bank_compete_and_are_no_classes(inferencer, folder):
     inferencer.set_prompts(bank=expected.with_negatives({'cat': ['dog']}))
     assert inferencer.classes == ('dog',) and inferencer.distractors == ()
     assert inferencer(folder / '0.png', score_thr=0) == by_distractor
+    inferencer.model.test_cfg['chunk_size'] = 1
+    with pytest.raises(ValueError, match='^With distractors .*chunk_size=1 splits the 2'):
+        inferencer(folder / '0.png')
 
 
 def test_the_old_name_of_distractors_works_until_0_8(inferencer):
