@@ -288,7 +288,7 @@ class DINOR1Head(GroundingDINOHead):
             self._predict_by_feat_single(*of_image)
             for of_image in zip(scores, boxes, prompts.labels, scales, factors, strict=True)
         ]
-        if rule.nearest or any(given):
+        if any(given) or (rule.nearest and not rule.temperature):
             found = without_gone(found)
         nms = self.test_cfg.get('nms')
         return suppress(found, dict(nms)) if nms else found
