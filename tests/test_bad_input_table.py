@@ -225,6 +225,9 @@ number of levels, width or feature maps changed in some keys of the model only
     test_maps_of_the_backbone
     test_sizes_of_the_model_that_differ
     test_the_model_itself_refuses_them
+`model.test_cfg.negatives` with a value that is none
+    test_wrong_settings_are_refused_as_the_model_is_built
+    test_of_the_model
 a mistyped `type=`
     test_a_mistyped_type_is_placed_and_corrected
 a file where the work directory, or a folder above it, should be

@@ -227,6 +227,11 @@ def _check(model: DINOR1, bank: PromptBank, image_size: tuple[int, int], opset: 
             'test_cfg.nms has no place in the graph, whose outputs have a fixed size. Export with '
             'test_cfg.nms=None (--cfg-options model.test_cfg.nms=None) and suppress afterwards.'
         )
+    if bank.negatives or model.bbox_head.negatives.nearest:
+        raise ValueError(
+            'Negatives have no place in the graph: export without model.test_cfg.negatives.nearest '
+            'and with a bank that has no rows that are negatives.'
+        )
     if opset < OPSET:
         raise ValueError(f'opset {opset} is too old; at least {OPSET}.')
     divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)

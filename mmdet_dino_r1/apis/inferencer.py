@@ -27,7 +27,7 @@ from ..engine.bank_builder import weights_fingerprint
 from ..structures import PromptBank, load_prompt_bank
 from ..utils.progress import with_progress
 from .detection_results import fetch, keep_best, spread_colours
-from .distractors import predict_with_distractors, split_distractors, takes_negatives
+from .distractors import split_distractors, takes_negatives
 from .image_input import (
     ImageReader,
     PreparedImage,
@@ -134,8 +134,9 @@ class DINOR1Inferencer(BaseInferencer):
         Args:
             references: images with boxes and class names.
             bank: a prompt bank, or its file; with ``references``, these add classes to it.
-            distractors: classes, of either, that compete and are never given out: see
-                ``apis/distractors.py``.
+            distractors: classes, of either, that compete and are never given out, like the rows of
+                the bank that are its negatives. How they compete says
+                ``model.test_cfg.negatives``, see :class:`NegativesRule`.
 
         Returns:
             The prompts in force, also in :attr:`prompt_bank`.
@@ -163,11 +164,13 @@ class DINOR1Inferencer(BaseInferencer):
         if not banks:
             raise ValueError('set_prompts needs references, a bank or both.')
         joined = banks[0] if len(banks) == 1 else PromptBank.merge(banks)
-        wanted, distractors = split_distractors(joined.class_names, distractors)
+        names = [name for name in joined.class_names if name not in joined.negatives]
+        wanted, distractors = split_distractors(names, distractors)
         if message := joined.other_weights(self._weights_fingerprint):
             print_log(message, logger='current', level=logging.WARNING)
         # labels count the wanted classes first, so that distractors leave no gap in the output
-        self._in_force = joined.aligned_to(wanted + distractors)
+        competing = joined.with_negatives({name: () for name in distractors})
+        self._in_force = competing.aligned_to(wanted)
         self.model.set_prompt_bank(self._in_force)
         self.prompt_bank, self.classes, self.distractors = joined, wanted, distractors
         return joined
@@ -233,7 +236,7 @@ class DINOR1Inferencer(BaseInferencer):
             RuntimeError: there are no prompts.
             UnreadableImage: and not ``skip_broken``.
             FileNotFoundError: a folder without images.
-            ValueError: a box is unusable, or lengths do not agree; ``distractors`` with
+            ValueError: a box is unusable, or lengths do not agree; negatives with
                 ``model.test_cfg.chunk_size``, which compares classes only chunk by chunk; an image
                 has fewer feature points than the model queries, and not ``skip_broken``.
         """
@@ -282,19 +285,16 @@ class DINOR1Inferencer(BaseInferencer):
                 'classes= and distractors= of a call belong to boxes=; those of reference images '
                 'and banks are given to set_prompts.'
             )
-        elif self.prompt_bank is None:
+        elif self._in_force is None:
             raise RuntimeError(
                 'No prompts: call set_prompts(references=[...]) or set_prompts(bank=...) first, '
                 'or give boxes= and classes= for these images.'
             )
         else:
-            prompts = CallPrompts(self.classes, self.distractors)
-        chunk_size = self.model.test_cfg.get('chunk_size', 0)
-        if prompts.distractors and 0 < chunk_size < len(prompts.names):
-            raise ValueError(
-                'Distractors compete with all others, but model.test_cfg.chunk_size splits '
-                'the classes; set it to 0.'
-            )
+            prompts = CallPrompts(self.classes, tuple(self._in_force.negatives))
+        self.model.bbox_head.negatives.refuse_chunks(
+            self.model.test_cfg.get('chunk_size', 0), len(prompts.names), bool(prompts.distractors)
+        )
         return prompts
 
     def _detect(
@@ -308,7 +308,7 @@ class DINOR1Inferencer(BaseInferencer):
         prepared = self.preprocess(images, prompts, broken)
         for batch in same_size_batches(prepared, batch_size):
             try:
-                found = self.forward(batch, prompts)
+                found = self.forward(batch)
             except ValueError as error:  # images of this size are too small
                 messages = {image.name: f'{image.name}: {error}' for image in batch}
                 if broken is None:
@@ -331,15 +331,14 @@ class DINOR1Inferencer(BaseInferencer):
                 continue
             if prompts.own is not None:
                 prepared.attach(*prompts.own[index], prompts.names, self.point_size)
+                negatives = dict(negative_labels=prompts.negative_labels)
+                prepared.data['data_samples'].set_metainfo(negatives)
             yield prepared
 
     @torch.no_grad()
-    def forward(self, batch: Sequence[PreparedImage], prompts: CallPrompts) -> list[DetDataSample]:
-        """Detections of images of one size, on the CPU, distractors already removed."""
-        data = self.collate_fn([image.data for image in batch])
-        if prompts.distractors:
-            return predict_with_distractors(self.model, data, len(prompts.wanted))
-        return fetch(self.model.test_step(data))
+    def forward(self, batch: Sequence[PreparedImage]) -> list[DetDataSample]:
+        """Detections of images of one size, on the CPU."""
+        return fetch(self.model.test_step(self.collate_fn([image.data for image in batch])))
 
     def visualize(
         self,

@@ -103,6 +103,11 @@ class CallPrompts:
         """All classes, in label order."""
         return self.wanted + self.distractors
 
+    @property
+    def negative_labels(self) -> dict[int, None]:
+        """Labels of the distractors, which are negatives of all; see :class:`VisualPrompts`."""
+        return dict.fromkeys(range(len(self.wanted), len(self.names)))
+
     @classmethod
     def drawn(
         cls,

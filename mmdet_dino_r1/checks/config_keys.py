@@ -26,6 +26,7 @@ from ..config import mmdet_2
 from ..config.options import READ_AT_TOP
 from ..config.tree import registries, type_name
 from ..engine.hooks.prompt_bank_hook import BANK_KEYS
+from ..models.dense_heads.negative_prompts import NegativesRule
 from ..models.layers import DenoisingQueries, PromptDecoder, PromptFusionEncoder
 from ..utils.near_names import near_names
 
@@ -58,7 +59,8 @@ _TAKERS: dict[str, tuple[Callable | str, ...]] = {
     'DINOR1.dn_cfg': (DenoisingQueries,),
     'DINOR1.dn_cfg.group_cfg': ('dynamic', 'num_groups', 'num_dn_queries'),
     'DINOR1.train_cfg': ('assigner',),
-    'DINOR1.test_cfg': ('max_per_img', 'chunk_size', 'max_per_chunk', 'nms'),
+    'DINOR1.test_cfg': ('max_per_img', 'chunk_size', 'max_per_chunk', 'nms', 'negatives'),
+    'DINOR1.test_cfg.negatives': (NegativesRule,),
     'PromptBankHook.bank': tuple(BANK_KEYS),
     'CocoDataset.filter_cfg': ('filter_empty_gt', 'min_size', _MORE),
     'CocoJsonDataset.filter_cfg': ('filter_empty_gt', 'min_size', _MORE),

@@ -93,6 +93,8 @@ class Result:
             return f'its mean is over {len(sets)} of {benchmark.members} datasets'
         if self.protocol['name'] != 'visual_g':
             return f'its protocol is {self.protocol["name"]}, not visual_g'
+        if negatives := self.protocol.get('negatives'):
+            return f'negatives lower its scores (model.test_cfg.negatives: {negatives})'
         return None
 
     def points(self, key: str) -> str:

@@ -1,6 +1,7 @@
 """Typed values that travel between the stages; no model code."""
 
 from .batch_boxes import BatchBoxes, Candidates
+from .class_directions import class_directions
 from .exemplar_choice import ExemplarChoice
 from .prompt_bank import BankExemplars, PromptBank, protocol_summary
 from .prompt_bank_file import load_prompt_bank, save_prompt_bank
@@ -17,6 +18,7 @@ __all__ = [
     'QuerySelection',
     'TextEmbeddings',
     'VisualPrompts',
+    'class_directions',
     'load_prompt_bank',
     'load_text_embeddings',
     'protocol_summary',

@@ -154,6 +154,26 @@ class PromptBank:
         return torch.arange(len(self)) if self.labels is None else torch.tensor(self.labels)
 
     @property
+    def negatives(self) -> Mapping[str, Sequence[str]]:
+        """Names of the rows that are negatives, never given out, and of which classes.
+
+        An empty list: of all. In the provenance, so that a file keeps them.
+        """
+        return self.provenance.get('negatives', {})
+
+    @property
+    def negative_labels(self) -> dict[int, list[int] | None]:
+        """:attr:`negatives` as labels, as far as the bank has the rows; None: of all."""
+        if not self.negatives:
+            return {}
+        label = dict(zip(self.class_names, self.label_tensor.tolist(), strict=True))
+        return {
+            label[name]: [label[c] for c in classes if c in label] if classes else None
+            for name, classes in self.negatives.items()
+            if name in label
+        }
+
+    @property
     def counts(self) -> dict[str, int] | None:
         """Exemplars by class name, or None where unknown."""
         if self.exemplars is None:
@@ -188,7 +208,9 @@ class PromptBank:
     def aligned_to(self, class_names: Sequence[str], skip_missing: bool = False) -> PromptBank:
         """The bank's rows for exactly a tested dataset's classes, in this order, matched by name.
 
-        With ``skip_missing`` classes that the bank lacks have no prompt and are never detected.
+        With ``skip_missing`` classes that the bank lacks have no prompt and are never detected. The
+        :attr:`negatives` of these classes come along, with labels after all of them; a class that
+        is asked for is no negative.
 
         Raises:
             ValueError: a class is not in the bank; the nearest names are given.
@@ -202,11 +224,21 @@ class PromptBank:
                 'Build the bank from a split with the same class names.'
             )
         found = [(label, row[name]) for label, name in enumerate(class_names) if name in row]
+        provenance = self.provenance
+        if self.negatives:
+            asked = set(class_names)
+            negatives = {
+                name: classes
+                for name, classes in self.negatives.items()
+                if name not in asked and (not classes or asked & set(classes))
+            }
+            provenance = dict(provenance, negatives=negatives)
+            found += enumerate([row[name] for name in negatives], len(class_names))
         rows = [index for _, index in found]
         return PromptBank(
             tuple(self.class_names[index] for index in rows),
             self.embeddings[torch.tensor(rows, device=self.embeddings.device)],
-            self.provenance,
+            provenance,
             tuple(self.class_ids[index] for index in rows) if self.class_ids else (),
             labels=tuple(label for label, _ in found) if missing else None,
         )
@@ -217,7 +249,8 @@ class PromptBank:
         lines = []
         if missing := [name for name in class_names if name not in known]:
             lines.append(f'{len(missing)} classes of the dataset have no prompt: {_some(missing)}')
-        if extra := [name for name in self.class_names if name not in wanted]:
+        others = wanted | self.negatives.keys()
+        if extra := [name for name in self.class_names if name not in others]:
             lines.append(
                 f'{len(extra)} classes of the bank are not in the dataset and stay out: '
                 f'{_some(extra)}'
@@ -240,6 +273,22 @@ class PromptBank:
     def with_exemplars(self, exemplars: BankExemplars | None) -> PromptBank:
         """The same bank with this record of exemplars."""
         return replace(self, exemplars=exemplars)
+
+    def with_negatives(self, negatives: Mapping[str, Sequence[str]]) -> PromptBank:
+        """The same bank with further :attr:`negatives`.
+
+        Raises:
+            ValueError: the bank lacks a row, or no other would be left.
+        """
+        if not negatives:
+            return self
+        named = {name for pair in negatives.items() for name in (pair[0], *pair[1])}
+        if missing := sorted(named - set(self.class_names)):
+            raise ValueError(f'The prompt bank lacks {with_nearest(missing, self.class_names)}.')
+        negatives = {**self.negatives, **{name: list(of) for name, of in negatives.items()}}
+        if len(negatives) == len(self):
+            raise ValueError('All rows of the prompt bank are negatives; no class is left.')
+        return replace(self, provenance=dict(self.provenance, negatives=negatives))
 
     @staticmethod
     def merge(banks: Sequence[PromptBank]) -> PromptBank:
@@ -271,6 +320,8 @@ class PromptBank:
         common = dict(banks[0].provenance)
         for bank in banks[1:]:
             common = {k: v for k, v in common.items() if bank.provenance.get(k) == v}
+        if negatives := {name: of for bank in banks for name, of in bank.negatives.items()}:
+            common['negatives'] = negatives
         merged = [dict(bank.provenance, classes=list(bank.class_names)) for bank in banks]
         ids = [bank.class_ids for bank in banks]
         return PromptBank(

@@ -5,7 +5,8 @@ Layout. Tensors: ``embeddings`` (num_classes, dim); where the exemplars are reco
 ``exemplar_embeddings`` (num_exemplars, dim). Metadata: ``prompt_bank``, a JSON object with
 ``version``, ``class_names``, ``class_ids``, ``provenance``, ``image_ids`` and ``file_names``.
 Version 2 has ``exemplar_sets`` (num_boxes,), too: the exemplar that each box is part of. In
-version 1 each box is an exemplar; banks of which that is true are still written so.
+version 1 each box is an exemplar; banks of which that is true are still written so. The second
+version may also hold rows that are negatives (``negatives`` of the provenance).
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def save_prompt_bank(bank: PromptBank, path: str | Path) -> Path:
         if bank.exemplars.sets is not None:  # earlier packages would count boxes: they refuse it
             tensors['exemplar_sets'], version = bank.exemplars.sets, 2
         described |= dict(image_ids=bank.exemplars.image_ids, file_names=bank.exemplars.file_names)
+    if bank.negatives:  # earlier packages would give them out
+        version = 2
     return BANK_FILE.write(path, tensors, described, version)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ class VisualPrompts:
         labels: (bs, num_prompts) long: the class that each prompt stands for,
             ``PADDING_LABEL`` at padding.
         counts: prompts of each image that are no padding, which come first; None: all are.
+        negatives: of each image the labels that are never given out, and the labels of the classes
+            that each is a negative of (None: of all); empty where there are none.
 
     Raises:
         ValueError: the shapes do not belong together.
@@ -31,6 +33,7 @@ class VisualPrompts:
     embeddings: Tensor
     labels: Tensor
     counts: Sequence[int] | None = None
+    negatives: Sequence[Mapping[int, Sequence[int] | None]] = ()
 
     def __post_init__(self) -> None:
         if self.embeddings.shape[:2] != self.labels.shape:
@@ -111,8 +114,10 @@ class VisualPrompts:
             for key, embeddings, labels in zip(used, copied[::2], copied[1::2], strict=True)
         }
         if len(rows) == 1:
-            return cls.shared(*rows.popitem()[1], len(banks))
-        return cls.padded(*zip(*(rows[id(bank)] for bank in banks), strict=True))
+            prompts = cls.shared(*rows.popitem()[1], len(banks))
+        else:
+            prompts = cls.padded(*zip(*(rows[id(bank)] for bank in banks), strict=True))
+        return replace(prompts, negatives=[bank.negative_labels for bank in banks])
 
     def chunks(self, size: int) -> list[VisualPrompts]:
         """Split along the prompts into chunks of at most ``size`` (0 or less: one chunk)."""

@@ -26,6 +26,10 @@ examples:
     detect CONFIG CHECKPOINT --bank animals.safetensors --ref owl.jpg --box "30,30,70,90:owl" \\
         --distractor cat --input photos --out found
 
+  what looks more like the cat scores lower, instead of being left out (docs/inference.md):
+    detect CONFIG CHECKPOINT --bank animals.safetensors --distractor cat --input photos \\
+        --out found --cfg-options model.test_cfg.negatives.temperature=1
+
   a point (x,y), which becomes a small square; boxes are what the weights were trained with:
     detect CONFIG CHECKPOINT --ref a.jpg --box "45,55:cat" --input photos --out found
 

@@ -144,6 +144,12 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
     padding = build_tiny(data_preprocessor=dict(pad_size_divisor=32))
     with pytest.raises(ValueError, match='multiples of data_preprocessor.pad_size_divisor=32'):
         export_onnx(padding, bank, out, (64, 100))
+    model.test_cfg.negatives = dict(nearest=1)
+    with pytest.raises(ValueError, match=r'without model\.test_cfg\.negatives\.nearest'):
+        export_onnx(model, bank, out, SIZE)
+    model.test_cfg.negatives = None
+    with pytest.raises(ValueError, match='no rows that are negatives'):
+        export_onnx(model, bank.with_negatives({bank.class_names[0]: []}), out, SIZE)
     model.bbox_head.test_cfg['nms'] = dict(type='nms', iou_threshold=0.7)
     with pytest.raises(ValueError, match=r'model\.test_cfg\.nms=None'):
         export_onnx(model, bank, out, SIZE)

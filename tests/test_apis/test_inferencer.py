@@ -27,7 +27,7 @@ from pycocotools.coco import COCO
 from mmdet_dino_r1 import build_prompt_bank, load_prompt_bank, save_prompt_bank
 from mmdet_dino_r1.apis import DINOR1Inferencer, Reference, image_input, to_coco
 from mmdet_dino_r1.apis.detection_results import keep_best, spread_colours
-from mmdet_dino_r1.apis.distractors import drop_distracted, split_distractors
+from mmdet_dino_r1.apis.distractors import split_distractors
 from mmdet_dino_r1.apis.image_input import (
     ImageReader,
     PreparedImage,
@@ -252,19 +252,6 @@ def test_batches_hold_one_size_and_none_waits_for_long():
 # --- distractors and filters -------------------------------------------------------------
 
 
-def test_what_a_distractor_beats_is_left_out_by_hand():
-    boxes = torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 2]])
-    found = InstanceData(
-        bboxes=boxes[[0, 1, 0, 1, 1, 0]],
-        scores=torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]),
-        labels=torch.tensor([2, 0, 0, 2, 1, 1]),
-    )
-    kept = drop_distracted(found, 2)
-    # the first query scores best for the distractor; of the second what lies below it goes
-    assert kept.labels.tolist() == [0] and kept.scores.tolist() == [pytest.approx(0.8)]
-    assert len(drop_distracted(found[:0], 2)) == 0
-
-
 def test_distractors_remove_and_change_nothing_else(inferencer, folder):
     inferencer.model.bbox_head.test_cfg.max_per_img = 1000  # every pair
     further = [Reference(picture(seed), [SECOND_BOX], f'class {seed}') for seed in range(4)]
@@ -305,6 +292,41 @@ def test_distractors_of_boxes_on_the_image_and_in_chunks(inferencer):
     inferencer.model.test_cfg['chunk_size'] = 1
     with pytest.raises(ValueError, match='chunk_size'):
         inferencer(image, **prompts)
+
+
+def test_smooth_distractors_lower_scores_from_call_to_call(inferencer):
+    image, every = picture(7), dict(score_thr=0)
+    prompts = dict(boxes=[BOX, SECOND_BOX], classes=['shadow', 'dog'])
+    inferencer.model.bbox_head.test_cfg.max_per_img = 1000
+    (plain,) = inferencer(image, **prompts, **every)['predictions']
+    boxes = {}
+    for name, score, box in zip(
+        plain['class_names'], plain['scores'], plain['bboxes'], strict=True
+    ):
+        boxes.setdefault(tuple(np.round(box, 2)), {})[name] = torch.tensor(score).logit()
+    inferencer.model.test_cfg.negatives = dict(margin=0.5, temperature=2.0)
+    soft = inferencer(image, **prompts, distractors=['shadow'], **every)
+    (found,) = soft['predictions']
+    assert soft['classes'] == ('dog',) and len(found['scores']) == 10
+    for score, box in zip(found['scores'], found['bboxes'], strict=True):
+        z = boxes[tuple(np.round(box, 2))]
+        expected = z['dog'].sigmoid() * (1 - ((z['shadow'] - z['dog'] - 0.5) / 2).sigmoid())
+        assert score == pytest.approx(expected.item(), abs=1e-4)
+    inferencer.model.test_cfg.negatives = None
+    (hard,) = inferencer(image, **prompts, distractors=['shadow'], **every)['predictions']
+    assert len(hard['scores']) < 10 or min(z['dog'] - z['shadow'] for z in boxes.values()) > 0
+
+
+def test_negatives_of_a_bank_compete_and_are_no_classes(inferencer, folder):
+    bank = inferencer.set_prompts(references())
+    expected = inferencer.set_prompts(bank=bank, distractors=['cat'])
+    by_distractor = inferencer(folder / '0.png', score_thr=0)
+    inferencer.set_prompts(bank=expected.with_negatives({'cat': ['dog']}))
+    assert inferencer.classes == ('dog',) and inferencer.distractors == ()
+    assert inferencer(folder / '0.png', score_thr=0) == by_distractor
+    inferencer.model.test_cfg['chunk_size'] = 1
+    with pytest.raises(ValueError, match='^With distractors .*chunk_size=1 splits the 2'):
+        inferencer(folder / '0.png')
 
 
 def test_the_old_name_of_distractors_works_until_0_8(inferencer):
@@ -662,7 +684,7 @@ def as_documented(config, checkpoint, tmp_path, monkeypatch):
 
 def test_snippets_of_the_page_run_as_printed(as_documented):
     snippets = re.findall(r'```python\n(.*?)```', as_documented, re.S)
-    assert len(snippets) == 7
+    assert len(snippets) == 8
     names = {}
     for snippet in snippets:
         exec(snippet, names)

@@ -46,6 +46,7 @@ def test_mmdets_own_configs_have_none(name):
         ('model.backbone.drop_path_rte', 'FusedSwinTransformer', 'drop_path_rate'),
         ('model.encoder.num_cpp', 'model.encoder', 'num_cp'),
         ('model.test_cfg.max_per_image', 'model.test_cfg', 'max_per_img'),
+        ('model.test_cfg.negatives.neares', 'model.test_cfg.negatives', 'nearest'),
         ('model.train_cfg.asigner', 'model.train_cfg', 'assigner'),
         ('model.dn_cfg.group_cfg.num_dn_query', 'model.dn_cfg.group_cfg', 'num_dn_queries'),
         ('model.bbox_head.loss_grqo.kl_weigth', 'GRQOLoss', 'kl_weight'),

@@ -91,7 +91,7 @@ def test_the_inferencer_detects(device, assert_equal, config, tmp_path):
         device.check(waits=1, copies=8)  # what was found is fetched once
         device.clear()
         found[-1].append(inferencer(images[:2], batch_size=2, score_thr=0, **own))
-        device.check(waits=2, copies=8)
+        device.check(waits=3, copies=8)  # and what distractors leave is counted
     for expected, results in zip(*found, strict=True):
         for one, reference in zip(results['predictions'], expected['predictions'], strict=True):
             assert one['labels'] == reference['labels']

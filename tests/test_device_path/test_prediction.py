@@ -1,7 +1,8 @@
 """Prediction on the pretended device: the CPU's detections, waiting once a batch at most.
 
-With a bank there is nothing to wait for; exemplars that images bring, and suppression, are each
-worth one wait: which classes there are, and what overlaps.
+With a bank there is nothing to wait for; exemplars that images bring, suppression, and negatives
+that leave detections out are each worth one wait: which classes there are, what overlaps, how many
+are left.
 """
 
 from copy import deepcopy
@@ -30,6 +31,8 @@ CASES = {
     'chunks of a bank': (dict(chunk_size=2), None, None, 0),
     'chunks of exemplars': (dict(chunk_size=1, max_per_chunk=5), EXEMPLARS, None, 1),
     'suppression': (dict(nms=NMS), None, None, 1),
+    'smooth negatives': (dict(negatives=dict(nearest=2, temperature=1)), None, None, 0),
+    'hard negatives, own exemplars': (dict(negatives=dict(nearest=1)), EXEMPLARS, None, 2),
     'suppression and own exemplars': (dict(nms=NMS), EXEMPLARS, None, 2),
 }
 

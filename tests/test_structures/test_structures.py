@@ -10,6 +10,8 @@ from mmdet_dino_r1.structures import (
     PromptBank,
     QuerySelection,
     VisualPrompts,
+    load_prompt_bank,
+    save_prompt_bank,
 )
 
 
@@ -33,6 +35,35 @@ def test_bank_is_aligned_by_name():
     assert bank.aligned_to(['owl', 'cat']).embeddings.tolist() == [[3.0], [1.0]]
     with pytest.raises(ValueError, match="'dogs' .near: dog."):
         bank.aligned_to(['dogs'])
+
+
+def test_rows_that_are_negatives(tmp_path):
+    rows = torch.arange(5.0)[:, None]
+    bank = PromptBank(tuple('acbxy'), rows, dict(shots=1))
+    assert bank.negatives == {} and bank.aligned_to('ab').negative_labels == {}
+    bank = bank.with_negatives({'x': ['a', 'b'], 'y': []})
+    bank = load_prompt_bank(save_prompt_bank(bank, tmp_path / 'bank.safetensors'))
+    assert bank.negatives == dict(x=['a', 'b'], y=[])
+    assert bank.negative_labels == {3: [0, 2], 4: None}
+    assert bank.differences_from('acb') == []
+    # those of the classes that are asked for come along, and have the labels after theirs
+    aligned = bank.aligned_to(('b', 'd', 'c'), skip_missing=True)
+    assert aligned.class_names == ('b', 'c', 'x', 'y') and aligned.labels == (0, 2, 3, 4)
+    assert aligned.negative_labels == {3: [0], 4: None}
+    assert aligned.embeddings.flatten().tolist() == [2, 1, 3, 4]
+    assert bank.aligned_to('c').class_names == ('c', 'y')
+    # what is asked for is a class
+    assert bank.aligned_to('ayx').negative_labels == {}
+    # what was aligned once may be aligned again
+    assert aligned.aligned_to('b').negative_labels == {1: [0], 2: None}
+    other = PromptBank(('z', 'n'), rows[:2]).with_negatives(dict(n=['z']))
+    joined = PromptBank.merge([bank, other])
+    assert joined.negatives == dict(x=['a', 'b'], y=[], n=['z'])
+    assert joined.aligned_to('z').negative_labels == {1: None, 2: [0]}
+    with pytest.raises(ValueError, match="lacks 'w'"):
+        bank.with_negatives(dict(x=['w']))
+    with pytest.raises(ValueError, match='no class is left'):
+        other.with_negatives(dict(z=[]))
 
 
 def test_bank_refuses_what_cannot_be():

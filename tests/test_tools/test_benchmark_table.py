@@ -43,6 +43,17 @@ def run(args, tmp_path):
     return status, (tmp_path / 'new/out/benchmark_table.md').read_text().splitlines()
 
 
+def test_scores_lowered_by_negatives_are_not_placed(tmp_path, capsys):
+    config = 'dino_r1_swin_t_zeroshot_coco'
+    write(tmp_path, config, {'coco/bbox_mAP': 0.243})
+    lowered = write(tmp_path, config, {'coco/bbox_mAP': 0.3}, 'later', negatives=dict(nearest=1))
+    _, lines = run([tmp_path], tmp_path)
+    assert any('| DINO-R1-T | 24.3 [1]' in line for line in lines)
+    assert lines[-1].endswith(
+        f"negatives lower its scores (model.test_cfg.negatives: {{'nearest': 1}}); {lowered}"
+    )
+
+
 def test_golden_table(tmp_path, capsys):
     root = tmp_path / 'work'
     coco = write(root, 'dino_r1_swin_t_zeroshot_coco', {'coco/bbox_mAP': 0.243})

@@ -138,6 +138,11 @@ def test_a_bank_a_distractor_and_a_broken_image(tmp_path, tiny, capsys):
     coco = json.loads((tmp_path / 'out/predictions.json').read_text())
     assert [category['name'] for category in coco['categories']] == ['dog']
     assert [image['file_name'] for image in coco['images']] == ['2.png']
+    smooth = ['--score-thr', '0', '--cfg-options', 'model.test_cfg.negatives.temperature=1']
+    hard = coco['annotations']
+    main([*tiny, *further, *smooth])
+    soft = json.loads((tmp_path / 'out/predictions.json').read_text())['annotations']
+    assert len(soft) > len(hard) and {each['category_id'] for each in soft} == {1}
 
 
 def test_mistakes_end_in_one_line(tmp_path, tiny, capsys):

@@ -1,9 +1,10 @@
-"""What has to stand beside every number: protocol, N, seed, split, detections, chunks."""
+"""What has to stand beside every number: protocol, N, seed, split, chunks, negatives and so on."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 
@@ -27,13 +28,15 @@ def protocol_record(
 
     The provenances are those of each test set's prompt bank, by name; None names a single one.
     """
-    cfg = model.test_cfg
+    cfg, rule = model.test_cfg, model.bbox_head.negatives
+    rows = sum(len(bank.negative_labels) for bank in model.prompt_banks.values())
     described = dict(
         name=protocol,
         detections_per_image=cfg.get('max_per_img', model.num_queries),
         chunk_size=cfg.get('chunk_size', 0),
         detections_per_chunk=cfg.get('max_per_chunk', 0),
         nms=dict(cfg['nms']) if cfg.get('nms') else None,
+        negatives=dict(asdict(rule), rows=rows) if rule.nearest or rows else None,
     )
     keys = dict(shots='shots', fewest='fewest', seed='seed', source='ann_file')
     splits = {
@@ -50,13 +53,13 @@ def protocol_record(
     if None not in splits:
         described['datasets'] = splits
     source = described['source'] if None in splits else 'each train split'
-    print_log(
+    line = (
         'Protocol {name}: N = {shots}, seed {seed}, prompts from {source}, '
-        '{detections_per_image} detections per image, chunk size {chunk_size}'.format(
-            **described | dict(source=source)
-        ),
-        logger='current',
+        '{detections_per_image} detections per image, chunk size {chunk_size}'
     )
+    if described['negatives']:
+        line += ', negatives {negatives}'
+    print_log(line.format(**described | dict(source=source)), logger='current')
     return dict(weights=fingerprint, protocol=described)
 
 

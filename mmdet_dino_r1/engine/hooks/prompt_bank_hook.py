@@ -53,7 +53,7 @@ class PromptBankHook(Hook):
 
     A ``DatasetGroup``, or mmdet's ``ConcatDataset``, gets one bank per member. Metrics and protocol
     are written into ``<work dir>/<timestamp>/metrics/{test,epoch_N,iter_N}.json``. Put the hook
-    into ``default_hooks``.
+    into ``default_hooks``. A bank's rows that are negatives serve every dataset.
 
     Args:
         bank: path of a bank, or dict(path=...); or where exemplars come from: ``shots`` (N,
@@ -147,6 +147,8 @@ class PromptBankHook(Hook):
         provenances = {}
         for name, member, source in members:
             classes = member.metainfo['classes']
+            chunk_size = model.test_cfg.get('chunk_size', 0)
+            model.bbox_head.negatives.refuse_chunks(chunk_size, len(classes), given=False)
             if self.protocol == 'text':
                 bank = text_prompt_bank(model, self._texts(model), classes)
             elif 'path' in self.bank:

@@ -1,9 +1,8 @@
 """What the classes of a prompt bank have in common, and which exemplars stand apart.
 
-Distances are ``1 - cosine``, after the mean over the classes is subtracted: all embeddings of a
-model share a large part, which confuses nothing, but would bring every cosine near 1. Below three
-classes nothing is subtracted, since two centred vectors are always opposite. An exemplar is
-compared with the mean of the *other* exemplars of its class, in which it cannot hide.
+Distances are ``1 - cosine``, after the mean over the classes is subtracted (see
+``structures/class_directions.py``). An exemplar is compared with the mean of the *other* exemplars
+of its class, in which it cannot hide.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from ...structures import class_directions
 from ...structures.prompt_bank import BankExemplars, PromptBank
 
 # An exemplar is far when it is this many robust standard deviations (1.4826 * median absolute
@@ -61,9 +61,7 @@ class BankStatistics:
 
 def bank_statistics(bank: PromptBank) -> BankStatistics:
     """Counts, spread, similarities and outliers of a bank."""
-    means = bank.embeddings.float()
-    common = means.mean(dim=0) if len(means) > 2 else torch.zeros_like(means[0])
-    directions = F.normalize(means - common, dim=1)
+    directions, common = class_directions(bank.embeddings)
     similarity = directions @ directions.T  # (num_classes, num_classes)
     nearest, nearest_similarity = nearest_other(similarity)
     exemplars, counts, spread, outliers = bank.exemplars, None, None, None

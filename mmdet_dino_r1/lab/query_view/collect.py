@@ -70,7 +70,8 @@ def view_queries(
     logits, boxes, prompt_labels = to_cpu(logits, boxes, prompts.labels)
     views = []
     for image, sample in enumerate(batch_data_samples):
-        real = prompt_labels[image] != PADDING_LABEL
+        never = torch.tensor([PADDING_LABEL, *prompts.negatives[image]])
+        real = ~torch.isin(prompt_labels[image], never)
         if not real.any():
             raise ValueError(f'Image {sample.get("img_id", image)} has no prompt to look for.')
         labels = prompt_labels[image, real]

@@ -21,9 +21,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ...structures import BatchBoxes, ExemplarChoice, QuerySelection, VisualPrompts
-from ...utils.device_copy import box_scales, remembered_rows, to_device
+from ...utils.device_copy import box_scales, remembered_rows, to_cpu, to_device
 from ..layers import PromptContrastiveEmbed
 from ..task_modules import BatchedHungarianAssigner
+from .negative_prompts import NegativesRule
 from .training_targets import TrainingTargets, denoising_pairs
 
 
@@ -45,6 +46,7 @@ class DINOR1Head(GroundingDINOHead):
 
     Raises:
         TypeError: the assigner of ``train_cfg`` is no :class:`BatchedHungarianAssigner`.
+        ValueError: ``test_cfg.negatives`` is wrong, see :class:`NegativesRule`.
     """
 
     def __init__(
@@ -63,12 +65,19 @@ class DINOR1Head(GroundingDINOHead):
                 "model.train_cfg.assigner must be of type 'BatchedHungarianAssigner' "
                 f'(it takes the same match_costs), got {type(self.assigner).__name__}'
             )
+        if self.test_cfg:
+            _ = self.negatives  # a wrong one is refused before any work
 
     def _init_layers(self) -> None:
         super()._init_layers()
         self.cls_branches = nn.ModuleList(
             [PromptContrastiveEmbed(**self.contrastive_cfg) for _ in self.cls_branches]
         )
+
+    @property
+    def negatives(self) -> NegativesRule:
+        """The rule of ``test_cfg``, which may change between calls."""
+        return NegativesRule.read(self.test_cfg)
 
     @property
     def needs_reference(self) -> bool:
@@ -245,7 +254,7 @@ class DINOR1Head(GroundingDINOHead):
             references: num_layers + 1 times (bs, num_queries, 4), as in :meth:`loss`.
             memory_text: (bs, num_prompts, dim) fused prompts.
             text_token_mask: (bs, num_prompts) bool, True where the prompt counts.
-            prompts: the class of each, and which are padding.
+            prompts: the class of each, which are padding, and which are negatives.
             batch_data_samples: meta information.
             rescale: boxes in the original image's pixels rather than the input's.
 
@@ -253,7 +262,8 @@ class DINOR1Head(GroundingDINOHead):
             Per image at most ``test_cfg.max_per_img`` instances (and ``max_per_chunk``, where it
             is set), best first, after class-wise suppression where ``test_cfg.nms`` asks for it
             (ours; the paper has none): ``bboxes`` (n, 4) in pixels (x1, y1, x2, y2), clipped to
-            the image, ``scores``, ``labels``.
+            the image, ``scores``, ``labels``. ``test_cfg.negatives`` changes the scores before; a
+            label of a negative is never among them.
         """
         last = len(hidden_states) - 1  # the other layers' scores would be thrown away
         logits = self.cls_branches[last](hidden_states[last], memory_text, text_token_mask)
@@ -266,31 +276,37 @@ class DINOR1Head(GroundingDINOHead):
             factors = [tuple(sample.scale_factor) for sample in batch_data_samples]
             factors = remembered_rows(factors, device).repeat(1, 2)
         counts = prompts.counts or [len(prompts)] * len(logits)
-        found = [
+        rule, given = self.negatives, prompts.negatives or [{}] * len(logits)
+        scores = [
             # padding comes last, and is left out here
-            self._predict_by_feat_single(of_image[:, :count], *others)
-            for of_image, count, *others in zip(
-                logits, counts, boxes, prompts.labels, scales, factors, strict=True
+            rule.scores(of_image[:, :count], labels[:count], embeddings[:count], negatives)
+            for of_image, count, labels, embeddings, negatives in zip(
+                logits, counts, prompts.labels, prompts.embeddings, given, strict=True
             )
         ]
+        found = [
+            self._predict_by_feat_single(*of_image)
+            for of_image in zip(scores, boxes, prompts.labels, scales, factors, strict=True)
+        ]
+        if any(given) or (rule.nearest and not rule.temperature):
+            found = without_gone(found)
         nms = self.test_cfg.get('nms')
         return suppress(found, dict(nms)) if nms else found
 
     def _predict_by_feat_single(
-        self, logits: Tensor, boxes: Tensor, labels: Tensor, scale: Tensor, factor: Tensor | None
+        self, scores: Tensor, boxes: Tensor, labels: Tensor, scale: Tensor, factor: Tensor | None
     ) -> InstanceData:
         """Top (query, prompt) pairs of one image.
 
-        ``logits`` (num_queries, n) are of its own prompts, which come before padding, and
+        ``scores`` (num_queries, n) are of its own prompts, which come before padding, and
         ``labels`` (num_prompts,) of all. ``boxes`` are (num_queries, 4). ``scale`` (4,) are pixels
         of the input per unit (w, h, w, h); a ``factor`` (4,) is what those pixels are divided by.
         """
-        scores = logits.float().sigmoid().flatten()
-        limit = min(self.test_cfg.get('max_per_img', len(boxes)), len(scores))
+        num_prompts = max(scores.shape[1], 1)
+        limit = min(self.test_cfg.get('max_per_img', len(boxes)), scores.numel())
         if per_chunk := self.test_cfg.get('max_per_chunk'):
             limit = min(limit, per_chunk)
-        scores, index = scores.topk(limit)
-        num_prompts = max(logits.shape[1], 1)
+        scores, index = scores.flatten().topk(limit)
         query, prompt = index // num_prompts, index % num_prompts
         bboxes = bbox_cxcywh_to_xyxy(boxes.float())[query] * scale
         bboxes = torch.minimum(bboxes.clamp(min=0), scale)
@@ -311,6 +327,15 @@ def with_selection(
         torch.cat([logits, selection.logits.float()[None]]),
         torch.cat([boxes, selection.boxes_unact.float().sigmoid()[None]]),
     )
+
+
+def without_gone(found: InstanceList) -> InstanceList:
+    """What was found in each image, best first, as far as negatives left it a score.
+
+    On CUDA this waits for the device, once for all images.
+    """
+    (counts,) = to_cpu(torch.stack([(of_image.scores >= 0).sum() for of_image in found]))
+    return [of_image[:count] for of_image, count in zip(found, counts.tolist(), strict=True)]
 
 
 def suppress(found: InstanceList, nms: dict) -> InstanceList:

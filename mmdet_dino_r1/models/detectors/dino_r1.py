@@ -69,7 +69,8 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
     that the sample's ``dataset_name`` names, where several were set, else ``prompt_bank``.
     ``test_cfg.chunk_size`` splits many classes into chunks (0: none), which share the image
     features; every chunk selects its own queries and gives at most ``test_cfg.max_per_chunk``
-    detections (0: as many as ``max_per_img``).
+    detections (0: as many as ``max_per_img``). ``test_cfg.negatives`` lowers the score of a class
+    where another one fits better (see :class:`NegativesRule`).
 
     Args:
         prompt_encoder: config of :class:`VisualPromptEncoder` or :class:`JointPromptEncoder`.
@@ -390,8 +391,10 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
         encoder_inputs, decoder_inputs = self.pre_transformer(feats, batch_data_samples)
         image = self.encode_image(encoder_inputs)
         prompts = self.prompts_for(image, batch_data_samples)
-        chunks = []
-        for chunk in prompts.chunks(self.test_cfg.get('chunk_size', 0)):
+        chunk_size, chunks = self.test_cfg.get('chunk_size', 0), []
+        given = any(prompts.negatives)
+        self.bbox_head.negatives.refuse_chunks(chunk_size, len(prompts), given)
+        for chunk in prompts.chunks(chunk_size):
             outputs = self.run_transformer(image, decoder_inputs, chunk)
             del outputs['selection']  # which training supervises
             found = self.bbox_head.predict(

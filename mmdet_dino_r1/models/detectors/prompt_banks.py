@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from mmdet.structures import SampleList
 from mmdet.visualization import get_palette
@@ -93,7 +95,8 @@ class PromptBanksMixin:
     def prompts_for(self, image: dict, batch_data_samples: SampleList) -> VisualPrompts:
         """Each image's own prompts where the samples carry them, else the bank's.
 
-        Several boxes of a class on one image are averaged, or encoded jointly.
+        Several boxes of a class on one image are averaged, or encoded jointly. A sample's
+        ``negative_labels``, a dict as in :class:`VisualPrompts`, are those of its own prompts.
 
         Raises:
             RuntimeError: there are neither, or only some samples carry prompts.
@@ -104,7 +107,9 @@ class PromptBanksMixin:
             embeddings = self.encode_exemplars(image, boxes.chosen())
             # the placeholder, where no image has a box, stands for nothing
             drawn = boxes.exemplars
-            return VisualPrompts.averaged(embeddings[: len(drawn.labels)], *drawn)
+            prompts = VisualPrompts.averaged(embeddings[: len(drawn.labels)], *drawn)
+            negatives = [sample.get('negative_labels', {}) for sample in batch_data_samples]
+            return replace(prompts, negatives=negatives)
         if any(carried):
             raise RuntimeError('Some images of the batch carry prompt_instances, others do not.')
         return VisualPrompts.from_banks(self.banks_of(batch_data_samples), image['feat'])

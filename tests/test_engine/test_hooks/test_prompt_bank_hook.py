@@ -103,6 +103,7 @@ def test_record_states_the_protocol_beside_the_metrics(cfg_for, tiny_shapes):
         detections_per_chunk=0,
         chunk_size=0,
         nms=None,
+        negatives=None,
     )
     assert record['metrics']['coco/bbox_mAP'] == metrics['coco/bbox_mAP']
     assert record['config'] == 'vis_gdino_r18_shapes'
@@ -115,6 +116,32 @@ def test_line_names_protocol_shots_seed_and_split(cfg_for, printed, tiny_shapes)
     (line,) = [line for line in lines if line.startswith('Visual-G prompts')]
     assert 'N = 3 exemplars per class (fewest 3), seed 5' in line
     assert f'from {tiny_shapes}/annotations/train.json' in line and '4 classes' in line
+
+
+def test_negatives_count_in_a_test_and_are_stated(cfg_for, printed, tmp_path):
+    weighted(cfg := cfg_for(work_dir='plain')).test()
+    kept = next(Path(cfg.work_dir).glob('prompt_banks/*.safetensors'))
+    runner = weighted(cfg := cfg_for(bank=str(kept), work_dir='nearest'))
+    runner.model.test_cfg.negatives = dict(nearest=2, temperature=1)
+    lines = printed()
+    runner.test()
+    said = dict(nearest=2, margin=0.0, temperature=1, rows=0)
+    assert record_of(cfg)['protocol']['negatives'] == said
+    assert any(line.endswith(f', chunk size 0, negatives {said}') for line in lines)
+    runner.model.test_cfg.chunk_size = 3
+    with pytest.raises(ValueError, match='chunk_size=3 splits the 4 classes'):
+        runner.test()
+
+    bank = load_prompt_bank(kept)
+    more = PromptBank(('lid', 'hand'), bank.embeddings[:2] + 1, dict(bank.provenance))
+    more = PromptBank.merge([bank, more]).with_negatives({'lid': [], 'hand': []})
+    path = save_prompt_bank(more, tmp_path / 'more.safetensors')
+    runner = weighted(cfg := cfg_for(bank=str(path), work_dir='rows'))
+    runner.test()
+    in_force = runner.model.prompt_bank
+    assert in_force.class_names == (*bank.class_names, 'lid', 'hand')
+    assert in_force.negative_labels == {4: None, 5: None}
+    assert record_of(cfg)['protocol']['negatives']['rows'] == 2
 
 
 def test_bank_is_kept_and_used_again_only_where_nothing_changed(cfg_for, printed):

@@ -111,6 +111,16 @@ def test_images_without_boxes_or_without_truth():
     assert (empty.truth.matches == -1).all() and unknown.truth is None
 
 
+def test_negatives_of_a_bank_are_no_classes():
+    model, (images, samples) = banked(), make_batch(TWO_IMAGES)
+    plain = view_queries(model, images, samples, NAMES)
+    negatives = {NAMES[7]: []}
+    model.set_prompt_bank(model.prompt_bank.with_negatives(negatives))
+    for view, before in zip(view_queries(model, images, samples, NAMES), plain, strict=True):
+        assert view.class_names == tuple(NAMES[label] for label in (1, 2, 5))
+        np.testing.assert_allclose(view.scores, before.scores[..., :3], rtol=1e-5)
+
+
 def test_what_cannot_be_viewed():
     images, samples = make_batch(TWO_IMAGES)
     with pytest.raises(RuntimeError, match='No visual prompts'):

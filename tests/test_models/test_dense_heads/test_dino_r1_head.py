@@ -183,7 +183,7 @@ def test_predictions_by_hand():
     pixels = torch.full((4,), 64.0)
     # the original has 128 pixels
     found = head._predict_by_feat_single(
-        logits, boxes, torch.tensor([40, 50, -1]), pixels, torch.full((4,), 0.5)
+        logits.sigmoid(), boxes, torch.tensor([40, 50, -1]), pixels, torch.full((4,), 0.5)
     )
     assert found.labels[:2].tolist() == [50, 40]
     torch.testing.assert_close(found.scores[:2], torch.tensor([2.0, 1.0]).sigmoid())
@@ -199,10 +199,10 @@ def test_suppression_is_class_wise_and_only_on_request():
     boxes = torch.full((10, 4), 0.5)
     boxes[1, 0] = 0.52  # IoU 0.92 with the first
     labels, pixels = torch.tensor([4, 5]), torch.full((4,), 64.0)
-    found = head._predict_by_feat_single(logits, boxes, labels, pixels, None)
+    found = head._predict_by_feat_single(logits.sigmoid(), boxes, labels, pixels, None)
     assert found.labels[:3].tolist() == [4, 4, 5]
     head.test_cfg = dict(max_per_img=3)
-    found = head._predict_by_feat_single(logits, boxes, labels, pixels, None)
+    found = head._predict_by_feat_single(logits.sigmoid(), boxes, labels, pixels, None)
     found, none = suppress([found, found[:0]], dict(type='nms', iou_threshold=0.7))
     assert len(none) == 0
     assert found.labels.tolist() == [4, 5], 'the second of class 4 gives way, the other class not'
