@@ -13,7 +13,8 @@ from model_variants import JOINT
 
 import mmdet_dino_r1.apis
 from mmdet_dino_r1.structures import PromptBank, load_prompt_bank, save_prompt_bank
-from mmdet_dino_r1.tools.build_prompt_bank import class_list, main, parse_args, summary
+from mmdet_dino_r1.tools.build_prompt_bank import main, parse_args, summary
+from mmdet_dino_r1.utils.command_line import class_list
 
 ROOT = Path(__file__).resolve().parents[2]
 ABOUT = dict(num_exemplars=7, fewest=3, most=4, num_images=5, images_in_file=9)
