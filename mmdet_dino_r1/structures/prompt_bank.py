@@ -292,9 +292,12 @@ def protocol_summary(provenance: Mapping) -> str:
 
 
 def is_tuned(provenance: Mapping) -> bool:
-    """Whether rows of a bank, or of one merged into it, learned and are no means any more."""
+    """Whether rows of a bank, or of one merged into it, learned and are no means any more.
+
+    Of a provenance, or of a test's protocol, which says so itself.
+    """
     parts = [provenance, *provenance.get('merged', ())]
-    return any((part.get('tuning') or {}).get('steps') for part in parts)
+    return any(part.get('tuned') or (part.get('tuning') or {}).get('steps') for part in parts)
 
 
 def _join_exemplars(banks: Sequence[PromptBank]) -> BankExemplars | None:

@@ -388,4 +388,5 @@ def test_a_protocol_says_that_prompts_were_tuned():
     said = protocol_summary(tuned)
     assert said == 'N = ? exemplars per class (fewest ?), seed ?, from ?, tuned'
     assert protocol_summary(dict(merged=[{}, tuned])) == said
+    assert protocol_summary(dict(tuned=True)) == said  # as a test records it
     assert protocol_summary(dict(tuning=dict(steps=0))) == protocol_summary({})
