@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
 
 from mmdet.structures import DetDataSample
 from torch import nn
@@ -77,7 +78,7 @@ class ReferenceDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         data = self._images[index]
-        return dict(data, data_samples=data['data_samples'].clone())
+        return dict(data, data_samples=deepcopy(data['data_samples']))
 
     def get_data_info(self, index: int) -> dict:
         """What is known of a reference; ``exemplar_boxes`` (x1, y1, x2, y2) in its own pixels."""

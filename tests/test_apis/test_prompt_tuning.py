@@ -16,6 +16,7 @@ from mmdet_dino_r1 import (
     tune_prompt_bank,
 )
 from mmdet_dino_r1.apis import DINOR1Inferencer, Reference, tune_references
+from mmdet_dino_r1.apis.reference_bank import ReferenceDataset
 from mmdet_dino_r1.engine.bank_builder import weights_fingerprint
 from mmdet_dino_r1.tools.merge_prompt_banks import main as merge
 
@@ -201,6 +202,30 @@ def test_images_in_memory_and_the_detector_stays_as_it_is(inferencer):
     assert inferencer.prompt_bank is in_force
     assert inferencer(picture(4), score_thr=0) == found
     assert inferencer.set_prompts(bank=bank) is bank and inferencer.classes == ('cat', 'dog')
+
+
+@pytest.mark.parametrize(('joint', 'shots'), [(False, 3), (True, 2)])
+def test_references_are_a_dataset_of_exemplars(inferencer, joint, shots):
+    references = [
+        Reference(picture(0)[:48], [BOX, SECOND_BOX, [0, 0, 9, 9]], ['cat', 'dog', 'cat']),
+        Reference(picture(1), [[0, 0, 9, 9.5]], 'cat'),
+    ]
+    dataset = ReferenceDataset(inferencer.pipeline, references, 0.05, joint)
+    assert len(dataset) == 2 and dataset.metainfo == dict(classes=('cat', 'dog'))
+    assert dataset.get_data_info(0) == dict(
+        img_id=0,
+        file_name='array 0',
+        height=48,
+        width=64,
+        exemplar_labels=[0, 1, 0],
+        exemplar_boxes=[BOX, SECOND_BOX, [0, 0, 9, 9]],
+    )
+    assert (dataset.summary['shots'], dataset.summary['num_images']) == (shots, 2)
+    sample = dataset[1]['data_samples']
+    for drawn in (sample.gt_instances, sample.prompt_instances):
+        assert (drawn.bboxes.tolist(), drawn.labels.tolist()) == ([[0, 0, 9, 9.5]], [0])
+    sample.gt_instances.labels += 1  # everybody gets a sample of their own
+    assert dataset[1]['data_samples'].gt_instances.labels.tolist() == [0]
 
 
 def test_references_that_cannot_be_tuned_on(inferencer):
