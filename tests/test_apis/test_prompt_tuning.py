@@ -18,9 +18,10 @@ from mmdet_dino_r1 import (
 from mmdet_dino_r1.apis import DINOR1Inferencer, Reference, tune_references
 from mmdet_dino_r1.apis.reference_bank import ReferenceDataset
 from mmdet_dino_r1.engine.bank_builder import weights_fingerprint
+from mmdet_dino_r1.tools.inspect_prompt_bank import main as inspect
 from mmdet_dino_r1.tools.merge_prompt_banks import main as merge
 
-FEW = dict(steps=4, folds=2, device='cpu')
+FEW = dict(steps=4, batch_size=2, folds=2, device='cpu')
 
 
 @pytest.fixture
@@ -59,12 +60,12 @@ def logged(monkeypatch):
 def test_new_classes_beside_those_of_a_bank(tiny_shapes, tmp_path, fusion, novel, logged):
     model, out = make_model(tiny_shapes, tmp_path, fusion), tmp_path / 'made/tuned.safetensors'
     base = build_prompt_bank(*model, shots=2, device='cpu')
-    means = build_prompt_bank(*model, **novel, shots=99, device='cpu')
+    names = tuple(one['name'] for one in json.loads(novel['ann'].read_text())['categories'])
     calls = []
     bank = tune_prompt_bank(
         *model, out, **novel, bank=base, progress=lambda *call: calls.append(call), **FEW
     )
-    assert bank.class_names == base.class_names + means.class_names
+    assert bank.class_names == base.class_names + names
     assert torch.equal(bank.embeddings[:4], base.embeddings)
     about = bank.provenance
     assert about['weights'] == base.provenance['weights']
@@ -72,7 +73,7 @@ def test_new_classes_beside_those_of_a_bank(tiny_shapes, tmp_path, fusion, novel
     tuning = about['tuning']
     assert tuning['most_steps'] == 4 and tuning['images'] == 6
     assert set(tuning['tuned']) | set(tuning['kept']) == set(bank.class_names)
-    assert set(tuning['tuned']) <= set(means.class_names)
+    assert set(tuning['tuned']) <= set(names)
     assert tuning['start'] == base.provenance
     assert calls[-1][0] == calls[-1][1] and [done for done, _ in calls] == sorted(
         done for done, _ in calls
@@ -82,6 +83,12 @@ def test_new_classes_beside_those_of_a_bank(tiny_shapes, tmp_path, fusion, novel
     loaded = load_prompt_bank(out)
     assert torch.equal(loaded.embeddings, bank.embeddings) and loaded.provenance == about
     assert loaded.class_ids == bank.class_ids
+    # the record is of the tuned images alone
+    assert bank.counts == dict.fromkeys(base.class_names, 0) | {
+        name: bank.provenance['counts'][name] for name in names
+    }
+    assert inspect([str(out), '--out', str(tmp_path / 'seen')]) == 0
+    assert (tmp_path / 'seen/contact_sheet.png').exists()
 
 
 def test_tuned_twice_is_equal_in_every_byte_and_another_seed_is_not(model, tmp_path, novel):
@@ -196,7 +203,7 @@ def test_images_in_memory_and_the_detector_stays_as_it_is(inferencer):
     before = weights_fingerprint(detector), [p.requires_grad for p in detector.parameters()]
     modes = [module.training for module in detector.modules()]
     found = inferencer(picture(4), score_thr=0)
-    bank = tune_references(inferencer, references, bank=in_force, steps=4, folds=2)
+    bank = tune_references(inferencer, references, bank=in_force, steps=2, folds=2)
     assert bank.class_names == ('cat', 'dog')
     assert bank.provenance['tuning']['images'] == 4
     assert before == (

@@ -127,7 +127,7 @@ def tiny(tmp_path, tiny_shapes):
     torch.save(dict(state_dict=state, meta={}), tmp_path / 'tiny.pth')
     split = ['--ann', f'{tiny_shapes}/annotations/prompts_novel.json', '--img', str(tiny_shapes)]
     files = [str(tmp_path / 'tiny.py'), str(tmp_path / 'tiny.pth')]
-    return [*files, *split, '--steps', '4', '--folds', '2']
+    return [*files, *split, '--steps', '2', '--folds', '2']
 
 
 def test_a_real_bank_that_detects(tmp_path, tiny, tiny_shapes, capsys):
@@ -136,7 +136,7 @@ def test_a_real_bank_that_detects(tmp_path, tiny, tiny_shapes, capsys):
     said = capsys.readouterr().out
     assert f'{out}: 2 classes, ' in said and 'Loss on held-out images: ' in said
     bank = load_prompt_bank(out)
-    assert len(bank) == 2 and bank.provenance['tuning']['most_steps'] == 4
+    assert len(bank) == 2 and bank.provenance['tuning']['most_steps'] == 2
     image, found = next(tiny_shapes.rglob('*.png')), tmp_path / 'found'
     asked = ['--input', str(image), '--bank', str(out), '--out', str(found), '--score-thr', '0']
     assert detect([*tiny[:2], *asked, '--device', 'cpu', '--no-pictures']) == 0
