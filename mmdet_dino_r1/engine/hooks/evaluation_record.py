@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
+from ...structures.prompt_bank import is_tuned
 from ...version import __version__
 
 
@@ -41,7 +42,7 @@ def protocol_record(
     keys = dict(shots='shots', fewest='fewest', seed='seed', source='ann_file')
     splits = {
         name: {ours: provenance.get(theirs, 'unknown') for ours, theirs in keys.items()}
-        | dict(joint=provenance.get('joint', False))
+        | dict(joint=provenance.get('joint', False), tuned=is_tuned(provenance))
         | dict(without_prompt=provenance.get('classes_left_out', []))
         for name, provenance in provenances.items()
     }
@@ -57,6 +58,8 @@ def protocol_record(
         'Protocol {name}: N = {shots}, seed {seed}, prompts from {source}, '
         '{detections_per_image} detections per image, chunk size {chunk_size}'
     )
+    if described['tuned']:
+        line += ', tuned'
     if described['negatives']:
         line += ', negatives {negatives}'
     print_log(line.format(**described | dict(source=source)), logger='current')

@@ -2,7 +2,8 @@
 
 Distances are ``1 - cosine``, after the mean over the classes is subtracted (see
 ``structures/class_directions.py``). An exemplar is compared with the mean of the *other* exemplars
-of its class, in which it cannot hide.
+of its class, in which it cannot hide. Similarity is that of the bank's rows, tuned or not; spread
+and outliers are told of the exemplars alone.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class BankStatistics:
 
 def bank_statistics(bank: PromptBank) -> BankStatistics:
     """Counts, spread, similarities and outliers of a bank."""
-    directions, common = class_directions(bank.embeddings)
+    rows = bank.embeddings.float()
+    directions, _ = class_directions(rows)
     similarity = directions @ directions.T  # (num_classes, num_classes)
     nearest, nearest_similarity = nearest_other(similarity)
     exemplars, counts, spread, outliers = bank.exemplars, None, None, None
@@ -69,12 +71,23 @@ def bank_statistics(bank: PromptBank) -> BankStatistics:
         labels = exemplars.set_labels
         counts = torch.bincount(labels, minlength=len(bank))
         if exemplars.embeddings is not None:
-            centred = exemplars.embeddings.float() - common
+            embeddings = exemplars.embeddings.float()
+            # exemplars are compared with their means, which tuned rows no longer are
+            means = exemplar_means(rows, embeddings, labels, counts)
+            directions, common = class_directions(means)
+            centred = embeddings - common
             distances = distances_to_others(centred, labels, counts)
             sums = distances.new_zeros(len(bank)).index_add_(0, labels, distances)
             spread = sums / counts  # NaN where a class has one exemplar or none
             outliers = _find_outliers(bank.class_names, exemplars, centred, distances, directions)
     return BankStatistics(counts, spread, similarity, nearest, nearest_similarity, outliers)
+
+
+def exemplar_means(rows: Tensor, embeddings: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """(num_classes, dim) means of (num_exemplars, dim); a class without any keeps its row."""
+    sums = torch.zeros_like(rows, dtype=torch.float64)
+    sums.index_add_(0, labels, embeddings.double())
+    return torch.where(counts[:, None] > 0, (sums / counts[:, None]).float(), rows)
 
 
 def nearest_other(similarity: Tensor) -> tuple[Tensor, Tensor]:
