@@ -55,8 +55,24 @@ def encode_prompt_bank(
 
     by_rank = all_gather_object(encoded)
     in_order = [by_rank[i % len(by_rank)][i // len(by_rank)] for i in range(len(batches))]
+    return assemble_bank(model, exemplars, batches, in_order, keep_exemplars, provenance)
+
+
+def assemble_bank(
+    model: nn.Module,
+    exemplars: Dataset,
+    batches: Sequence[Sequence[int]],
+    encoded: Sequence[tuple[Tensor, Tensor | None]],
+    keep_exemplars: bool = True,
+    provenance: Mapping | None = None,
+) -> PromptBank:
+    """The bank of batches of images that were encoded, and its record.
+
+    ``batches`` are places in ``exemplars`` of images that have some, ``encoded`` of each batch the
+    (num_exemplars, dim) embeddings and their :attr:`ExemplarChoice.box_sets`.
+    """
     record = BankExemplars.join(
-        [_record(exemplars, *batch) for batch in zip(batches, in_order, strict=True)]
+        [_record(exemplars, *batch) for batch in zip(batches, encoded, strict=True)]
     )
     classes = exemplars.metainfo['classes']
     described = dict(

@@ -108,10 +108,8 @@ class DINOR1Head(GroundingDINOHead):
             logits, boxes, dn_logits, dn_boxes = self.split_outputs(
                 logits.float(), boxes.float(), dn_meta
             )
-            # the stages: all layers, then the selection, are matched and supervised alike
-            logits = torch.cat([logits, selection.logits.float()[None]])
-            boxes = torch.cat([boxes, selection.boxes_unact.float().sigmoid()[None]])
-            targets = TrainingTargets.build(ground_truth, choice)
+            logits, boxes = with_selection(logits, boxes, selection)
+            targets = TrainingTargets.build(ground_truth, choice.on_device.classes)
             with torch.set_grad_enabled(grqo is not None and grqo.differentiates_reward):
                 costs = self.assigner.cost(
                     logits, boxes, targets.instances, ground_truth.img_shapes
@@ -153,6 +151,35 @@ class DINOR1Head(GroundingDINOHead):
             # nothing to learn from, but every parameter must take part in the backward pass
             losses = {name: value * 0 for name, value in losses.items()}
         return losses
+
+    def matching_loss(
+        self,
+        hidden_states: Tensor,
+        references: list[Tensor],
+        memory_text: Tensor,
+        text_token_mask: Tensor,
+        selection: QuerySelection,
+        ground_truth: BatchBoxes,
+        classes: Tensor,
+    ) -> Tensor:
+        """What the matching queries lose, of all stages; a scalar, not divided by the positives.
+
+        Arguments are those of :meth:`loss` where there are no denoising queries; ``classes``
+        (num_prompts,) long are the labels of the prompts, ascending. The ranks do not share it.
+        """
+        logits, boxes = self(hidden_states, references, memory_text, text_token_mask)
+        with torch.autocast(logits.device.type, enabled=False):
+            logits, boxes = with_selection(logits.float(), boxes.float(), selection)
+            targets = TrainingTargets.build(ground_truth, classes)
+            with torch.no_grad():
+                costs = self.assigner.cost(
+                    logits, boxes, targets.instances, ground_truth.img_shapes
+                )
+            (pairs,) = to_device(logits.device, targets.pairs(self.assigner.match(costs)))
+            names = [str(stage) for stage in range(len(logits))]
+            undivided = logits.new_ones(2).unbind()
+            losses = self._detection_losses(names, (logits, boxes, pairs), targets, undivided)
+            return torch.stack([*losses.values()]).sum()
 
     def _detection_losses(
         self,
@@ -270,6 +297,20 @@ class DINOR1Head(GroundingDINOHead):
         if factor is not None:
             bboxes = bboxes / factor
         return InstanceData(bboxes=bboxes, scores=scores, labels=labels[prompt])
+
+
+def with_selection(
+    logits: Tensor, boxes: Tensor, selection: QuerySelection
+) -> tuple[Tensor, Tensor]:
+    """The stages, which are matched and supervised alike: all layers, then the selection.
+
+    ``logits`` are (num_layers, bs, num_queries, num_prompts), ``boxes`` (num_layers, bs,
+    num_queries, 4) (cx, cy, w, h).
+    """
+    return (
+        torch.cat([logits, selection.logits.float()[None]]),
+        torch.cat([boxes, selection.boxes_unact.float().sigmoid()[None]]),
+    )
 
 
 def suppress(found: InstanceList, nms: dict) -> InstanceList:

@@ -12,7 +12,7 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ...structures import BatchBoxes, ExemplarChoice
+from ...structures import BatchBoxes
 from ..task_modules import Matches
 
 
@@ -32,9 +32,12 @@ class TrainingTargets:
     instances: Sequence[InstanceData]
 
     @classmethod
-    def build(cls, ground_truth: BatchBoxes, choice: ExemplarChoice) -> TrainingTargets:
-        """One-hot targets over the classes with a prompt, ascending; boxes are of those only."""
-        labels, classes = ground_truth.labels, choice.on_device.classes
+    def build(cls, ground_truth: BatchBoxes, classes: Tensor) -> TrainingTargets:
+        """One-hot targets over the classes with a prompt, (num_prompts,) long and ascending.
+
+        Boxes are of those only.
+        """
+        labels = ground_truth.labels
         one_hot = (labels[:, None] == classes).float()  # (all_gts, num_prompts)
         of_images = (
             rows.split(ground_truth.counts) for rows in (ground_truth.pixels, labels, one_hot)

@@ -109,7 +109,7 @@ def test_reward_is_the_assigners_own_cost():
         inputs['text_token_mask'],
     )
     first = inputs['dn_meta']['num_denoising_queries']
-    targets = TrainingTargets.build(inputs['ground_truth'], choice)
+    targets = TrainingTargets.build(inputs['ground_truth'], choice.classes)
     one = slice(first + 3, first + 4)
     cost = head.assigner.cost(
         logits[1:, :, one], boxes[1:, :, one], targets.instances, targets.ground_truth.img_shapes
@@ -141,7 +141,7 @@ def test_denoising_pairs_by_hand():
     _, samples = make_batch([([[0, 0, 8, 8], [8, 8, 20, 20]], [1, 3]), ([[4, 4, 9, 9]], [3])])
     choice = ExemplarChoice(torch.zeros(2).long(), torch.zeros(2, 4), torch.tensor([1, 3]))
     ground_truth = BatchBoxes.read(samples)
-    targets = TrainingTargets.build(ground_truth, choice)
+    targets = TrainingTargets.build(ground_truth, choice.classes)
     assert targets.prompt_index.tolist() == [0, 1, 1]
 
     def layout(num_dn_queries):
