@@ -21,7 +21,7 @@ register_safe_loaders()
 
 def __getattr__(name: str):
     """``mmdet_dino_r1.build_prompt_bank`` and the like, imported when they are asked for."""
-    if name in ('apis', 'build_prompt_bank', 'DINOR1Inferencer'):
+    if name in ('apis', 'build_prompt_bank', 'DINOR1Inferencer', 'tune_prompt_bank'):
         import importlib
 
         apis = importlib.import_module(f'{__name__}.apis')
@@ -41,4 +41,5 @@ __all__ = [
     'load_prompt_bank',
     'models',
     'save_prompt_bank',
+    'tune_prompt_bank',
 ]

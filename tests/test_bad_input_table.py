@@ -291,6 +291,16 @@ the bare name of a shipped config
     test_a_bare_name_becomes_the_path
 `query_view --device` that is not there
     test_what_is_wrong_is_said
+annotations, images, weights or a bank to begin with that are not there
+    test_mistakes_are_said_before_anything_is_tuned
+    test_real_mistakes
+a bank to begin with that other weights made
+    test_mistakes_are_said_before_anything_is_tuned
+    test_references_that_cannot_be_tuned_on
+a class to tune whose name is nearly one of the bank to begin with
+    test_a_name_that_is_nearly_one_of_the_bank_is_told
+points instead of boxes in references to tune on
+    test_references_that_cannot_be_tuned_on
 a prompt bank of other classes than those trained on, in mmdet's own inference
     test_names_are_those_of_the_bank_in_force
     test_one_dict_has_the_names_in_force

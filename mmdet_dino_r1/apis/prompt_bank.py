@@ -9,6 +9,7 @@ from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from torch import nn
 
 from ..config.exemplars import exemplar_config, hook_bank
 from ..config.loading import load_config
@@ -76,9 +77,42 @@ def build_prompt_bank(
     """
     cfg = load_config(config, cfg_options)
     register_all_modules(init_default_scope=True)
-    asked = hook_bank(cfg)
     if support is not None and (ann, shots, seed) != (None, None, None):
         raise ValueError('support= is a list to take as it is: leave out ann=, shots= and seed=.')
+    asked = asked_split(cfg, ann, img, support)
+    given = dict(shots=shots, seed=seed, skip_missing=skip_missing, batch_size=batch_size)
+    given['keep_exemplars'] = keep_exemplars
+    asked |= {key: value for key, value in given.items() if value is not None}
+    exemplars = DATASETS.build(exemplar_config(asked, cfg, classes=classes))
+    exemplars.check_images()  # before the model is built
+    model, made_with = model_and_origin(cfg, checkpoint, device)
+    loader = cfg.test_dataloader
+    bank = encode_prompt_bank(
+        model,
+        exemplars,
+        batch_size=asked.get('batch_size') or loader.batch_size,
+        num_workers=loader.num_workers if num_workers is None else num_workers,
+        keep_exemplars=asked.get('keep_exemplars', True),
+        progress=progress,
+        provenance=made_with,
+    )
+    if out is not None and is_main_process():
+        save_prompt_bank(bank, out)
+    return bank
+
+
+def asked_split(
+    cfg: Config,
+    ann: str | Path | None,
+    img: str | Path | None,
+    support: str | Path | None = None,
+) -> dict:
+    """``bank`` of the config's ``PromptBankHook`` with the files given in place of its own.
+
+    Raises:
+        ValueError: an image folder alone.
+    """
+    asked = hook_bank(cfg)
     if ann is not None or (support is not None and img is not None):
         asked = {key: value for key, value in asked.items() if key not in SPLIT_KEYS}
         asked['data_prefix'] = dict(img=str(img or ''))
@@ -87,25 +121,19 @@ def build_prompt_bank(
             'img= names the folder of the images of ann= or support=; give one of these as well.'
         )
     files = dict(ann_file=ann, support=support)
-    asked |= {key: str(file) for key, file in files.items() if file is not None}
-    given = dict(shots=shots, seed=seed, skip_missing=skip_missing, batch_size=batch_size)
-    given['keep_exemplars'] = keep_exemplars
-    asked |= {key: value for key, value in given.items() if value is not None}
-    exemplars = DATASETS.build(exemplar_config(asked, cfg, classes=classes))
-    exemplars.check_images()  # before the model is built
+    return asked | {key: str(file) for key, file in files.items() if file is not None}
+
+
+def model_and_origin(
+    cfg: Config, checkpoint: str | Path, device: str | None
+) -> tuple[nn.Module, dict]:
+    """The model on a device that works, and what a bank's provenance says of it.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: it cannot be loaded safely, or there is no such device.
+    """
     if not Path(checkpoint).is_file() and '://' not in str(checkpoint):
         raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
-    device = choose_device(device)
-    loader = cfg.test_dataloader
-    bank = encode_prompt_bank(
-        build_model(cfg, checkpoint).to(device),
-        exemplars,
-        batch_size=asked.get('batch_size') or loader.batch_size,
-        num_workers=loader.num_workers if num_workers is None else num_workers,
-        keep_exemplars=asked.get('keep_exemplars', True),
-        progress=progress,
-        provenance=dict(model=Path(cfg.filename or '').stem, checkpoint=Path(checkpoint).name),
-    )
-    if out is not None and is_main_process():
-        save_prompt_bank(bank, out)
-    return bank
+    model = build_model(cfg, checkpoint).to(choose_device(device))
+    return model, dict(model=Path(cfg.filename or '').stem, checkpoint=Path(checkpoint).name)

@@ -7,6 +7,7 @@ from .resumable_batches import ResumableBatchSampler
 from .same_size import SameSizeBatchSampler
 from .scaled_image import LoadScaledImage
 from .support_list import SupportListDataset
+from .tuning_dataset import TuningDataset
 
 __all__ = [
     'CocoJsonDataset',
@@ -16,4 +17,5 @@ __all__ = [
     'ResumableBatchSampler',
     'SameSizeBatchSampler',
     'SupportListDataset',
+    'TuningDataset',
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from os import path as osp
 from typing import Any
 
@@ -36,7 +36,7 @@ class ExemplarDataset(BaseDetDataset):
         ann_file: COCO- or LVIS-format annotation file.
         pipeline: a test pipeline that ends in ``PackDetInputs`` and at most resizes the image.
             ``LoadAnnotations`` may be left out.
-        shots: most exemplars per class.
+        shots: most exemplars per class; None: all that can serve.
         seed: another seed chooses other exemplars.
         classes: names wanted, in the order of the labels. None takes every category with a box, in
             the order of the file.
@@ -66,7 +66,7 @@ class ExemplarDataset(BaseDetDataset):
         self,
         ann_file: str,
         pipeline: list[Any],
-        shots: int = 16,
+        shots: int | None = 16,
         seed: int = 0,
         classes: Sequence[str] | None = None,
         category_ids: Sequence[int] | None = None,
@@ -78,7 +78,7 @@ class ExemplarDataset(BaseDetDataset):
     ) -> None:
         if wrong := explain_arguments(dict(ann_file=ann_file, data_prefix=data_prefix)):
             raise ValueError(f'The source of the exemplars: {wrong}')
-        if shots < 1:
+        if shots is not None and shots < 1:
             raise ValueError(f'shots must be at least 1, got {shots}.')
         if category_ids is not None and (classes is None or len(category_ids) != len(classes)):
             raise ValueError('category_ids must name one category for each of classes.')
@@ -138,15 +138,16 @@ class ExemplarDataset(BaseDetDataset):
             counts[name] = len({image_id for image_id, _ in boxes} if self.joint else boxes)
             for image_id, box in boxes:
                 chosen[image_id].append((label, box))
+        held = self.held(images, chosen)
         self.summary = dict(
             ann_file=self.ann_file,
             ann_sha256=hashlib.sha256(content).hexdigest(),
             img_prefix=self.data_prefix['img'],
             seed=self.seed,
-            shots=self.shots,
+            shots='all' if self.shots is None else self.shots,
             fewest=min(counts.values()),
             most=max(counts.values()),
-            num_images=len(chosen),
+            num_images=len(held),
             images_in_file=len(images),
             num_exemplars=sum(counts.values()),
             num_boxes=sum(map(len, chosen.values())),
@@ -155,7 +156,7 @@ class ExemplarDataset(BaseDetDataset):
             classes_left_out=without,
             renamed=self._renamed,
         )
-        order = sorted(chosen, key=lambda id_: (images[id_]['height'], images[id_]['width'], id_))
+        order = sorted(held, key=lambda id_: (images[id_]['height'], images[id_]['width'], id_))
         return [self._data_info(images[id_], chosen[id_]) for id_ in order]
 
     def read(self, content: bytes) -> dict:
@@ -170,6 +171,10 @@ class ExemplarDataset(BaseDetDataset):
     def choose(self, name: str, candidates: list) -> list:
         """Those of a class that are; see :func:`choose_exemplars`."""
         return choose_exemplars(candidates, self.shots, self.seed, name, self.joint)
+
+    def held(self, images: Mapping, chosen: Mapping) -> Collection:
+        """Of all images by id, and the exemplars chosen on some of them, the ids to hold."""
+        return chosen
 
     def _categories(self, coco: dict) -> dict[int, str]:
         """Class name, as wanted, of each category id that is wanted."""

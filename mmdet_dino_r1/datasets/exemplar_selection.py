@@ -48,12 +48,16 @@ def candidate_boxes(
 
 
 def choose_exemplars(
-    candidates: Sequence[tuple[Any, Box]], shots: int, seed: int, name: str, joint: bool = False
+    candidates: Sequence[tuple[Any, Box]],
+    shots: int | None,
+    seed: int,
+    name: str,
+    joint: bool = False,
 ) -> list[tuple[Any, Box]]:
     """Choose exemplars of one class by the rule above, first choice first.
 
     Candidates are its boxes in any order, none of them degenerate. With ``joint`` a shot is an
-    image with all of its usable boxes, else one box.
+    image with all of its usable boxes, else one box; None are all shots.
     """
     usable = [item for item in candidates if shorter_side(item[1]) >= MIN_SIDE]
     if not usable:

@@ -75,12 +75,10 @@ def assemble_bank(
         [_record(exemplars, *batch) for batch in zip(batches, encoded, strict=True)]
     )
     classes = exemplars.metainfo['classes']
-    described = dict(
-        exemplars.summary | record.summary(classes),
-        weights=weights_fingerprint(model),
-        package_version=__version__,
-        **(provenance or {}),
-    )
+    described = exemplars.summary | record.summary(classes) | dict(provenance or {})
+    described['package_version'] = __version__
+    if 'weights' not in described:
+        described['weights'] = weights_fingerprint(model)
     bank = PromptBank.from_exemplars(classes, record.embeddings, record.set_labels, described)
     kept = record if keep_exemplars else replace(record, embeddings=None)
     return replace(bank, class_ids=exemplars.class_ids, exemplars=kept)

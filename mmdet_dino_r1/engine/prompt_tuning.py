@@ -112,12 +112,9 @@ def tune_bank(
         kept=[name for name, one in zip(class_names, learns.tolist(), strict=True) if not one],
         start=dict(start.provenance) if start else 'the means of the exemplars',
     )
-    if start:
-        # the record is of these images alone: of the rows of `start` it says nothing
-        bank = replace(bank.exemplars, labels=row_of_label[bank.exemplars.labels])
-    return PromptBank(
-        class_names, tuned, bank.provenance | dict(tuning=about), exemplars=bank.exemplars
-    )
+    # the record is of these images alone: of the rows of `start` it says nothing
+    record = replace(bank.exemplars, labels=row_of_label[bank.exemplars.labels])
+    return PromptBank(class_names, tuned, bank.provenance | dict(tuning=about), exemplars=record)
 
 
 @dataclass(frozen=True)

@@ -287,7 +287,17 @@ def protocol_summary(provenance: Mapping) -> str:
     shots, fewest = provenance.get('shots', '?'), provenance.get('fewest', '?')
     seed, source = provenance.get('seed', '?'), provenance.get('ann_file', '?')
     what = 'images with all boxes' if provenance.get('joint') else 'exemplars'
-    return f'N = {shots} {what} per class (fewest {fewest}), seed {seed}, from {source}'
+    tuned = ', tuned' * is_tuned(provenance)
+    return f'N = {shots} {what} per class (fewest {fewest}), seed {seed}, from {source}{tuned}'
+
+
+def is_tuned(provenance: Mapping) -> bool:
+    """Whether rows of a bank, or of one merged into it, learned and are no means any more.
+
+    Of a provenance, or of a test's protocol, which says so itself.
+    """
+    parts = [provenance, *provenance.get('merged', ())]
+    return any(part.get('tuned') or (part.get('tuning') or {}).get('steps') for part in parts)
 
 
 def _join_exemplars(banks: Sequence[PromptBank]) -> BankExemplars | None:

@@ -8,24 +8,24 @@ the bank is the same.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from mmengine.dist import init_dist, is_main_process
+from mmengine.dist import is_main_process
 
 from mmdet_dino_r1 import apis
 from mmdet_dino_r1.structures import PromptBank
 from mmdet_dino_r1.utils.command_line import (
+    add_classes,
+    add_launcher,
     add_model,
     add_out_file,
+    launched,
     one_line_errors,
     refuse_existing,
 )
-from mmdet_dino_r1.utils.compat import join_processes_without_gpu
 from mmdet_dino_r1.utils.near_names import some
 
 
@@ -44,7 +44,7 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     add('--support', help='published list of exemplars (JSON lines), taken as it is')
     add('--shots', type=int, help='most exemplars per class')
     add('--seed', type=int, help='another one chooses other boxes')
-    add('--classes', type=class_list, help='names, "cat,dog", or a file with one per line')
+    add_classes(parser)
     add('--batch-size', type=int, help='images encoded at once')
     add('--workers', type=int, dest='num_workers', help='processes that read images')
     add(
@@ -56,17 +56,8 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     )
     skipped = 'leave out classes without a box'
     add('--skip-missing', action='store_const', const=True, help=skipped)
-    add('--launcher', choices=('none', 'pytorch'), default='none')
+    add_launcher(parser)
     return parser.parse_args(args)
-
-
-def class_list(text: str) -> list[str]:
-    """Names from ``--classes``: the lines of a file, or what stands between commas."""
-    if Path(text).is_file():
-        names = Path(text).read_text(encoding='utf-8').splitlines()
-    else:
-        names = text.split(',')
-    return [name.strip() for name in names if name.strip()]
 
 
 @one_line_errors
@@ -75,27 +66,12 @@ def main(args: Sequence[str] | None = None) -> int:
     options = parse_args(args)
     start = time.perf_counter()
     refuse_existing(options)
-    if options.launcher == 'pytorch':
-        join_processes(options.device)
     asked = {k: v for k, v in vars(options).items() if k not in ('overwrite', 'launcher')}
-    bank = apis.build_prompt_bank(**asked, progress=is_main_process())
-    if is_main_process():
-        print(summary(bank, options.out, time.perf_counter() - start))
-    if options.launcher == 'pytorch':
-        torch.distributed.destroy_process_group()
+    with launched('build_prompt_bank', options.launcher, options.device):
+        bank = apis.build_prompt_bank(**asked, progress=is_main_process())
+        if is_main_process():
+            print(summary(bank, options.out, time.perf_counter() - start))
     return 0
-
-
-def join_processes(device: str | None) -> None:
-    """Join the processes that torchrun started; ValueError: it did not start this one."""
-    if 'RANK' not in os.environ:
-        raise ValueError(
-            '--launcher pytorch needs torchrun: torchrun --nproc_per_node N '
-            '-m mmdet_dino_r1.tools.build_prompt_bank …'
-        )
-    join_processes_without_gpu('pytorch', device)
-    if not torch.distributed.is_initialized():
-        init_dist('pytorch', backend='nccl')
 
 
 def summary(bank: PromptBank, path: Path, seconds: float) -> str:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 
+import torch
 from mmengine.config import DictAction
+from mmengine.dist import init_dist
+
+from .compat import join_processes_without_gpu
 
 NO_KEY_VALUE = 'takes KEY=VALUE, without blanks around "=".'
 
@@ -66,10 +71,52 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """Add ``--classes``, a list of names or None."""
+    help = 'names, "cat,dog", or a file with one per line'
+    parser.add_argument('--classes', type=class_list, help=help)
+
+
+def class_list(text: str) -> list[str]:
+    """Names from ``--classes``: the lines of a file, or what stands between commas."""
+    if Path(text).is_file():
+        names = Path(text).read_text(encoding='utf-8').splitlines()
+    else:
+        names = text.split(',')
+    return [name.strip() for name in names if name.strip()]
+
+
+@contextmanager
+def launched(tool: str, launcher: str, device: str | None) -> Iterator[None]:
+    """Inside, a ``tool`` is one of the processes that torchrun started, if that is the launcher.
+
+    Raises:
+        ValueError: torchrun did not start this process.
+    """
+    if launcher == 'none':
+        yield
+        return
+    if 'RANK' not in os.environ:
+        raise ValueError(
+            '--launcher pytorch needs torchrun: torchrun --nproc_per_node N '
+            f'-m mmdet_dino_r1.tools.{tool} …'
+        )
+    join_processes_without_gpu('pytorch', device)
+    if not torch.distributed.is_initialized():
+        init_dist('pytorch', backend='nccl')
+    yield
+    torch.distributed.destroy_process_group()
+
+
 def add_out_file(parser: argparse.ArgumentParser, suffix: str) -> None:
     """Add to a parser ``--out``, a path by custom with this suffix, and ``--overwrite``."""
     parser.add_argument('--out', type=Path, required=True, help=f'file to write: *{suffix}')
     parser.add_argument('--overwrite', action='store_true', help='replace --out where it exists')
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add ``--launcher``, 'none' or 'pytorch'; see :func:`launched`."""
+    parser.add_argument('--launcher', choices=('none', 'pytorch'), default='none')
 
 
 def refuse_existing(options: argparse.Namespace) -> None:

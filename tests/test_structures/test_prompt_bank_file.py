@@ -381,3 +381,12 @@ def test_the_protocol_in_a_few_words():
         'N = 16 exemplars per class (fewest 3), seed 0, from train.json'
     )
     assert protocol_summary({}) == 'N = ? exemplars per class (fewest ?), seed ?, from ?'
+
+
+def test_a_protocol_says_that_prompts_were_tuned():
+    tuned = dict(tuning=dict(steps=40, tuned=['cat']))
+    said = protocol_summary(tuned)
+    assert said == 'N = ? exemplars per class (fewest ?), seed ?, from ?, tuned'
+    assert protocol_summary(dict(merged=[{}, tuned])) == said
+    assert protocol_summary(dict(tuned=True)) == said  # as a test records it
+    assert protocol_summary(dict(tuning=dict(steps=0))) == protocol_summary({})

@@ -1,21 +1,16 @@
 """The command line of the builder; the building itself is tested with ``apis``."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from conftest import build_tiny, find_free_port, tiny_model_cfg
+from conftest import build_tiny, tiny_model_cfg
 from mmengine.config import Config
 from model_variants import JOINT
 
 import mmdet_dino_r1.apis
 from mmdet_dino_r1.structures import PromptBank, load_prompt_bank, save_prompt_bank
-from mmdet_dino_r1.tools.build_prompt_bank import class_list, main, parse_args, summary
+from mmdet_dino_r1.tools.build_prompt_bank import main, parse_args, summary
+from mmdet_dino_r1.utils.command_line import class_list
 
-ROOT = Path(__file__).resolve().parents[2]
 ABOUT = dict(num_exemplars=7, fewest=3, most=4, num_images=5, images_in_file=9)
 
 
@@ -180,35 +175,13 @@ def test_real_mistakes(tmp_path, tiny, capsys):
 
 @pytest.mark.ddp
 @pytest.mark.parametrize('model', [dict(), JOINT], ids=['each box', 'joint'])
-def test_two_processes_make_the_same_bank(tmp_path, tiny, model):
+def test_two_processes_make_the_same_bank(tmp_path, tiny, model, in_two_processes):
     cfg = Config.fromfile(tiny[0])
     cfg.model = tiny_model_cfg(**model)
     cfg.dump(tiny[0])
     torch.save(dict(state_dict=build_tiny(**model).state_dict(), meta={}), tiny[1])
     one, two = tmp_path / 'one', tmp_path / 'two'
-    port = str(find_free_port())
     assert main([*tiny, '--out', str(one)]) == 0
-    module = ['-m', 'mmdet_dino_r1.tools.build_prompt_bank', *tiny, '--device', 'cpu']
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, *module, '--out', str(two), '--launcher', 'pytorch'],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ
-            | dict(
-                PYTHONPATH=str(ROOT),
-                OMP_NUM_THREADS='1',  # as here: sums over more threads round otherwise
-                RANK=str(rank),
-                LOCAL_RANK=str(rank),
-                WORLD_SIZE='2',
-                MASTER_ADDR='127.0.0.1',
-                MASTER_PORT=port,
-            ),
-        )
-        for rank in (0, 1)
-    ]
-    said = [process.communicate(timeout=120)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], said
+    said = in_two_processes('build_prompt_bank', *tiny, '--out', str(two))
     assert one.read_bytes() == two.read_bytes()
     assert ['8 exemplars' in output for output in said] == [True, False]

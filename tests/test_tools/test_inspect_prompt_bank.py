@@ -64,6 +64,15 @@ def test_table_outliers_and_pictures(tmp_path, images, capsys):
     assert cv2.imread(str(folder / 'contact_sheet.png')) is not None
 
 
+def test_a_tuned_bank_says_so(tmp_path, capsys):
+    bank = make_bank()
+    bank.provenance['tuning'] = dict(steps=40, tuned=['cat'])
+    assert main([str(save_prompt_bank(bank, tmp_path / 'b.safetensors'))]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == '3 classes, width 3, tuned: rows need not be the means of their exemplars'
+    assert any(line.split()[:2] == ['tuning', "{'steps':"] for line in others)
+
+
 def test_json_is_all_there_is_on_stdout(tmp_path, images, capsys):
     path = save_prompt_bank(make_bank(images), tmp_path / 'b.safetensors')
     assert main([str(path), '--json', '--top', '1', '--out', str(tmp_path / 'o')]) == 0

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
+from ...structures.prompt_bank import is_tuned
 from ...version import __version__
 
 
@@ -38,7 +39,7 @@ def protocol_record(
     keys = dict(shots='shots', fewest='fewest', seed='seed', source='ann_file')
     splits = {
         name: {ours: provenance.get(theirs, 'unknown') for ours, theirs in keys.items()}
-        | dict(joint=provenance.get('joint', False))
+        | dict(joint=provenance.get('joint', False), tuned=is_tuned(provenance))
         | dict(without_prompt=provenance.get('classes_left_out', []))
         for name, provenance in provenances.items()
     }
@@ -51,9 +52,9 @@ def protocol_record(
         described['datasets'] = splits
     source = described['source'] if None in splits else 'each train split'
     print_log(
-        'Protocol {name}: N = {shots}, seed {seed}, prompts from {source}, '
+        'Protocol {name}: N = {shots}, seed {seed}, prompts from {source}{tuned}, '
         '{detections_per_image} detections per image, chunk size {chunk_size}'.format(
-            **described | dict(source=source)
+            **described | dict(source=source, tuned=', tuned' * bool(described['tuned']))
         ),
         logger='current',
     )

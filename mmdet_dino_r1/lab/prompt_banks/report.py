@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ...structures import PromptBank
+from ...structures.prompt_bank import PromptBank, is_tuned
 from ...utils.near_names import some
 from ..figure import write_image
 from .contact_sheet import contact_sheet
@@ -47,6 +47,8 @@ def format_description(described: dict, top: int = 50) -> str:
     """What :func:`describe` gives as text, at most so many classes and outliers; 0 for all."""
     provenance, classes = described['provenance'], described['classes']
     lines = [f'{len(classes)} classes, width {described["dim"]}']
+    if is_tuned(provenance):
+        lines[0] += ', tuned: rows need not be the means of their exemplars'
     for key, value in provenance.items():
         if key == 'counts' or value in ({}, []):  # the counts stand in the table
             continue

@@ -3,7 +3,8 @@
 Distances are ``1 - cosine``, after the mean over the classes is subtracted: all embeddings of a
 model share a large part, which confuses nothing, but would bring every cosine near 1. Below three
 classes nothing is subtracted, since two centred vectors are always opposite. An exemplar is
-compared with the mean of the *other* exemplars of its class, in which it cannot hide.
+compared with the mean of the *other* exemplars of its class, in which it cannot hide. Similarity is
+that of the bank's rows, tuned or not; spread and outliers are told of the exemplars alone.
 """
 
 from __future__ import annotations
@@ -61,9 +62,8 @@ class BankStatistics:
 
 def bank_statistics(bank: PromptBank) -> BankStatistics:
     """Counts, spread, similarities and outliers of a bank."""
-    means = bank.embeddings.float()
-    common = means.mean(dim=0) if len(means) > 2 else torch.zeros_like(means[0])
-    directions = F.normalize(means - common, dim=1)
+    rows = bank.embeddings.float()
+    _, directions = centre(rows)
     similarity = directions @ directions.T  # (num_classes, num_classes)
     nearest, nearest_similarity = nearest_other(similarity)
     exemplars, counts, spread, outliers = bank.exemplars, None, None, None
@@ -71,12 +71,28 @@ def bank_statistics(bank: PromptBank) -> BankStatistics:
         labels = exemplars.set_labels
         counts = torch.bincount(labels, minlength=len(bank))
         if exemplars.embeddings is not None:
-            centred = exemplars.embeddings.float() - common
+            embeddings = exemplars.embeddings.float()
+            # exemplars are compared with their means, which tuned rows no longer are
+            common, directions = centre(exemplar_means(rows, embeddings, labels, counts))
+            centred = embeddings - common
             distances = distances_to_others(centred, labels, counts)
             sums = distances.new_zeros(len(bank)).index_add_(0, labels, distances)
             spread = sums / counts  # NaN where a class has one exemplar or none
             outliers = _find_outliers(bank.class_names, exemplars, centred, distances, directions)
     return BankStatistics(counts, spread, similarity, nearest, nearest_similarity, outliers)
+
+
+def centre(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """What rows (n, dim) have in common (dim,), 0 of fewer than three, and directions from it."""
+    common = rows.mean(dim=0) if len(rows) > 2 else torch.zeros_like(rows[0])
+    return common, F.normalize(rows - common, dim=1)
+
+
+def exemplar_means(rows: Tensor, embeddings: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """(num_classes, dim) means of (num_exemplars, dim); a class without any keeps its row."""
+    sums = torch.zeros_like(rows, dtype=torch.float64)
+    sums.index_add_(0, labels, embeddings.double())
+    return torch.where(counts[:, None] > 0, (sums / counts[:, None]).float(), rows)
 
 
 def nearest_other(similarity: Tensor) -> tuple[Tensor, Tensor]:

@@ -97,6 +97,7 @@ def test_record_states_the_protocol_beside_the_metrics(cfg_for, tiny_shapes):
         fewest=3,
         seed=5,
         joint=False,
+        tuned=False,
         source=f'{tiny_shapes}/annotations/train.json',
         without_prompt=[],
         detections_per_image=20,
@@ -154,11 +155,15 @@ def test_loaded_bank_gives_what_the_built_one_gives(cfg_for, tmp_path):
     built = weighted(cfg_for(work_dir='built'))
     expected = built.test()
     (kept,) = (tmp_path / 'built' / 'prompt_banks').iterdir()
+    bank = load_prompt_bank(kept)
+    bank.provenance['tuning'] = dict(steps=1)  # so it says
+    kept = save_prompt_bank(bank, tmp_path / 'tuned.safetensors')
     cfg = cfg_for(work_dir='loaded', bank=str(kept), strict=True)
     loaded = weighted(cfg)
     assert loaded.test() == expected
     assert torch.equal(loaded.model.prompt_bank.embeddings, built.model.prompt_bank.embeddings)
-    assert record_of(cfg)['protocol']['shots'] == 2
+    protocol = record_of(cfg)['protocol']
+    assert protocol['shots'] == 2 and protocol['tuned']
     assert record_of(cfg)['weights'] == load_prompt_bank(kept).provenance['weights']
 
 

@@ -202,3 +202,16 @@ def test_an_empty_record_is_no_obstacle():
     statistics = bank_statistics(PromptBank(('a', 'b'), torch.eye(2)).with_exemplars(record))
     assert statistics.counts.tolist() == [0, 0]
     assert statistics.spread.isnan().all() and statistics.outliers == ()
+
+
+def test_tuned_rows_count_for_the_similarity_and_exemplars_for_the_rest():
+    corners = [[1.0, 0]] * 4 + [[0, 1.0]] * 4 + [[-1.0, 0]] * 4 + [[0, 1.0]]
+    labels = [0] * 4 + [1] * 4 + [2] * 4 + [0]
+    bank = make_bank(corners, labels, ['right', 'up', 'left'])
+    rows = torch.tensor([[1.0, 0], [0.0, -1], [0.0, 1]])
+    before, after = bank_statistics(bank), bank_statistics(replace(bank, embeddings=rows))
+    torch.testing.assert_close(
+        after.similarity, bank_statistics(PromptBank(bank.class_names, rows)).similarity
+    )
+    assert not torch.allclose(after.similarity, before.similarity)
+    assert torch.equal(after.spread, before.spread) and after.outliers == before.outliers
