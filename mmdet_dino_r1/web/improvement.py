@@ -41,7 +41,7 @@ class Improvement:
     def start(self, tune: Callable[[Improvement], PromptBank]) -> None:
         """Tune in the background."""
         # A daemon: Ctrl+C ends the server, whatever is running.
-        Thread(target=self._run, args=(tune,), name='improvement', daemon=True).start()
+        Thread(target=self._run, args=(tune,), daemon=True).start()
 
     def cancel(self) -> None:
         """End it at its next step."""

@@ -1,5 +1,6 @@
 """A tiny model with random weights whose scores differ, and pictures as files."""
 
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -12,6 +13,7 @@ from model_variants import JOINT
 from PIL import Image
 
 from mmdet_dino_r1.apis import DINOR1Inferencer
+from mmdet_dino_r1.web import shared_detector
 from mmdet_dino_r1.web.shared_detector import SharedDetector
 
 
@@ -65,6 +67,19 @@ def encoded(seed, size=(80, 60), format='PNG', **options):
     file = BytesIO()
     Image.fromarray(pixels).save(file, format, **options)
     return file.getvalue()
+
+
+@pytest.fixture
+def tuned_for(monkeypatch):
+    """Lets the steps of a tuning be chosen, which the page does not: few of them, or very many."""
+    genuine = shared_detector.tune_references
+
+    def choose(steps):
+        quick = partial(genuine, steps=steps, batch_size=2)
+        monkeypatch.setattr(shared_detector, 'tune_references', quick)
+
+    choose(3)
+    return choose
 
 
 @pytest.fixture(scope='module')

@@ -89,7 +89,7 @@ def test_a_detection_is_said_to_be_something_else(page, photos):
     assert {row[0] for row in page.table()} <= {'object'}
 
 
-def test_improving(page, photos, inferencer, downloads, tmp_path):
+def test_improving(page, photos, inferencer, downloads, tmp_path, tuned_for):
     same = [tmp_path / f'{k}.png' for k in range(3)]  # what is learnt on two helps with the third
     for path in same:
         path.write_bytes((photos / '0.png').read_bytes())
@@ -130,6 +130,7 @@ def test_improving(page, photos, inferencer, downloads, tmp_path):
 
     page.draw(DOG)  # other boxes: what was tuned is no longer theirs
     assert not page.all('#choice') and len(page.all('.stale')) == 1
+    tuned_for(2000)
     start.click()
     page.draw(DOG, 1)
     assert page.one('#improve-status').text == 'The boxes have changed: stopped.'

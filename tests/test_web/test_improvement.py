@@ -1,8 +1,6 @@
 """Prompts of a page are tuned in the background: what comes of it, and what ends it."""
 
-import threading
 import time
-from functools import partial
 
 import pytest
 import torch
@@ -19,32 +17,19 @@ from mmdet_dino_r1.web.server import Limits, create_app  # noqa: E402
 from mmdet_dino_r1.web.shared_detector import SharedDetector  # noqa: E402
 
 
-@pytest.fixture
-def tuned_for(monkeypatch):
-    """Lets the steps of a tuning be chosen; the page has no such choice."""
-    genuine = shared_detector.tune_references
-
-    def choose(steps, **options):
-        few = partial(genuine, steps=steps, **options)
-        monkeypatch.setattr(shared_detector, 'tune_references', few)
-
-    choose(4)
-    return choose
-
-
 def improve(page, asked, complete):
     return page.post('/api/improve', json=asked | dict(complete=complete))
 
 
 def status(page):
-    return page.post('/api/improve/status').json
+    return lambda: page.post('/api/improve/status').json
 
 
-def ended(page, seconds=60):
+def ended(ask):
     """What is told once it has ended."""
-    until = time.monotonic() + seconds
+    until = time.monotonic() + 60
     while time.monotonic() < until:
-        if (told := status(page))['state'] not in ('waiting', 'running'):
+        if (told := ask())['state'] not in ('waiting', 'running'):
             return told
         time.sleep(0.02)
     raise AssertionError(told)
@@ -53,8 +38,9 @@ def ended(page, seconds=60):
 def bank_of(page, asked, tmp_path):
     answer = page.post('/api/bank', json=asked)
     assert answer.status_code == 200, answer.json
-    (tmp_path / 'bank.safetensors').write_bytes(answer.data)
-    return load_prompt_bank(tmp_path / 'bank.safetensors')
+    file = tmp_path / f'{len(list(tmp_path.iterdir()))}.safetensors'  # an earlier one is mapped
+    file.write_bytes(answer.data)
+    return load_prompt_bank(file)
 
 
 def alike(page, photos, count=3, **more):
@@ -69,9 +55,9 @@ def test_what_comes_of_it(photos, inferencer, tuned_for, tmp_path):
     page = Page(create_app(SharedDetector(inferencer)))
     ids, asked = alike(page, photos)
     assert improve(page, asked, ids).status_code == 200
-    told = ended(page)
+    told = ended(status(page))
     assert told['state'] == 'done' and told['done'] == told['all'] > 0 and told['message'] == ''
-    assert told['tuned'] == ['cat', 'dog'] and 0 < told['steps'] <= 4
+    assert told['tuned'] == ['cat', 'dog'] and 0 < told['steps'] <= 3
     assert told['loss_after'] < told['loss_before']
 
     tuned = asked | dict(tuned=True)
@@ -103,7 +89,7 @@ def test_a_class_on_one_picture_keeps_its_mean(photos, inferencer, tuned_for):
     page = Page(create_app(SharedDetector(inferencer)))
     ids, asked = alike(page, photos, count=1)
     improve(page, asked, ids)
-    told = ended(page)
+    told = ended(status(page))
     assert told['state'] == 'done' and told['steps'] == 0 and told['tuned'] == []
 
 
@@ -123,7 +109,7 @@ def test_rows_of_the_bank_are_begun_with_and_what_is_not_complete_stays(
     assert averaged.class_names == ('cat', 'owl', 'dog', 'bat')
     assert torch.equal(averaged.embeddings[:2], start.embeddings)  # boxes of cats do not count yet
     improve(page, asked, ids[:3])
-    assert ended(page)['tuned'] == ['cat', 'dog']
+    assert ended(status(page))['tuned'] == ['cat', 'dog']
     bank = bank_of(page, asked | dict(tuned=True), tmp_path)
     assert set(bank.class_names) == {'cat', 'owl', 'dog', 'bat'}
     same = {
@@ -134,7 +120,7 @@ def test_rows_of_the_bank_are_begun_with_and_what_is_not_complete_stays(
 
 
 def test_others_detect_meanwhile_and_it_can_be_cancelled(photos, inferencer, tuned_for):
-    tuned_for(5000)
+    tuned_for(2000)
     app = create_app(SharedDetector(inferencer))
     page, other = Page(app), Page(app)
     ids, asked = alike(page, photos)
@@ -145,11 +131,11 @@ def test_others_detect_meanwhile_and_it_can_be_cancelled(photos, inferencer, tun
         assert answer.json['classes'] == ['cat', 'dog']
     improve(other, its, target)  # one at a time
     time.sleep(0.1)
-    assert status(page)['state'] == 'running' and status(other)['state'] == 'waiting'
+    assert status(page)()['state'] == 'running' and status(other)()['state'] == 'waiting'
     page.post('/api/improve/cancel')
-    told = ended(page)
+    told = ended(status(page))
     assert (told['state'], told['message']) == ('failed', 'Stopped.')
-    assert ended(other)['state'] == 'done'  # its turn
+    assert ended(status(other))['state'] == 'done'  # its turn
 
 
 @pytest.mark.parametrize(
@@ -162,19 +148,17 @@ def test_others_detect_meanwhile_and_it_can_be_cancelled(photos, inferencer, tun
     ],
 )
 def test_what_ends_it(photos, inferencer, tuned_for, end, message):
-    tuned_for(5000)
+    tuned_for(2000)
     limits = Limits(max_sessions=1, most_minutes=30 if end else 0)
     app = create_app(SharedDetector(inferencer), limits)
     page = Page(app)
     ids, asked = alike(page, photos)
     improve(page, asked, ids)
-    job = session_of(page, app).improvement
+    job = session_of(page, app).improvement  # which outlives the page
     if end:
         end(page, app)
-    for thread in threading.enumerate():
-        if thread.name == 'improvement':
-            thread.join(30)
-    assert job.status()['state'] == 'failed' and job.status()['message'].startswith(message)
+    told = ended(job.status)
+    assert told['state'] == 'failed' and told['message'].startswith(message)
 
 
 def session_of(page, app):
@@ -184,12 +168,14 @@ def session_of(page, app):
 def test_what_goes_wrong_is_told(photos, inferencer, tuned_for, monkeypatch):
     page = Page(create_app(SharedDetector(inferencer)))
     ids, asked = alike(page, photos)
-    assert 'Nothing is being improved' in status(page)['error']
+    assert 'Nothing is being improved' in status(page)()['error']
     assert 'tick those' in improve(page, asked, []).json['error']
     assert 'reload the page' in improve(page, asked, None).json['error']
     monkeypatch.setattr(shared_detector, 'tune_references', lambda *_: 1 / 0)
     improve(page, asked, ids)
-    assert ended(page)['message'] == 'The server failed: ZeroDivisionError: division by zero'
+    assert (
+        ended(status(page))['message'] == 'The server failed: ZeroDivisionError: division by zero'
+    )
     answer = page.post('/api/detect', json=asked | dict(picture=ids[0], tuned=True))
     assert 'press Improve again' in answer.json['error']
     assert page.post('/api/detect', json=asked | dict(picture=ids[0])).status_code == 200
