@@ -1,6 +1,5 @@
 """A tiny model with random weights whose scores differ, and pictures as files."""
 
-from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -75,7 +74,9 @@ def tuned_for(monkeypatch):
     genuine = shared_detector.tune_references
 
     def choose(steps):
-        quick = partial(genuine, steps=steps, batch_size=2)
+        def quick(*args, **options):
+            return genuine(*args, **options | dict(steps=steps, batch_size=2))
+
         monkeypatch.setattr(shared_detector, 'tune_references', quick)
 
     choose(3)

@@ -171,11 +171,10 @@ def test_what_goes_wrong_is_told(photos, inferencer, tuned_for, monkeypatch):
     assert 'Nothing is being improved' in status(page)()['error']
     assert 'tick those' in improve(page, asked, []).json['error']
     assert 'reload the page' in improve(page, asked, None).json['error']
-    monkeypatch.setattr(shared_detector, 'tune_references', lambda *_: 1 / 0)
+    monkeypatch.setattr(shared_detector, 'tune_references', lambda *_, **options: 1 / 0)
     improve(page, asked, ids)
-    assert (
-        ended(status(page))['message'] == 'The server failed: ZeroDivisionError: division by zero'
-    )
+    told = ended(status(page))
+    assert told['message'] == 'The server failed: ZeroDivisionError: division by zero'
     answer = page.post('/api/detect', json=asked | dict(picture=ids[0], tuned=True))
     assert 'press Improve again' in answer.json['error']
     assert page.post('/api/detect', json=asked | dict(picture=ids[0])).status_code == 200

@@ -64,7 +64,7 @@ export class Improve {
       } else {
         const left = ((performance.now() - job.began) / done) * (all - done) / 60000;
         this.bar.value = done / all;
-        this.say(`Step ${done} of ${all}, ${plural(Math.ceil(left), 'minute')} to go at most`);
+        this.say(`Step ${done} of ${all}, ${plural(Math.ceil(left), 'minute')} to go`);
       }
       await new Promise((resolve) => { setTimeout(resolve, PAUSE); });
     }
@@ -91,5 +91,5 @@ function outcome({ steps, loss_before: before, loss_after: after, tuned }, boxes
       + `${plural(boxes, 'box is', 'boxes are')} part of it.`;
   }
   return `Improved in ${plural(steps, 'step')}: on pictures that were held out the loss fell from `
-    + `${before.toFixed(3)} to ${after.toFixed(3)}. Compare what was found before and after.`;
+    + `${before.toFixed(3)} to ${after.toFixed(3)}. Switch between before and after, beside the slider.`;
 }
