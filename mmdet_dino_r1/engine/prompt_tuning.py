@@ -112,9 +112,12 @@ def tune_bank(
         kept=[name for name, one in zip(class_names, learns.tolist(), strict=True) if not one],
         start=dict(start.provenance) if start else 'the means of the exemplars',
     )
-    # the record is of these images alone: of the rows of `start` it says nothing
-    record = replace(bank.exemplars, labels=row_of_label[bank.exemplars.labels])
-    return PromptBank(class_names, tuned, bank.provenance | dict(tuning=about), exemplars=record)
+    if start:
+        # the record is of these images alone: of the rows of `start` it says nothing
+        bank = replace(bank.exemplars, labels=row_of_label[bank.exemplars.labels])
+    return PromptBank(
+        class_names, tuned, bank.provenance | dict(tuning=about), exemplars=bank.exemplars
+    )
 
 
 @dataclass(frozen=True)
@@ -298,6 +301,8 @@ def deal(shown: Tensor, folds: int, seed: int) -> list[list[int]]:
     ``shown`` is (num_images, num_rows) bool, which classes each image shows. Rare classes are dealt
     first, each image to the fold that has the fewest images of the class, then in all.
     """
+    if folds < 2:
+        return []
     parts: list[list[int]] = [[] for _ in range(folds)]
     order = torch.randperm(len(shown), generator=torch.Generator().manual_seed(seed))
     has = torch.zeros(folds, shown.shape[1], dtype=torch.long)
@@ -309,7 +314,7 @@ def deal(shown: Tensor, folds: int, seed: int) -> list[list[int]]:
             parts[fold].append(index)
             has[fold] += shown[index]
             del left[index]
-    return [sorted(part) for part in parts] if folds > 1 else []
+    return [sorted(part) for part in parts]
 
 
 @contextmanager

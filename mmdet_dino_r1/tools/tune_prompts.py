@@ -75,16 +75,16 @@ def main(args: Sequence[str] | None = None) -> int:
 def summary(bank: PromptBank, path: Path, seconds: float) -> str:
     """What tuning gave, written to ``path`` in so many seconds, in a few lines."""
     about = bank.provenance['tuning']
-    tuned, kept, losses = about['tuned'], about['kept'], dict(about['held_out'])
+    steps, losses = about['steps'], dict(about['held_out'])
+    tuned, kept = (about['tuned'], about['kept']) if steps else ([], bank.class_names)
     said = (
-        f'{path}: {len(bank)} classes, {len(tuned)} tuned on {about["images"]} images, '
-        f'{about["steps"]} of {about["most_steps"]} steps; {seconds:.1f} s'
+        f'{path}: {len(bank)} classes, {len(tuned)} tuned on {about["images"]} images by {steps} '
+        f'of at most {about["most_steps"]} steps; {seconds:.1f} s'
     )
     if losses:
-        before, after = losses[0], losses[about['steps']]
-        said += f'\nLoss on held-out images: {before:.4f} before, {after:.4f} after'
+        said += f'\nLoss on held-out images: {losses[0]:.4f} before, {losses[steps]:.4f} after'
     if kept:
-        said += f'\n{len(kept)} classes keep their mean: {some(list(kept))}'
+        said += f'\n{len(kept)} classes stay as they began: {some(kept)}'
     return said
 
 

@@ -18,9 +18,10 @@ from mmdet_dino_r1 import (
 from mmdet_dino_r1.apis import DINOR1Inferencer, Reference, tune_references
 from mmdet_dino_r1.apis.reference_bank import ReferenceDataset
 from mmdet_dino_r1.engine.bank_builder import weights_fingerprint
+from mmdet_dino_r1.tools.inspect_prompt_bank import main as inspect
 from mmdet_dino_r1.tools.merge_prompt_banks import main as merge
 
-FEW = dict(steps=4, folds=2, device='cpu')
+FEW = dict(steps=4, batch_size=2, folds=2, device='cpu')
 
 
 @pytest.fixture
@@ -59,19 +60,21 @@ def logged(monkeypatch):
 def test_new_classes_beside_those_of_a_bank(tiny_shapes, tmp_path, fusion, novel, logged):
     model, out = make_model(tiny_shapes, tmp_path, fusion), tmp_path / 'made/tuned.safetensors'
     base = build_prompt_bank(*model, shots=2, device='cpu')
-    means = build_prompt_bank(*model, **novel, shots=99, device='cpu')
+    names = tuple(one['name'] for one in json.loads(novel['ann'].read_text())['categories'])
     calls = []
     bank = tune_prompt_bank(
         *model, out, **novel, bank=base, progress=lambda *call: calls.append(call), **FEW
     )
-    assert bank.class_names == base.class_names + means.class_names
+    assert bank.class_names == base.class_names + names
     assert torch.equal(bank.embeddings[:4], base.embeddings)
     about = bank.provenance
     assert about['weights'] == base.provenance['weights']
     assert (about['model'], about['checkpoint']) == ('dino_r1_r18_shapes', 'tiny.pth')
     tuning = about['tuning']
     assert tuning['most_steps'] == 4 and tuning['images'] == 6
-    assert set(tuning['tuned']) | set(tuning['kept']) == set(means.class_names)
+    assert set(tuning['tuned']) | set(tuning['kept']) == set(bank.class_names)
+    assert set(tuning['tuned']) <= set(names)
+    assert tuning['start'] == base.provenance
     assert calls[-1][0] == calls[-1][1] and [done for done, _ in calls] == sorted(
         done for done, _ in calls
     )
@@ -80,16 +83,24 @@ def test_new_classes_beside_those_of_a_bank(tiny_shapes, tmp_path, fusion, novel
     loaded = load_prompt_bank(out)
     assert torch.equal(loaded.embeddings, bank.embeddings) and loaded.provenance == about
     assert loaded.class_ids == bank.class_ids
+    # the record is of the tuned images alone
+    assert bank.counts == dict.fromkeys(base.class_names, 0) | {
+        name: bank.provenance['counts'][name] for name in names
+    }
+    assert inspect([str(out), '--out', str(tmp_path / 'seen')]) == 0
+    assert (tmp_path / 'seen/contact_sheet.png').exists()
 
 
 def test_tuned_twice_is_equal_in_every_byte_and_another_seed_is_not(model, tmp_path, novel):
-    one, two, other = (tmp_path / name for name in ('one', 'two', 'other'))
-    always = dict(FEW, **novel)
-    tune_prompt_bank(*model, one, **always)
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    always = dict(FEW, folds=0, **novel)  # all steps are taken
+    first = tune_prompt_bank(*model, one, **always)
     torch.manual_seed(7)
     tune_prompt_bank(*model, two, **always)
-    tune_prompt_bank(*model, other, seed=1, **always)
-    assert one.read_bytes() == two.read_bytes() != other.read_bytes()
+    assert one.read_bytes() == two.read_bytes()
+    other = tune_prompt_bank(*model, seed=1, **always)
+    assert not torch.equal(first.embeddings, other.embeddings)
+    assert first.provenance['tuning']['steps'] == 4
 
 
 def test_a_class_on_one_image_keeps_its_mean(model, novel):
@@ -106,12 +117,14 @@ def test_a_class_on_one_image_keeps_its_mean(model, novel):
 
 
 def test_rows_of_a_bank_go_on_learning(model, novel, logged, tmp_path):
-    first = tune_prompt_bank(*model, **novel, **FEW)
+    few = FEW | dict(folds=0)
+    first = tune_prompt_bank(*model, **novel, **few)
     name = first.class_names[1]
     path = save_prompt_bank(first, tmp_path / 'first.safetensors')
-    again = tune_prompt_bank(*model, **novel, classes=[name], bank=path, **FEW)
+    again = tune_prompt_bank(*model, **novel, classes=[name], bank=path, **few)
     assert again.class_names == first.class_names
-    assert torch.equal(again.embeddings[0], first.embeddings[0])
+    same = (again.embeddings == first.embeddings).all(dim=1)
+    assert same.tolist() == [True, False]
     assert logged == ['1 of 1 classes are in the bank to begin with.']
 
 
@@ -190,7 +203,7 @@ def test_images_in_memory_and_the_detector_stays_as_it_is(inferencer):
     before = weights_fingerprint(detector), [p.requires_grad for p in detector.parameters()]
     modes = [module.training for module in detector.modules()]
     found = inferencer(picture(4), score_thr=0)
-    bank = tune_references(inferencer, references, bank=in_force, steps=4, folds=2)
+    bank = tune_references(inferencer, references, bank=in_force, steps=2, folds=2)
     assert bank.class_names == ('cat', 'dog')
     assert bank.provenance['tuning']['images'] == 4
     assert before == (

@@ -1,6 +1,7 @@
 """The command line of the tuning; the tuning itself is tested with ``apis`` and ``engine``."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ TUNING = dict(
     most_steps=200,
     images=9,
     tuned=['cat', 'dog'],
-    kept={'owl': 'boxes on 1 image'},
+    kept=['owl'],
     held_out=[[0, 1.5], [40, 0.25], [80, 0.5]],
 )
 
@@ -85,9 +86,15 @@ def test_an_existing_file_is_refused_before_any_work(tmp_path, calls, capsys):
 def test_the_summary():
     bank = PromptBank(('cat', 'dog', 'owl'), torch.eye(3), dict(tuning=TUNING))
     assert summary(bank, Path('b'), 1.26).splitlines() == [
-        'b: 3 classes, 2 tuned on 9 images, 40 of 200 steps; 1.3 s',
+        'b: 3 classes, 2 tuned on 9 images by 40 of at most 200 steps; 1.3 s',
         'Loss on held-out images: 1.5000 before, 0.2500 after',
-        '1 classes keep their mean: owl',
+        '1 classes stay as they began: owl',
+    ]
+    bank = replace(bank, provenance=dict(tuning=TUNING | dict(steps=0)))
+    assert summary(bank, Path('b'), 1.26).splitlines() == [
+        'b: 3 classes, 0 tuned on 9 images by 0 of at most 200 steps; 1.3 s',
+        'Loss on held-out images: 1.5000 before, 1.5000 after',
+        '3 classes stay as they began: cat, dog, owl',
     ]
 
 
@@ -120,7 +127,7 @@ def tiny(tmp_path, tiny_shapes):
     torch.save(dict(state_dict=state, meta={}), tmp_path / 'tiny.pth')
     split = ['--ann', f'{tiny_shapes}/annotations/prompts_novel.json', '--img', str(tiny_shapes)]
     files = [str(tmp_path / 'tiny.py'), str(tmp_path / 'tiny.pth')]
-    return [*files, *split, '--steps', '4', '--folds', '2']
+    return [*files, *split, '--steps', '2', '--folds', '2']
 
 
 def test_a_real_bank_that_detects(tmp_path, tiny, tiny_shapes, capsys):
@@ -129,7 +136,7 @@ def test_a_real_bank_that_detects(tmp_path, tiny, tiny_shapes, capsys):
     said = capsys.readouterr().out
     assert f'{out}: 2 classes, ' in said and 'Loss on held-out images: ' in said
     bank = load_prompt_bank(out)
-    assert len(bank) == 2 and bank.provenance['tuning']['most_steps'] == 4
+    assert len(bank) == 2 and bank.provenance['tuning']['most_steps'] == 2
     image, found = next(tiny_shapes.rglob('*.png')), tmp_path / 'found'
     asked = ['--input', str(image), '--bank', str(out), '--out', str(found), '--score-thr', '0']
     assert detect([*tiny[:2], *asked, '--device', 'cpu', '--no-pictures']) == 0
