@@ -304,6 +304,12 @@ a class to tune whose name is nearly one of the bank to begin with
     test_a_name_that_is_nearly_one_of_the_bank_is_told
 points instead of boxes in references to tune on
     test_references_that_cannot_be_tuned_on
+an improvement in the web page that fails, takes over 30 minutes
+    test_what_ends_it
+    test_what_goes_wrong_is_told
+boxes changed in the web page while, or after, their prompts are improved
+    test_what_comes_of_it
+    test_improving
 a prompt bank of other classes than those trained on, in mmdet's own inference
     test_names_are_those_of_the_bank_in_force
     test_one_dict_has_the_names_in_force

@@ -7,11 +7,14 @@ import time
 from dataclasses import dataclass, field
 from math import isfinite
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..apis.reference_prompts import exemplar_boxes
 from ..structures import PromptBank
 from .uploads import Picture
+
+if TYPE_CHECKING:
+    from .improvement import Improvement
 
 MOST_BOXES = 500
 LONGEST_CLASS_NAME = 80  # characters
@@ -34,6 +37,7 @@ class PagePrompts(NamedTuple):
 
     references: tuple[DrawnBoxes, ...]
     distractors: tuple[str, ...]  # classes that only compete
+    tuned: bool = False  # what the improvement of these boxes made of them
 
 
 @dataclass
@@ -45,8 +49,9 @@ class PageSession:
     pictures: dict[str, Picture] = field(default_factory=dict)  # by id
     # boxes that were encoded last, and the prompts made of them
     encoded: tuple[tuple[DrawnBoxes, ...], PromptBank] | None = None
-    # by picture id, what was found last, and with which prompts
-    results: dict[str, tuple[PagePrompts, dict]] = field(default_factory=dict)
+    # by picture id and whether tuned, what was found last, and with which prompts
+    results: dict[tuple[str, bool], tuple[PagePrompts, dict]] = field(default_factory=dict)
+    improvement: Improvement | None = None  # the last one that was started
     last_used: float = field(default_factory=time.monotonic)
 
     def add(self, picture: Picture) -> str:
@@ -66,7 +71,8 @@ class PageSession:
     def remove(self, picture_id: str) -> None:
         """Forget a picture, and what was found in it."""
         self.pictures.pop(picture_id, None)
-        self.results.pop(picture_id, None)
+        for tuned in (False, True):
+            self.results.pop((picture_id, tuned), None)
 
     def picture(self, picture_id: str) -> Picture:
         """A picture by its id.
@@ -79,7 +85,9 @@ class PageSession:
         return self.pictures[picture_id]
 
     def read_prompts(self, request: Any) -> PagePrompts:
-        """What a page sent: ``{references: [{picture, boxes, classes}], distractors: [name]}``.
+        """What a page sent.
+
+        ``{references: [{picture, boxes, classes}], distractors: [name]}``, and ``tuned``: true.
 
         Raises:
             ValueError: it is something else, or a box does not lie in its picture.
@@ -105,7 +113,7 @@ class PageSession:
             if any(len(box) != 4 or not all(map(isfinite, box)) for box in reference.boxes):
                 raise ValueError(f'{picture.name}: a box is four numbers, (x1, y1, x2, y2).')
             exemplar_boxes(reference.boxes, picture.size, picture.name)  # says which lies outside
-        return PagePrompts(references, distractors)
+        return PagePrompts(references, distractors, request.get('tuned') is True)
 
 
 class PageSessions:
@@ -132,6 +140,8 @@ class PageSessions:
                     self._sessions.values(), key=lambda page: (bool(page.pictures), page.last_used)
                 )
                 del self._sessions[victim.token]
+                if victim.improvement is not None:
+                    victim.improvement.cancel()
             session = PageSession(secrets.token_urlsafe(24), self.max_pictures)
             self._sessions[session.token] = session
             return session

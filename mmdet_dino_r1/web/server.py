@@ -46,6 +46,7 @@ class Limits:
     max_side: int = 8000  # pixels
     max_pictures: int = 24  # of a page, references and targets together
     max_sessions: int = 8  # open pages
+    most_minutes: float = 30  # that an improvement of prompts may take
 
     @property
     def max_upload_bytes(self) -> int:
@@ -109,12 +110,32 @@ def create_app(detector: SharedDetector, limits: Limits | None = None, local: bo
         threshold = sent.get('threshold')
         if not isinstance(threshold, int | float):
             raise ValueError('threshold must be a number.')
-        return jsonify(detector.coco(g.page, g.page.read_prompts(sent), threshold))
+        prompts, pictures = g.page.read_prompts(sent), _ids(sent, 'pictures')
+        return jsonify(detector.coco(g.page, prompts, pictures, threshold))
 
     @app.post('/api/bank')
     def bank() -> Response:
         content = detector.bank_file(g.page, g.page.read_prompts(_sent_object()))
         return Response(content, mimetype='application/octet-stream')
+
+    @app.post('/api/improve')
+    def improve() -> Response:
+        sent = _sent_object()
+        prompts, complete = g.page.read_prompts(sent), _ids(sent, 'complete')
+        detector.improve(g.page, prompts, complete, limits.most_minutes)
+        return jsonify({})
+
+    @app.post('/api/improve/status')
+    def improve_status() -> Response:
+        if g.page.improvement is None:
+            raise ValueError('Nothing is being improved.')
+        return jsonify(g.page.improvement.status())
+
+    @app.post('/api/improve/cancel')
+    def improve_cancel() -> Response:
+        if g.page.improvement is not None:
+            g.page.improvement.cancel()
+        return jsonify({})
 
     return app
 
@@ -125,6 +146,14 @@ def _sent_object() -> dict:
     if not isinstance(sent, dict):
         raise ValueError('The request is not what this page sends; reload the page.')
     return sent
+
+
+def _ids(sent: dict, key: str) -> list:
+    """A list of pictures' ids in what was sent."""
+    ids = sent.get(key)
+    if not isinstance(ids, list):
+        raise ValueError('The request is not what this page sends; reload the page.')
+    return ids
 
 
 def _guard(app: Flask, local: bool) -> None:

@@ -12,6 +12,8 @@ from model_variants import JOINT
 from PIL import Image
 
 from mmdet_dino_r1.apis import DINOR1Inferencer
+from mmdet_dino_r1.web import shared_detector
+from mmdet_dino_r1.web.shared_detector import SharedDetector
 
 
 def tiny_files(root, **changes):
@@ -64,3 +66,60 @@ def encoded(seed, size=(80, 60), format='PNG', **options):
     file = BytesIO()
     Image.fromarray(pixels).save(file, format, **options)
     return file.getvalue()
+
+
+@pytest.fixture
+def tuned_for(monkeypatch):
+    """Lets the steps of a tuning be chosen, which the page does not: few of them, or very many."""
+    genuine = shared_detector.tune_references
+
+    def choose(steps):
+        def quick(*args, **options):
+            return genuine(*args, **options | dict(steps=steps, batch_size=2))
+
+        monkeypatch.setattr(shared_detector, 'tune_references', quick)
+
+    choose(3)
+    return choose
+
+
+@pytest.fixture(scope='module')
+def address(inferencer):
+    from opened_page import serving
+
+    with serving(SharedDetector(inferencer)) as address:
+        yield address
+
+
+@pytest.fixture(scope='module')
+def downloads(tmp_path_factory):
+    return tmp_path_factory.mktemp('downloads')
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory, downloads):
+    from opened_page import CHROMEDRIVER, CHROMIUM, FLAGS
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    profile = tmp_path_factory.mktemp('profile')
+    for flag in (*FLAGS.split(), f'--user-data-dir={profile}'):
+        options.add_argument(flag)
+    options.add_experimental_option('prefs', {'download.default_directory': str(downloads)})
+    options.set_capability('goog:loggingPrefs', dict(browser='ALL'))
+    service = webdriver.ChromeService(executable_path=CHROMEDRIVER)
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, address):
+    from opened_page import Page
+
+    page = Page(browser, address)
+    yield page
+    complaints = [entry['message'] for entry in browser.get_log('browser')]
+    # a refused upload is logged by the browser itself
+    assert not [text for text in complaints if 'status of 400' not in text]

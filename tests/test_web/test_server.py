@@ -18,38 +18,13 @@ from mmdet_dino_r1.apis import Reference, to_coco
 
 pytest.importorskip('flask')
 
+from page_client import BOX, SECOND_BOX, Page, prompts  # noqa: E402
+
 from mmdet_dino_r1.web import server, shared_detector  # noqa: E402
 from mmdet_dino_r1.web.server import TOKEN_HEADER, Limits, create_app  # noqa: E402
 from mmdet_dino_r1.web.shared_detector import LOWEST_SCORE, SharedDetector  # noqa: E402
 
 PAGE = Path(shared_detector.__file__).parent / 'page'
-BOX, SECOND_BOX = [4, 6, 30, 34], [20, 10, 70, 44]
-
-
-class Page:
-    """An open page: a client that shows its token."""
-
-    def __init__(self, app):
-        self.client = app.test_client()
-        self.text = self.client.get('/').get_data(as_text=True)
-        (self.token,) = re.findall(r'name="page-token" content="([\w-]+)"', self.text)
-
-    def post(self, path, **request):
-        return self.client.post(path, headers={TOKEN_HEADER: self.token}, **request)
-
-    def upload(self, content, name='a.png'):
-        return self.post('/api/pictures', query_string=dict(name=name), data=content)
-
-    def add(self, content, name='a.png'):
-        answer = self.upload(content, name)
-        assert answer.status_code == 200, answer.json
-        return answer.json['id']
-
-
-def prompts(*references, distractors=()):
-    keys = ('picture', 'boxes', 'classes')
-    listed = [dict(zip(keys, reference, strict=True)) for reference in references]
-    return dict(references=listed, distractors=list(distractors))
 
 
 @pytest.fixture
@@ -166,7 +141,7 @@ def test_dimensions_are_looked_up_before_anything_is_decoded(page, monkeypatch, 
 
 def test_nothing_is_done_without_the_token_of_an_open_page(app, page):
     for headers in ({}, {TOKEN_HEADER: 'guessed'}):
-        for path in ('pictures', 'detect', 'coco', 'bank'):
+        for path in ('pictures', 'detect', 'coco', 'bank', 'improve', 'improve/status'):
             answer = page.client.post(f'/api/{path}', headers=headers)
             assert answer.status_code == 403 and 'reload the page' in answer.json['error']
         assert page.client.delete('/api/pictures/1', headers=headers).status_code == 403
@@ -301,25 +276,27 @@ def test_a_bank_to_start_with(photos, inferencer):
     dog = prompts((reference, [SECOND_BOX], ['dog']))
     joined = page.post('/api/detect', json=dog | dict(picture=target))
     assert joined.json['classes'] == ['cat', 'dog']
-    again = page.post(
-        '/api/detect', json=prompts((reference, [BOX], ['cat'])) | dict(picture=target)
-    )
-    assert again.status_code == 400 and "'cat'" in again.json['error']
+    both = prompts((reference, [BOX, SECOND_BOX], ['cat', 'dog']))  # a cat is for an improvement
+    again = page.post('/api/detect', json=both | dict(picture=target))
+    assert again.json == joined.json
 
 
 def test_results_as_coco(page, photos, inferencer):
     reference, *targets = (page.add((photos / f'{i}.png').read_bytes(), f'{i}') for i in range(3))
     asked = prompts((reference, [BOX, SECOND_BOX], ['cat', 'dog']))
-    nothing = page.post('/api/coco', json=asked | dict(threshold=0.5))
+    of_targets = asked | dict(pictures=targets)
+    nothing = page.post('/api/coco', json=of_targets | dict(threshold=0.5))
     assert nothing.status_code == 400 and 'press Detect' in nothing.json['error']
     found = [page.post('/api/detect', json=asked | dict(picture=i)).json for i in targets]
     threshold = sorted(score for of_image in found for score in of_image['scores'])[-7]
-    coco = page.post('/api/coco', json=asked | dict(threshold=threshold)).json
+    coco = page.post('/api/coco', json=of_targets | dict(threshold=threshold)).json
     assert len(coco['annotations']) == 7
     assert [image['file_name'] for image in coco['images']] == ['1', '2']
-    whole = page.post('/api/coco', json=asked | dict(threshold=0)).json
+    whole = page.post('/api/coco', json=of_targets | dict(threshold=0)).json
     assert whole == to_coco(dict(predictions=found, classes=['cat', 'dog']))
-    changed = prompts((reference, [BOX], ['cat'])) | dict(threshold=0)
+    one = page.post('/api/coco', json=asked | dict(pictures=targets[1:], threshold=0)).json
+    assert [image['file_name'] for image in one['images']] == ['2']
+    changed = prompts((reference, [BOX], ['cat'])) | dict(pictures=targets, threshold=0)
     assert page.post('/api/coco', json=changed).status_code == 400
 
 

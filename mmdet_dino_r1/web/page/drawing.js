@@ -1,9 +1,51 @@
-// Drawing boxes: with mouse, pen or finger (pointer events), or with the keyboard.
+// Drawing and changing boxes: with mouse, pen or finger (pointer events), or with the keyboard.
 
 import { make, place } from './pictures.js';
 
-const SMALLEST_ON_SCREEN = 5; // CSS pixels; less is a click, not a box
+const SMALLEST_ON_SCREEN = 5; // CSS pixels; less is a click
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+/** Where a pointer is, in whole pixels of a picture. */
+function pixelAt(event, picture) {
+  const area = picture.frame.getBoundingClientRect();
+  const clamp = (share, most) => Math.round(Math.min(Math.max(share, 0), 1) * most);
+  return [
+    clamp((event.clientX - area.left) / area.width, picture.width),
+    clamp((event.clientY - area.top) / area.height, picture.height),
+  ];
+}
+
+/**
+ * Follow a pointer from where it is pressed on an element.
+ * @param element on, or in, the frame of a picture
+ * @param {function(number[])} begin gets the pixel, and gives what to do: `move(pixel)`,
+ *   `end(pixel, [right, down])` with the way on the screen, and `cancel()`
+ */
+function letDrag(element, picture, begin) {
+  let drag = null;
+  element.addEventListener('pointerdown', (event) => {
+    // a second finger does nothing; a button in the element is pressed
+    if (drag || event.button !== 0 || event.target.closest('button')) return;
+    event.stopPropagation(); // what lies on the frame moves, and the frame does not draw
+    drag = {
+      ...begin(pixelAt(event, picture)),
+      pointer: event.pointerId,
+      screen: [event.clientX, event.clientY],
+    };
+    element.setPointerCapture(event.pointerId);
+  });
+  const follow = (type, act) => element.addEventListener(type, (event) => {
+    if (event.pointerId === drag?.pointer) act(event);
+  });
+  const stop = (act) => (event) => {
+    const { screen: [x, y], ...done } = drag;
+    drag = null;
+    act(done, pixelAt(event, picture), [event.clientX - x, event.clientY - y]);
+  };
+  follow('pointermove', (event) => drag.move(pixelAt(event, picture)));
+  follow('pointerup', stop((done, pixel, way) => done.end(pixel, way)));
+  follow('pointercancel', stop((done) => done.cancel()));
+}
 
 /**
  * Let boxes be drawn on a picture.
@@ -13,46 +55,26 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
  */
 export function letDraw(picture, onBox) {
   const { frame } = picture;
-  let start = null;
-  let outline = null;
-
-  const pixelAt = (event) => {
-    const area = frame.getBoundingClientRect();
-    const clamp = (share, most) => Math.round(Math.min(Math.max(share, 0), 1) * most);
-    return [
-      clamp((event.clientX - area.left) / area.width, picture.width),
-      clamp((event.clientY - area.top) / area.height, picture.height),
-    ];
-  };
-  const boxTo = ([x, y]) => [
-    Math.min(start.x, x), Math.min(start.y, y), Math.max(start.x, x), Math.max(start.y, y),
-  ];
-  const stop = () => {
-    outline?.remove();
-    start = outline = null;
-  };
-
-  frame.addEventListener('pointerdown', (event) => {
-    if (start || event.button !== 0) return; // a second finger draws nothing
-    const [x, y] = pixelAt(event);
-    start = { x, y, pointer: event.pointerId, screen: [event.clientX, event.clientY] };
-    frame.setPointerCapture(event.pointerId);
-    outline = make('div', 'box drawing');
+  letDrag(frame, picture, (start) => {
+    const outline = make('div', 'box drawing');
     frame.append(outline);
-    place(outline, [x, y, x, y], picture);
+    const boxTo = (end) => [
+      ...start.map((side, axis) => Math.min(side, end[axis])),
+      ...start.map((side, axis) => Math.max(side, end[axis])),
+    ];
+    const move = (pixel) => place(outline, boxTo(pixel), picture);
+    move(start);
+    return {
+      move,
+      end: (pixel, way) => {
+        outline.remove();
+        const box = boxTo(pixel);
+        const drawn = Math.min(...way.map(Math.abs)) >= SMALLEST_ON_SCREEN;
+        if (drawn && box[2] > box[0] && box[3] > box[1]) onBox(box, false);
+      },
+      cancel: () => outline.remove(),
+    };
   });
-  frame.addEventListener('pointermove', (event) => {
-    if (event.pointerId === start?.pointer) place(outline, boxTo(pixelAt(event)), picture);
-  });
-  frame.addEventListener('pointerup', (event) => {
-    if (event.pointerId !== start?.pointer) return;
-    const box = boxTo(pixelAt(event));
-    const [x, y] = start.screen;
-    const moved = Math.min(Math.abs(event.clientX - x), Math.abs(event.clientY - y));
-    stop();
-    if (moved >= SMALLEST_ON_SCREEN && box[2] > box[0] && box[3] > box[1]) onBox(box, false);
-  });
-  frame.addEventListener('pointercancel', stop);
 
   frame.tabIndex = 0;
   frame.setAttribute('role', 'group');
@@ -67,17 +89,54 @@ export function letDraw(picture, onBox) {
   });
 }
 
+/** A box that has gone so far right and down, within its picture; or its lower right corner has. */
+function shifted([x1, y1, x2, y2], [right, down], cornerOnly, { width, height }) {
+  const clamp = (way, least, most) => Math.min(Math.max(way, least), most);
+  const dx = clamp(right, cornerOnly ? x1 + 1 - x2 : -x1, width - x2);
+  const dy = clamp(down, cornerOnly ? y1 + 1 - y2 : -y1, height - y2);
+  return cornerOnly ? [x1, y1, x2 + dx, y2 + dy] : [x1 + dx, y1 + dy, x2 + dx, y2 + dy];
+}
+
 /**
- * Let the arrow keys move a focused box; with Shift they move its lower right corner.
- * @param element of the box
- * @param {{box: number[]}} drawn changed in place
+ * Let a drawn box be changed. Its label moves it and, clicked, renames it; its corner resizes it.
+ * With the keyboard: arrows, with Shift for the corner, Enter and Delete.
+ * @param drawn {box, element, label, corner}; its box is replaced
  * @param picture that it lies on
- * @param {function()} onMove
- * @param {function()} onDelete
  */
-export function letMove(element, drawn, picture, onMove, onDelete) {
+export function letChange(drawn, picture, { onMove, onRename, onDelete }) {
+  const { element } = drawn;
+  for (const handle of [drawn.label, drawn.corner]) {
+    letDrag(handle, picture, (start) => {
+      const { box } = drawn;
+      const put = (now) => {
+        drawn.box = now;
+        place(element, now, picture);
+      };
+      const move = (pixel) => {
+        const way = pixel.map((side, axis) => side - start[axis]);
+        put(shifted(box, way, handle === drawn.corner, picture));
+      };
+      element.focus();
+      return {
+        move,
+        end: (pixel, way) => {
+          if (Math.max(...way.map(Math.abs)) >= SMALLEST_ON_SCREEN) {
+            move(pixel);
+            onMove();
+          } else {
+            put(box);
+            if (handle === drawn.label) onRename();
+          }
+        },
+        cancel: () => put(box),
+      };
+    });
+  }
+
   element.tabIndex = 0;
   element.addEventListener('keydown', (event) => {
+    if (event.target !== element) return; // the button in its label
+    if (event.key === 'Enter') onRename();
     if (event.key === 'Delete' || event.key === 'Backspace') {
       event.preventDefault();
       onDelete();
@@ -86,16 +145,9 @@ export function letMove(element, drawn, picture, onMove, onDelete) {
     if (!(event.key in ARROWS)) return;
     event.preventDefault(); // the page does not scroll
     const step = Math.max(1, Math.round(0.01 * picture.width));
-    const [dx, dy] = ARROWS[event.key].map((direction) => direction * step);
-    const [x1, y1, x2, y2] = drawn.box;
-    const moved = event.shiftKey
-      ? [x1, y1, x2 + dx, y2 + dy]
-      : [x1 + dx, y1 + dy, x2 + dx, y2 + dy];
-    const inside = moved[0] >= 0 && moved[1] >= 0
-      && moved[2] <= picture.width && moved[3] <= picture.height;
-    if (!inside || moved[2] <= moved[0] || moved[3] <= moved[1]) return;
-    drawn.box = moved;
-    place(element, moved, picture);
+    const way = ARROWS[event.key].map((direction) => direction * step);
+    drawn.box = shifted(drawn.box, way, event.shiftKey, picture);
+    place(element, drawn.box, picture);
     onMove();
   });
 }

@@ -44,18 +44,26 @@ export async function upload(file) {
     throw new Error(`${file.name} is larger than ${settings.max_upload_mb} MB (--max-upload-mb).`);
   }
   const response = await ask('POST', `api/pictures?name=${encodeURIComponent(file.name)}`, file);
-  const picture = await response.json();
-  picture.url = URL.createObjectURL(file);
-  picture.image = make('img');
-  picture.image.src = picture.url;
-  picture.image.alt = picture.name;
-  picture.image.draggable = false;
+  return withImage({ ...await response.json(), url: URL.createObjectURL(file) });
+}
+
+/** The same picture of the server, to be shown once more. */
+export function copyOf({ id, name, width, height, url }) {
+  return withImage({ id, name, width, height, url });
+}
+
+async function withImage(picture) {
+  const { url: src, name: alt } = picture;
+  picture.image = Object.assign(make('img'), { src, alt, draggable: false });
   await picture.image.decode().catch(() => {}); // thumbnails are cut from it
   return picture;
 }
 
+const cards = new Map(); // picture id -> how often it is shown
+
 /** Put a picture into a list, with its name and a button that removes it. */
 export function showPicture(picture, list, onRemove) {
+  cards.set(picture.id, (cards.get(picture.id) ?? 0) + 1);
   picture.card = make('figure', 'picture');
   picture.frame = make('div', 'frame');
   picture.frame.style.aspectRatio = `${picture.width} / ${picture.height}`;
@@ -67,8 +75,11 @@ export function showPicture(picture, list, onRemove) {
     make('span', 'hint', `${picture.width} × ${picture.height}`),
     button('quiet', 'Remove', `Remove ${picture.name}`, () => {
       picture.card.remove();
-      URL.revokeObjectURL(picture.url);
-      ask('DELETE', `api/pictures/${picture.id}`).catch(() => {}); // then it is gone anyway
+      cards.set(picture.id, cards.get(picture.id) - 1);
+      if (!cards.get(picture.id)) {
+        URL.revokeObjectURL(picture.url);
+        ask('DELETE', `api/pictures/${picture.id}`).catch(() => {}); // then it is gone anyway
+      }
       onRemove(picture);
     }),
   );

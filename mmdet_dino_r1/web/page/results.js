@@ -4,34 +4,47 @@ import { button, make, place, showPicture, thumbnail } from './pictures.js';
 import { colourOf } from './prompts.js';
 import { settings } from './server.js';
 
-/** What a prompt is made of, in words; its exemplars are {picture, box}. */
-function promptOf(exemplars) {
-  const count = exemplars.length;
+/** What a prompt is made of, in words; its boxes are {picture, box}. */
+function promptOf({ boxes, improved }) {
+  return improved ? `${meanOf(boxes)}, improved` : meanOf(boxes);
+}
+
+function meanOf(boxes) {
+  const count = boxes.length;
   if (!count) return 'from the bank';
   if (count === 1) return 'one box';
   if (!settings.encoded_jointly) return `the mean of ${count} boxes`;
-  const pictures = new Set(exemplars.map(({ picture }) => picture)).size;
+  const pictures = new Set(boxes.map(({ picture }) => picture)).size;
   if (pictures === 1) return `${count} boxes together`;
   return `the mean of ${pictures} pictures, ${count} boxes in all`;
 }
 
 /** Detections of the page. Those below the threshold are hidden, not asked for again. */
 export class Results {
-  constructor({ pictures, section, title, body, winner }) {
-    Object.assign(this, { pictures, section, title, body, winner });
-    this.targets = []; // pictures with `revision` of the prompts, and `found`: [{box, …, row}]
+  /** `onCorrect(target)` and `onNotThis(detection)` are called for what is wrong. */
+  constructor({ pictures, section, title, body, winner, onCorrect, onNotThis }) {
+    Object.assign(this, { pictures, section, title, body, winner, onCorrect, onNotThis });
+    // pictures with `key`, of the prompts, `found`: [{box, …, row}] with them, and `answers`, what
+    // can be shown again, by key
+    this.targets = [];
     this.threshold = 0;
     this.explainNone();
   }
 
   addTarget(picture) {
-    Object.assign(picture, { found: [], revision: null });
+    Object.assign(picture, { found: [], key: null, answers: new Map() });
     this.targets.push(picture);
     showPicture(picture, this.pictures, () => {
       this.clear(picture);
       this.targets = this.targets.filter((other) => other !== picture);
       this.filter();
     });
+    picture.correct = button('correct', 'Correct', `Correct what was found in ${picture.name}`, () => (
+      this.onCorrect(picture, picture.found.filter(({ element }) => !element.hidden))
+    ));
+    picture.correct.title = 'Make boxes of these detections, and put them right';
+    picture.correct.hidden = true;
+    picture.card.querySelector('.quiet').before(picture.correct);
   }
 
   clear(target) {
@@ -46,16 +59,18 @@ export class Results {
   /**
    * Show what was found in a target.
    * @param answer of the server: bboxes, scores, class_names, best first
-   * @param {number} revision of the prompts
-   * @param {Map} exemplars of those prompts
+   * @param {string} key of the prompts
+   * @param {Map} origins of those prompts
    */
-  show(target, answer, revision, exemplars) {
+  show(target, answer, key, origins) {
     this.clear(target);
-    target.revision = revision;
+    target.key = key;
+    target.answers.set(key, [answer, key, origins]);
     target.card.classList.remove('stale');
+    target.correct.hidden = false;
     target.found = answer.bboxes.map((box, index) => {
       const name = answer.class_names[index];
-      const one = { target, box, name, score: answer.scores[index], of: exemplars.get(name) ?? [] };
+      const one = { target, box, name, score: answer.scores[index], of: origins.get(name) };
       const shown = `${name} ${one.score.toFixed(3)}`;
       one.element = button('box found', '', `${shown} in ${target.name}`, () => this.explain(one));
       one.element.append(make('span', 'label', `${name} ${one.score.toFixed(2)}`));
@@ -92,6 +107,11 @@ export class Results {
       make('td', 'picture-name', one.target.name),
       make('td', 'numbers', one.box.map((side) => side.toFixed(1)).join(', ')),
     );
+    const not = make('td');
+    not.append(button('quiet', 'not this', `${one.name} in ${one.target.name} is not this`, () => (
+      this.onNotThis(one)
+    )));
+    row.append(not);
     return row;
   }
 
@@ -107,7 +127,7 @@ export class Results {
     }
     const total = [...counts.values()].reduce((sum, count) => sum + count, 0);
     const each = [...counts].map(([name, count]) => `${name} ${count}`).join(', ');
-    const searched = this.targets.some(({ revision }) => revision !== null);
+    const searched = this.targets.some(({ key }) => key !== null);
     this.section.hidden = this.winner.hidden = !searched;
     this.title.textContent = total
       ? `${total} ${total === 1 ? 'detection' : 'detections'}: ${each}`
@@ -126,11 +146,24 @@ export class Results {
   }
 
   /** Grey out what was found with other prompts. */
-  markStale(revision) {
+  markStale(key) {
     for (const target of this.targets) {
-      const stale = target.revision !== null && target.revision !== revision;
-      target.card.classList.toggle('stale', stale);
+      target.card.classList.toggle('stale', target.key !== null && target.key !== key);
     }
+  }
+
+  /** Show again what was found with some prompts. */
+  recall(key) {
+    for (const target of this.targets) {
+      if (target.answers.has(key)) this.show(target, ...target.answers.get(key));
+    }
+    this.filter();
+    this.markStale(key);
+  }
+
+  /** Other prompts: what was found with earlier ones is not shown again. */
+  forget() {
+    for (const { answers } of this.targets) answers.clear();
   }
 
   /**
@@ -143,7 +176,7 @@ export class Results {
     this.explained = one;
     one.element.classList.add('chosen');
     one.row.classList.add('chosen');
-    const count = one.of.length;
+    const { boxes } = one.of;
     const text = make('p');
     text.append(
       make('b', 'name', one.name),
@@ -152,8 +185,8 @@ export class Results {
     text.style.setProperty('--colour', colourOf(one.name));
     const shown = make('div', 'boxes');
     shown.append(thumbnail(one.target, one.box));
-    if (count) shown.append(make('span', 'because', '←'));
-    shown.append(...one.of.slice(0, 20).map(({ picture, box }) => thumbnail(picture, box)));
+    if (boxes.length) shown.append(make('span', 'because', '←'));
+    shown.append(...boxes.slice(0, 20).map(({ picture, box }) => thumbnail(picture, box)));
     this.winner.replaceChildren(shown, text);
   }
 
