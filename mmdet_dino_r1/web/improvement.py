@@ -25,7 +25,10 @@ class Stopped(Exception):
 class Improvement:
     """A tuning of a page's prompts, in a thread of its own.
 
-    ``references``: all boxes of the page; its prompts are those as long as these are the same.
+    Args:
+        session: the page, which has to go on asking.
+        references: all its boxes; what comes of it is in force as long as these are the same.
+        most_minutes: then it is given up.
     """
 
     def __init__(

@@ -90,6 +90,6 @@ function outcome({ steps, loss_before: before, loss_after: after, tuned }, boxes
     return 'The mean of the boxes was already as good, and is kept; '
       + `${plural(boxes, 'box is', 'boxes are')} part of it.`;
   }
-  return `Improved in ${plural(steps, 'step')}: on pictures that were held out the loss fell from `
-    + `${before.toFixed(3)} to ${after.toFixed(3)}. Switch between before and after, beside the slider.`;
+  return `Improved in ${plural(steps, 'step')}: on pictures that were held out the loss was `
+    + `${before.toFixed(3)} before, and is ${after.toFixed(3)}. Switch between before and after, beside the slider.`;
 }
