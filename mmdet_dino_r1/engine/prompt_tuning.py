@@ -112,11 +112,12 @@ def tune_bank(
         kept=[name for name, one in zip(class_names, learns.tolist(), strict=True) if not one],
         start=dict(start.provenance) if start else 'the means of the exemplars',
     )
+    negatives = dict(negatives=start.negatives) if start and start.negatives else {}
     assert bank.exemplars is not None
     return PromptBank(
         class_names,
         tuned,
-        bank.provenance | dict(tuning=about),
+        bank.provenance | dict(tuning=about) | negatives,
         () if start else bank.class_ids,
         # of these images alone: of the other rows of `start` it says nothing
         replace(bank.exemplars, labels=row_of_label[bank.exemplars.labels]),

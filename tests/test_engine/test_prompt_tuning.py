@@ -206,11 +206,12 @@ def test_a_class_on_one_image_and_the_other_rows_of_a_bank_stay():
     means = tune_bank(model, Drawn(), fewest_images=9)
     assert means.provenance['tuning']['steps'] == 0 and means.provenance['tuning']['tuned'] == []
     start = PromptBank(('emu', 'dog'), torch.randn(2, 256), dict(weights='w'))
+    start = start.with_negatives({'emu': ['dog']})
     bank = tune_bank(model, Drawn(), start, steps=3, folds=0)
     assert bank.class_names == ('emu', 'dog', 'cat', 'owl')
     about = bank.provenance['tuning']
     assert (about['tuned'], about['kept']) == (['dog', 'cat'], ['emu', 'owl'])
-    assert about['start'] == dict(weights='w')
+    assert about['start'] == start.provenance and bank.negatives == {'emu': ['dog']}
     assert torch.equal(bank.embeddings[0], start.embeddings[0])
     assert torch.equal(bank.embeddings[3], means.embeddings[2])  # owl: one image
     moved = (bank.embeddings[1:3] - torch.stack([start.embeddings[1], means.embeddings[0]])).abs()
