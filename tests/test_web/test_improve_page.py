@@ -42,7 +42,7 @@ def test_what_was_found_is_corrected(page, photos):
     page.all('#reference-pictures figcaption .quiet')[1].click()
     assert page.boxes() == [CAT]
     page.press('detect')
-    assert page.table() == rows
+    assert page.status() == 'Searched one picture.' and page.table() == rows
 
 
 def test_a_box_is_moved_resized_renamed_and_deleted(page, photos):
