@@ -191,7 +191,7 @@ class RowTuner:
     def trial(
         self, train: Sequence[int], held_out: Collection[int], tick: Callable[[], None]
     ) -> Iterator[tuple[int, Tensor, list[float]]]:
-        """Steps, rows and the losses of the held-out images, at each look, the start first."""
+        """Steps, (num_rows, dim) rows and losses of the held-out images, at each look; first 0."""
         generator = torch.Generator().manual_seed(self.seed)
         device = next(self.model.parameters()).device
         start = self.begin(train)
@@ -272,8 +272,9 @@ class RowTuner:
 
     @torch.no_grad()
     def late_states(self, index: int, prompts: VisualPrompts) -> tuple[Tensor, dict]:
-        """Without fusion: the tokens that these prompts select, and what the decoder makes of them.
+        """Without fusion: what these prompts select, and what the decoder makes of that.
 
+        Gives the (1, num_queries, dim) tokens and what ``DINOR1.run_transformer`` does.
         Prompts act on nothing else but the choice of the tokens. So while that is left as it is,
         rows learn without the decoder.
         """
