@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import torch
@@ -124,6 +124,19 @@ def tune_bank(
     )
 
 
+@dataclass
+class Queries:
+    """Queries as some rows select them.
+
+    Attributes:
+        rows: (num_rows, dim) those rows.
+        kept: by number of the image what :meth:`RowTuner.late_states` gives, where there is room.
+    """
+
+    rows: Tensor
+    kept: dict[int, tuple[Tensor, dict]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class RowTuner:
     """Tunes the rows of a bank on any part of some images.
@@ -211,8 +224,8 @@ class RowTuner:
             if step in looks:
                 with torch.no_grad():
                     now = current()
-                    losses = [self.loss(index, now, {}).item() for index in held_out]
-                states: dict[int, tuple] = {}  # queries are selected anew
+                    queries = Queries(now)  # selected anew
+                    losses = [self.loss(index, now, queries).item() for index in held_out]
                 yield step, now.cpu(), losses
             if step == self.steps:
                 return
@@ -222,7 +235,7 @@ class RowTuner:
             boxes = max(1, sum(len(self.images.labels[index]) for index in batch))
             optimizer.zero_grad()
             for index in batch:
-                (self.loss(index, current(), states) / boxes).backward()
+                (self.loss(index, current(), queries) / boxes).backward()
             optimizer.step()
             schedule.step()
             tick()
@@ -243,10 +256,10 @@ class RowTuner:
         counts[: self.num_old] = 0
         return torch.where(counts[:, None] > 0, means, self.rows)
 
-    def loss(self, index: int, rows: Tensor, states: dict[int, tuple]) -> Tensor:
+    def loss(self, index: int, rows: Tensor, queries: Queries) -> Tensor:
         """What an image's matching queries lose with (num_rows, dim) rows, summed; a scalar.
 
-        ``states`` are those of :meth:`late_states`, kept as long as the caller keeps the dict.
+        Without fusion the queries are those that ``queries.rows`` select, else those of ``rows``.
         """
         model, of_image = self.model, self.images[index]
         labels = torch.arange(len(rows), device=rows.device)
@@ -254,9 +267,7 @@ class RowTuner:
         if model.fusion:
             outputs = model.run_transformer(of_image.image, of_image.decoder_inputs, prompts)
         else:
-            tokens, outputs = kept = states.get(index) or self.late_states(index, prompts)
-            if len(states) < self.images.room // (tokens.nbytes + outputs['hidden_states'].nbytes):
-                states[index] = kept
+            tokens, outputs = self.late_states(index, queries)
             text = prompts.as_text_dict()
             branch = model.bbox_head.cls_branches[-1]
             logits = branch(tokens, text['embedded'], text['text_token_mask'])
@@ -271,20 +282,28 @@ class RowTuner:
         )
 
     @torch.no_grad()
-    def late_states(self, index: int, prompts: VisualPrompts) -> tuple[Tensor, dict]:
-        """Without fusion: what these prompts select, and what the decoder makes of that.
+    def late_states(self, index: int, queries: Queries) -> tuple[Tensor, dict]:
+        """Without fusion: what is selected, and what the decoder makes of it.
 
-        Gives the (1, num_queries, dim) tokens and what ``DINOR1.run_transformer`` does.
-        Prompts act on nothing else but the choice of the tokens. So while that is left as it is,
-        rows learn without the decoder.
+        Gives the (1, num_queries, dim) tokens and what ``DINOR1.run_transformer`` does. Prompts act
+        on nothing else but the choice of the tokens, so while that is left as it is, rows learn
+        without the decoder.
         """
-        of_image = self.images[index]
+        if (kept := queries.kept.get(index)) is not None:
+            return kept
+        of_image, labels = self.images[index], torch.arange(len(queries.rows))
+        prompts = VisualPrompts.shared(queries.rows, labels.to(queries.rows.device), 1)
         outputs = self.model.run_transformer(of_image.image, of_image.decoder_inputs, prompts)
-        chosen = dict(token_indices=outputs['selection'].indices)
-        tokens = self.model.forward_encoder(
-            **of_image.image, **chosen, text_dict=prompts.as_text_dict()
+        encoded = self.model.forward_encoder(
+            **of_image.image,
+            token_indices=outputs['selection'].indices,
+            text_dict=prompts.as_text_dict(),
         )
-        return self.model.selectable(tokens['memory'], tokens['invalid_mask']), outputs
+        tokens = self.model.selectable(encoded['memory'], encoded['invalid_mask'])
+        size = tokens.nbytes + outputs['hidden_states'].nbytes
+        if len(queries.kept) < self.images.room // size:
+            queries.kept[index] = tokens, outputs
+        return tokens, outputs
 
 
 def choose_look(losses: Tensor) -> int:

@@ -9,7 +9,14 @@ from mmengine.structures import InstanceData
 from model_variants import VARIANTS
 from torch import nn
 
-from mmdet_dino_r1.engine.prompt_tuning import RowTuner, choose_look, deal, frozen, tune_bank
+from mmdet_dino_r1.engine.prompt_tuning import (
+    Queries,
+    RowTuner,
+    choose_look,
+    deal,
+    frozen,
+    tune_bank,
+)
 from mmdet_dino_r1.engine.tuning_images import TuningImages
 from mmdet_dino_r1.structures import PromptBank, VisualPrompts
 
@@ -99,7 +106,9 @@ def test_the_loss_is_the_heads_without_denoising_by_mmdets_parts(variant):
         stages = [*zip(logits[:, 0], boxes[:, 0], strict=True)]
         stages.append((selection.logits[0], selection.boxes_unact[0].sigmoid()))
         wanted = sum(loss_of_stage(head, *stage, image.ground_truth) for stage in stages)
-        torch.testing.assert_close(tuner.loss(index, tuner.rows, {}), wanted, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(
+            tuner.loss(index, tuner.rows, Queries(tuner.rows)), wanted, rtol=1e-5, atol=1e-4
+        )
 
 
 def loss_of_stage(head, scores, boxes, wanted):
@@ -128,26 +137,20 @@ def loss_of_stage(head, scores, boxes, wanted):
 
 
 @pytest.mark.parametrize('name', ['late_neck', 'late_joint'])
-def test_queries_that_are_kept_give_the_same_loss_and_gradient(name):
-    """Rows that moved since are judged by the queries of then: those with the old selection."""
+def test_queries_selected_before_give_the_loss_and_gradient_of_their_logits_alone(name):
     model = build(**VARIANTS[name]).eval()
-    tuner = tuner_of(model)
-    states = {}
-    tuner.loss(2, tuner.rows, states)
-    rows = tuner.rows.clone().requires_grad_()
-    for kept in (states, {}):  # the same rows: nothing is selected otherwise
-        rows.grad = None
-        tuner.loss(2, rows, kept).backward()
-        if kept is states:
-            wanted = rows.grad
-    torch.testing.assert_close(rows.grad, wanted)
-    assert wanted.abs().max() > 0
-    no_room = tuner_of(model, rows=tuner.rows, cache_gib=0.0)
-    nothing = {}
-    torch.testing.assert_close(
-        no_room.loss(2, tuner.rows, nothing), tuner.loss(2, tuner.rows, states)
-    )
-    assert nothing == {} and [*states] == [2]
+    kept, none = (tuner_of(model, rows=torch.ones(3, 256), cache_gib=gib) for gib in (1.0, 0.0))
+    before = torch.randn(3, 256)
+    rows = (before + 0.1).requires_grad_()
+    grads = []
+    for tuner in (kept, kept, none):  # encoded, kept, and without room
+        queries = Queries(before)
+        for _ in range(2):
+            loss = tuner.loss(2, rows, queries)
+        grads += torch.autograd.grad(loss, rows)
+        assert [*queries.kept] == ([2] if tuner is kept else [])
+    assert torch.equal(grads[0], grads[1]) and torch.equal(grads[0], grads[2])
+    assert grads[0].abs().max() > 0
 
 
 def test_how_much_fits_changes_nothing_and_half_of_it_rounds():
@@ -157,7 +160,8 @@ def test_how_much_fits_changes_nothing_and_half_of_it_rounds():
         for options in ({}, dict(cache_gib=0.0), dict(half_cache=True))
     )
     for index in range(len(BOXES)):
-        assert kept.loss(index, kept.rows, {}) == none.loss(index, kept.rows, {})
+        losses = [tuner.loss(index, kept.rows, Queries(kept.rows)) for tuner in (kept, none)]
+        assert losses[0] == losses[1]
         whole, rounded = (tuner.images[index].image['memory'] for tuner in (kept, half))
         assert torch.equal(rounded, whole.bfloat16().float())
     assert none.images.room == 0
@@ -186,9 +190,16 @@ def test_tuning_lowers_the_loss_and_leaves_the_detector_alone(variant):
         start = tuner.begin(range(5))
         means = tune_bank(model, Drawn(), fewest_images=9).embeddings
         before, after = (
-            sum(tuner.loss(i, rows, {}) for i in range(5)) for rows in (means, bank.embeddings)
+            sum(tuner.loss(i, rows, Queries(rows)) for i in range(5))
+            for rows in (means, bank.embeddings)
         )
     assert start is tuner.rows and after < before - 1
+
+
+def test_a_bank_does_not_depend_on_what_fits():
+    model = build(fusion=False)
+    kept, none = (tune_bank(model, Drawn(), steps=8, folds=0, cache_gib=gib) for gib in (1.0, 0.0))
+    assert torch.equal(kept.embeddings, none.embeddings)
 
 
 def test_twice_with_a_seed_is_equal_to_the_byte_and_another_seed_is_not():
