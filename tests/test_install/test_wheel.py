@@ -18,7 +18,7 @@ CONFIGS = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs').rglo
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'mmdet_dino_r1').rglob('*.py')}
 MODULES = {name for name in MODULES if '/.mim/' not in name}
 WEB_PAGE = {'index.html', 'names.css', 'page.css', 'page.js', 'drawing.js', 'pictures.js'}
-WEB_PAGE |= {'prompts.js', 'results.js', 'server.js'}
+WEB_PAGE |= {'prompts.js', 'results.js', 'server.js', 'improve.js'}
 WEB_PAGE = {f'mmdet_dino_r1/web/page/{name}' for name in WEB_PAGE}
 LEFT_BEHIND = shutil.ignore_patterns(
     '.git', '.venv*', '.mim', 'build', 'dist', '*.egg-info', '__pycache__', 'data', 'work_dirs'
