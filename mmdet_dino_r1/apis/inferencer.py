@@ -117,6 +117,15 @@ class DINOR1Inferencer(BaseInferencer):
     def _weights_fingerprint(self) -> str:
         return weights_fingerprint(self.model)
 
+    @property
+    def made_with(self) -> dict[str, str]:
+        """What the provenance of a bank says of the model: config, checkpoint and fingerprint."""
+        return dict(
+            model=Path(self.cfg.filename or '').stem,
+            checkpoint=self._checkpoint,
+            weights=self._weights_fingerprint,
+        )
+
     # --- prompts ------------------------------------------------------------------------
 
     @takes_negatives
@@ -154,13 +163,8 @@ class DINOR1Inferencer(BaseInferencer):
             bank = load_prompt_bank(bank)
         banks = [] if bank is None else [bank]
         if references:
-            made_with = dict(
-                model=Path(self.cfg.filename or '').stem,
-                checkpoint=self._checkpoint,
-                weights=self._weights_fingerprint,
-            )
-            read, point_size = self.pipeline, self.point_size
-            banks.append(encode_references(self.model, read, references, point_size, made_with))
+            given = self.pipeline, references, self.point_size, self.made_with
+            banks.append(encode_references(self.model, *given))
         if not banks:
             raise ValueError('set_prompts needs references, a bank or both.')
         joined = banks[0] if len(banks) == 1 else PromptBank.merge(banks)

@@ -129,11 +129,7 @@ def tune_references(
     if points := [shape for ref in references for shape in ref.boxes if len(shape) == 2]:
         raise ValueError(f'Tuning needs boxes; draw one instead of the point {tuple(points[0])}.')
     start = load_prompt_bank(bank) if isinstance(bank, str | Path) else bank
-    made_with = dict(
-        model=Path(inferencer.cfg.filename or '').stem,
-        checkpoint=inferencer._checkpoint,
-        weights=weights_fingerprint(model),
-    )
+    made_with = inferencer.made_with
     _check_start(start, made_with['weights'], model, exemplars.metainfo['classes'])
     return tune_bank(model, exemplars, start, provenance=made_with, progress=progress, **options)
 

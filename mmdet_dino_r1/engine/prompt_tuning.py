@@ -24,7 +24,7 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..structures import PromptBank, VisualPrompts
+from ..structures import PromptBank, VisualPrompts, class_means
 from .bank_builder import assemble_bank
 from .tuning_images import TuningImages
 
@@ -224,8 +224,9 @@ class RowTuner:
             if step in looks:
                 with torch.no_grad():
                     now = current()
-                    queries = Queries(now)  # selected anew
-                    losses = [self.loss(index, now, queries).item() for index in held_out]
+                    # those of the images held out are not kept: they are asked once
+                    losses = [self.loss(index, now, Queries(now)).item() for index in held_out]
+                queries = Queries(now)  # selected anew
                 yield step, now.cpu(), losses
             if step == self.steps:
                 return
@@ -245,16 +246,13 @@ class RowTuner:
 
         A class of which they show nothing has the mean of all, and so have old rows what they had.
         """
-        found = [found for index, found in self.images.exemplars.items() if index in train]
+        chosen = set(train)
+        found = [found for index, found in self.images.exemplars.items() if index in chosen]
         if len(train) == len(self.images) or not found:
             return self.rows
-        labels = torch.cat([of_image.rows for of_image in found])
-        counts = labels.bincount(minlength=len(self.rows))
-        sums = torch.zeros(self.rows.shape, dtype=torch.float64)
-        sums.index_add_(0, labels, torch.cat([of_image.embeddings for of_image in found]).double())
-        means = (sums / counts.clamp(min=1)[:, None]).to(self.rows.dtype)
-        counts[: self.num_old] = 0
-        return torch.where(counts[:, None] > 0, means, self.rows)
+        embeddings = torch.cat([of_image.embeddings for of_image in found])
+        means = class_means(embeddings, torch.cat([of_image.rows for of_image in found]), self.rows)
+        return torch.cat([self.rows[: self.num_old], means[self.num_old :]])
 
     def loss(self, index: int, rows: Tensor, queries: Queries) -> Tensor:
         """What an image's matching queries lose with (num_rows, dim) rows, summed; a scalar.

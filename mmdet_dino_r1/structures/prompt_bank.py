@@ -199,11 +199,9 @@ class PromptBank:
         if (counts == 0).any():
             without = [name for name, n in zip(class_names, counts, strict=True) if n == 0]
             raise ValueError(f'No exemplar for {len(without)} classes: {", ".join(without)}')
-        # float64 sums: the mean then does not depend on the order of the images
-        sums = embeddings.new_zeros(len(class_names), embeddings.shape[1], dtype=torch.float64)
-        sums.index_add_(0, labels.to(embeddings.device), embeddings.double())
-        means = sums / counts.to(sums.device)[:, None]
-        return cls(tuple(class_names), means.to(embeddings.dtype), provenance or {})
+        nothing = embeddings.new_zeros(len(class_names), embeddings.shape[1])
+        means = class_means(embeddings, labels, nothing)
+        return cls(tuple(class_names), means, provenance or {})
 
     def aligned_to(self, class_names: Sequence[str], skip_missing: bool = False) -> PromptBank:
         """The bank's rows for exactly a tested dataset's classes, in this order, matched by name.
@@ -331,6 +329,19 @@ class PromptBank:
             tuple(id_ for of_bank in ids for id_ in of_bank) if all(ids) else (),
             _join_exemplars(banks),
         )
+
+
+def class_means(embeddings: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+    """(num_classes, dim) means over the exemplars of each class; without any it keeps its row.
+
+    The ``embeddings`` are (num_exemplars, dim), the ``labels`` (num_exemplars,) long and the
+    ``rows`` (num_classes, dim). float64 sums: a mean does not depend on the order of the images.
+    """
+    labels = labels.to(rows.device)
+    counts = labels.bincount(minlength=len(rows))[:, None]
+    sums = torch.zeros_like(rows, dtype=torch.float64)
+    sums.index_add_(0, labels, embeddings.double())
+    return torch.where(counts > 0, (sums / counts.clamp(min=1)).to(rows.dtype), rows)
 
 
 def protocol_summary(provenance: Mapping) -> str:

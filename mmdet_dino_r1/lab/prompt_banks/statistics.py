@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ...structures import class_directions
+from ...structures import class_directions, class_means
 from ...structures.prompt_bank import BankExemplars, PromptBank
 
 # An exemplar is far when it is this many robust standard deviations (1.4826 * median absolute
@@ -73,21 +73,13 @@ def bank_statistics(bank: PromptBank) -> BankStatistics:
         if exemplars.embeddings is not None:
             embeddings = exemplars.embeddings.float()
             # exemplars are compared with their means, which tuned rows no longer are
-            means = exemplar_means(rows, embeddings, labels, counts)
-            directions, common = class_directions(means)
+            directions, common = class_directions(class_means(embeddings, labels, rows))
             centred = embeddings - common
             distances = distances_to_others(centred, labels, counts)
             sums = distances.new_zeros(len(bank)).index_add_(0, labels, distances)
             spread = sums / counts  # NaN where a class has one exemplar or none
             outliers = _find_outliers(bank.class_names, exemplars, centred, distances, directions)
     return BankStatistics(counts, spread, similarity, nearest, nearest_similarity, outliers)
-
-
-def exemplar_means(rows: Tensor, embeddings: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """(num_classes, dim) means of (num_exemplars, dim); a class without any keeps its row."""
-    sums = torch.zeros_like(rows, dtype=torch.float64)
-    sums.index_add_(0, labels, embeddings.double())
-    return torch.where(counts[:, None] > 0, (sums / counts[:, None]).float(), rows)
 
 
 def nearest_other(similarity: Tensor) -> tuple[Tensor, Tensor]:
