@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ...structures import BatchBoxes, ExemplarChoice, QuerySelection, VisualPrompts
 from ...utils.device_copy import box_scales, remembered_rows, to_cpu, to_device
 from ..layers import PromptContrastiveEmbed
-from ..losses.object_groups import ObjectGroups, quality_loss
+from ..losses import ObjectGroups, quality_loss
 from ..task_modules import BatchedHungarianAssigner
 from .negative_prompts import NegativesRule
 from .training_targets import TrainingTargets, denoising_pairs
@@ -209,7 +209,7 @@ class DINOR1Head(GroundingDINOHead):
         factors: tuple[Tensor, Tensor],
         groups: ObjectGroups | None = None,
     ) -> dict[str, Tensor]:
-        """Classification, L1 and GIoU loss of each stage: its name and ``_cls``, ``_bbox``, ``_iou``.
+        """Class, L1 and GIoU loss of each stage: its name and ``_cls``, ``_bbox`` or ``_iou``.
 
         ``predictions`` are (num_stages, bs, n, num_prompts) logits, (num_stages, bs, n, 4) boxes,
         (4, num_pairs) positives, see :meth:`TrainingTargets.pairs`, stage by stage, and how many

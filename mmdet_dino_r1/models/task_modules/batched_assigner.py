@@ -101,7 +101,7 @@ class BatchedHungarianAssigner(HungarianAssigner):
 
 
 def _assign(cost: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Query and ground truth of each pair: ``size`` queries of each, from (num_queries, num_gts)."""
+    """Query and ground truth of each pair, ``size`` of each, from (num_queries, num_gts)."""
     num_queries, num_gts = cost.shape
     size = min(size, max(num_queries // max(num_gts, 1), 1))
     query, column = linear_sum_assignment(cost.repeat(size, axis=1))
