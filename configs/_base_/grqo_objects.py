@@ -6,7 +6,6 @@ start_epoch = 0
 grqo = dict(
     type='GRQOLoss',
     group='object',
-    objects=dict(queries=(3, 1, 3)),  # in the layers but the last, in the last, in the selection
     reward_weight=0.0,  # of the published form, whose group is the image
     kl_weight=0.0,
 )

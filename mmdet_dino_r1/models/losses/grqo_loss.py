@@ -176,6 +176,8 @@ class GRQOLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses (keys with ``loss``, summed by mmengine) and health figures (logged only).
 
+        A term whose weight is 0 is left out.
+
         Args:
             reward: (num_layers, bs, num_queries); of no meaning where an image has no boxes.
             has_boxes: (bs,) bool.
@@ -190,7 +192,9 @@ class GRQOLoss(nn.Module):
             advantage = advantage.detach() * F.logsigmoid(objectness_logits)
         num_layers, *group = reward.shape
         per_layer = 1 / (group[0] * group[1])
-        losses = dict(loss_grqo_reward=-self.reward_weight * advantage.sum() * per_layer)
+        losses = {}
+        if self.reward_weight > 0:
+            losses['loss_grqo_reward'] = -self.reward_weight * advantage.sum() * per_layer
 
         groups_with_boxes = (has_boxes.sum() * num_layers).clamp(min=1)
         # images without boxes have reward 0 and spread 0: they add nothing to either sum
