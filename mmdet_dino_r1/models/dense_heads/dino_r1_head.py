@@ -236,7 +236,7 @@ class DINOR1Head(GroundingDINOHead):
         else:
             objects = stage * len(ground_truth.boxes) + gt
             target, share = groups.teach(logits[at], predicted_pixels, wanted_pixels, objects)
-            cls = quality_loss(logits, at, target)
+            cls = quality_loss(logits, at, target, groups.gamma)
         if len(gt) == 0:
             # mmdet's box losses return a scalar for no boxes; keep the graph connected
             bbox = iou = predicted

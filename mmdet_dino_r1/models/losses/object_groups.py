@@ -38,19 +38,22 @@ def rank_in_group(quality: Tensor, group: Tensor) -> Tensor:
     return torch.empty_like(places).scatter(0, order, places - starts)
 
 
-def quality_loss(logits: Tensor, at: Sequence[Tensor], target: Tensor) -> Tensor:
-    """Cross entropy with a soft target where there is one, and p^2 times that of 0 elsewhere.
+def quality_loss(
+    logits: Tensor, at: Sequence[Tensor], target: Tensor, gamma: float = 1.0
+) -> Tensor:
+    """Cross entropy with a soft target where there is one, and p^gamma times that of 0 elsewhere.
 
     Args:
         logits: any shape.
         at: indices of the matched ones, (num_pairs,) each.
         target: (num_pairs,) in [0, 1], constant.
+        gamma: how far background that already scores low is left alone, as in the focal loss.
 
     Returns:
         The loss of each logit, of their shape: -w log p - (1 - w) log(1 - p) where matched,
-        -p^2 log(1 - p) with a constant p^2 elsewhere.
+        -p^gamma log(1 - p) with a constant p^gamma elsewhere.
     """
-    weight = logits.detach().sigmoid().square()
+    weight = logits.detach().sigmoid() ** gamma
     weight[tuple(at)] = 1
     wanted = torch.zeros_like(logits)
     wanted[tuple(at)] = target
@@ -70,6 +73,7 @@ class ObjectGroups:
             the last one and in the selection; at most as many as there are for each.
         temperature: how much the second best counts.
         powers: a and b.
+        gamma: see :func:`quality_loss`; the lower, the fewer duplicates.
 
     Raises:
         ValueError: an argument out of range.
@@ -78,6 +82,7 @@ class ObjectGroups:
     queries: Sequence[int] = (3, 1, 3)
     temperature: float = 1.5
     powers: Sequence[float] = (0.25, 0.75)
+    gamma: float = 1.0
 
     def __post_init__(self) -> None:
         wrong = len(self.queries) != 3 or any(count != int(count) for count in self.queries)
@@ -90,6 +95,8 @@ class ObjectGroups:
             raise ValueError(
                 f'GRQOLoss.objects.temperature must be above 0, got {self.temperature!r}'
             )
+        if self.gamma < 0:
+            raise ValueError(f'GRQOLoss.objects.gamma must not be negative, got {self.gamma!r}')
         if len(self.powers) != 2 or min(self.powers) < 0:
             raise ValueError(
                 'GRQOLoss.objects.powers must be two numbers that are not negative (of the score, '

@@ -31,7 +31,7 @@ def test_quality_loss_by_hand():
     """p = 1/5 everywhere; a target of 1/2 at one place."""
     logits = torch.full((2, 3), -math.log(4), dtype=torch.double, requires_grad=True)
     at = torch.tensor([1]), torch.tensor([2])
-    loss = quality_loss(logits, at, torch.tensor([0.5], dtype=torch.double))
+    loss = quality_loss(logits, at, torch.tensor([0.5], dtype=torch.double), gamma=2)
     background = -0.04 * math.log(0.8)
     matched = -0.5 * math.log(0.2) - 0.5 * math.log(0.8)
     expected = torch.tensor([[background] * 3, [background] * 2 + [matched]], dtype=torch.double)
@@ -41,6 +41,10 @@ def test_quality_loss_by_hand():
     slope = torch.full((2, 3), 0.008, dtype=torch.double)
     slope[1, 2] = 0.2 - 0.5
     torch.testing.assert_close(logits.grad, slope)
+    # of plain cross entropy and of the default
+    for gamma, weight in ((0, 1), (1, 0.2)):
+        background = quality_loss(logits, at, torch.zeros(1).double(), gamma)[0, 0]
+        assert background.item() == pytest.approx(-weight * math.log(0.8))
 
 
 def test_what_is_taught_by_hand():
@@ -72,6 +76,7 @@ def test_sizes_by_stage():
         (dict(queries=(3, 0, 3)), 'queries'),
         (dict(queries=(1.5, 1, 3)), 'queries'),
         (dict(temperature=0), 'temperature'),
+        (dict(gamma=-1), 'gamma'),
         (dict(powers=(0.5,)), 'powers'),
         (dict(powers=(-1, 2)), 'powers'),
     ],
@@ -146,7 +151,7 @@ def losses_by_loops(model, inputs, sizes):
                     bbox = bbox + 5 * advantage * l1
                     giou = bbox_overlaps(pixels[query][None], wanted[None], mode='giou')
                     iou = iou + 2 * advantage * (1 - giou[0, 0])
-            cls = cls - (p.detach() ** 2 * (1 - p).log())[background].sum()
+            cls = cls - (p.detach() ** 0.5 * (1 - p).log())[background].sum()
         for kind, value in dict(cls=cls, bbox=bbox, iou=iou).items():
             found[f'{name}_{kind}'] = value / num_gts
     return found
@@ -154,7 +159,7 @@ def losses_by_loops(model, inputs, sizes):
 
 @pytest.mark.parametrize('ground_truth', [TWO_IMAGES, [TWO_IMAGES[0], ([], [])]])
 def test_losses_equal_loops_over_objects(ground_truth):
-    model = build_tiny(dict(OBJECTS, objects=dict(queries=(3, 1, 2)))).train()
+    model = build_tiny(dict(OBJECTS, objects=dict(queries=(3, 1, 2), gamma=0.5))).train()
     inputs = head_inputs(model, *make_batch(ground_truth))
     ours = model.bbox_head.loss(**inputs)
     theirs = losses_by_loops(model, inputs, sizes=[3, 1, 2])
