@@ -39,7 +39,7 @@ def rank_in_group(quality: Tensor, group: Tensor) -> Tensor:
 
 
 def quality_loss(
-    logits: Tensor, at: Sequence[Tensor], target: Tensor, gamma: float = 1.0
+    logits: Tensor, at: Sequence[Tensor], target: Tensor, gamma: float = 0.5
 ) -> Tensor:
     """Cross entropy with a soft target where there is one, and p^gamma times that of 0 elsewhere.
 
@@ -82,7 +82,7 @@ class ObjectGroups:
     queries: Sequence[int] = (3, 1, 3)
     temperature: float = 1.5
     powers: Sequence[float] = (0.25, 0.75)
-    gamma: float = 1.0
+    gamma: float = 0.5
 
     def __post_init__(self) -> None:
         wrong = len(self.queries) != 3 or any(count != int(count) for count in self.queries)

@@ -41,8 +41,8 @@ def test_quality_loss_by_hand():
     slope = torch.full((2, 3), 0.008, dtype=torch.double)
     slope[1, 2] = 0.2 - 0.5
     torch.testing.assert_close(logits.grad, slope)
-    # of plain cross entropy and of the default
-    for gamma, weight in ((0, 1), (1, 0.2)):
+    # of plain cross entropy, of another one and of the default
+    for gamma, weight in ((0, 1), (1, 0.2), (0.5, 0.2**0.5)):
         background = quality_loss(logits, at, torch.zeros(1).double(), gamma)[0, 0]
         assert background.item() == pytest.approx(-weight * math.log(0.8))
 
