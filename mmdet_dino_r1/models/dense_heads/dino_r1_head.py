@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ...structures import BatchBoxes, ExemplarChoice, QuerySelection, VisualPrompts
 from ...utils.device_copy import box_scales, remembered_rows, to_cpu, to_device
 from ..layers import PromptContrastiveEmbed
+from ..losses import ObjectGroups, quality_loss
 from ..task_modules import BatchedHungarianAssigner
 from .negative_prompts import NegativesRule
 from .training_targets import TrainingTargets, denoising_pairs
@@ -111,7 +112,9 @@ class DINOR1Head(GroundingDINOHead):
             ground_truth: boxes of those classes only.
         """
         logits, boxes = self(hidden_states, references, memory_text, text_token_mask)
-        num_layers, device, grqo = len(logits), logits.device, self.loss_grqo
+        num_layers, device = len(logits), logits.device
+        grqo = self.loss_grqo if self.loss_grqo is not None and self.loss_grqo.active else None
+        groups = None if grqo is None else grqo.objects
         # costs, rewards and losses in float32 whatever the precision of the network
         with torch.autocast(device.type, enabled=False):
             logits, boxes, dn_logits, dn_boxes = self.split_outputs(
@@ -123,14 +126,18 @@ class DINOR1Head(GroundingDINOHead):
                 costs = self.assigner.cost(
                     logits, boxes, targets.instances, ground_truth.img_shapes
                 )
-            pairs = targets.pairs(self.assigner.match(costs))
+            sizes = None if groups is None else groups.sizes(num_layers)
+            pairs = targets.pairs(self.assigner.match(costs, sizes))
+            counts = pairs[0].bincount(minlength=num_layers + 1).tolist()
             dn_pairs = denoising_pairs(dn_meta['positives'], num_layers)
+            dn_counts = [dn_pairs.shape[1] // num_layers] * num_layers
+            matched = sum(min(count, logits.shape[2]) for count in ground_truth.counts)
             pairs, dn_pairs, positives, has_boxes = to_device(
                 device,
                 pairs,
                 dn_pairs,
-                # positives per stage, averaged over ranks in one go
-                torch.tensor([pairs.shape[1] / (num_layers + 1), dn_pairs.shape[1] / num_layers]),
+                # positives per stage, each object once; averaged over ranks in one go
+                torch.tensor([matched, dn_counts[0]]),
                 torch.tensor(ground_truth.counts) > 0,
             )
             mean_positives = reduce_mean(positives).clamp(min=1)
@@ -138,16 +145,17 @@ class DINOR1Head(GroundingDINOHead):
             layers = [*(f'd{i}.' for i in range(num_layers - 1)), '']
             losses = self._detection_losses(
                 [*(f'{layer}loss' for layer in layers), 'enc_loss'],
-                (logits, boxes, pairs),
+                (logits, boxes, pairs, counts),
                 targets,
                 (cls_factors[0], mean_positives[0]),
+                groups,
             ) | self._detection_losses(
                 [f'{layer}dn_loss' for layer in layers],
-                (dn_logits, dn_boxes, dn_pairs),
+                (dn_logits, dn_boxes, dn_pairs, dn_counts),
                 targets,
                 (cls_factors[1], mean_positives[1]),
             )
-            if grqo is not None and grqo.active:
+            if grqo is not None:
                 # (num_layers, bs, num_queries): the selection has no reward
                 reward = torch.stack([self.query_reward(cost[:-1]) for cost in costs], dim=1)
                 losses |= grqo(
@@ -184,52 +192,63 @@ class DINOR1Head(GroundingDINOHead):
                 costs = self.assigner.cost(
                     logits, boxes, targets.instances, ground_truth.img_shapes
                 )
-            (pairs,) = to_device(logits.device, targets.pairs(self.assigner.match(costs)))
+            pairs = targets.pairs(self.assigner.match(costs))
+            counts = [pairs.shape[1] // len(logits)] * len(logits)
+            (pairs,) = to_device(logits.device, pairs)
             names = [str(stage) for stage in range(len(logits))]
             undivided = logits.new_ones(2).unbind()
-            losses = self._detection_losses(names, (logits, boxes, pairs), targets, undivided)
+            predictions = logits, boxes, pairs, counts
+            losses = self._detection_losses(names, predictions, targets, undivided)
             return torch.stack([*losses.values()]).sum()
 
     def _detection_losses(
         self,
         names: Sequence[str],
-        predictions: tuple[Tensor, Tensor, Tensor],
+        predictions: tuple[Tensor, Tensor, Tensor, Sequence[int]],
         targets: TrainingTargets,
         factors: tuple[Tensor, Tensor],
+        groups: ObjectGroups | None = None,
     ) -> dict[str, Tensor]:
-        """Focal, L1 and GIoU loss of each stage: its name and ``_cls``, ``_bbox`` or ``_iou``.
+        """Class, L1 and GIoU loss of each stage: its name and ``_cls``, ``_bbox`` or ``_iou``.
 
-        ``predictions`` are (num_stages, bs, n, num_prompts) logits, (num_stages, bs, n, 4) boxes
-        and (4, num_pairs) positives, see :meth:`TrainingTargets.pairs`; everything else is
-        background. ``factors`` divide the classification loss, and the box losses.
+        ``predictions`` are (num_stages, bs, n, num_prompts) logits, (num_stages, bs, n, 4) boxes,
+        (4, num_pairs) positives, see :meth:`TrainingTargets.pairs`, stage by stage, and how many
+        each stage has; everything else is background. ``factors`` divide the classification
+        loss, and the box losses. ``groups`` say what the positives are taught; without them each
+        is taught everything, and its class by ``loss_cls``.
         """
-        logits, boxes, (stage, image, query, gt) = predictions
+        logits, boxes, (stage, image, query, gt), counts = predictions
         cls_factor, box_factor = factors
         num_stages, ground_truth = len(logits), targets.ground_truth
+        at = stage, image, query, targets.prompt_index[gt]
 
-        positive = torch.zeros_like(logits)
-        positive[stage, image, query, targets.prompt_index[gt]] = 1
-        cls = self.loss_cls(
-            logits.flatten(0, 2), positive.flatten(0, 2), reduction_override='none'
-        ).reshape(num_stages, -1)
-
+        scale = box_scales(ground_truth.img_shapes, boxes.device)[image]
         predicted, wanted = boxes[stage, image, query], ground_truth.boxes[gt]  # (num_pairs, 4)
+        predicted_pixels, wanted_pixels = (
+            bbox_cxcywh_to_xyxy(rows) * scale for rows in (predicted, wanted)
+        )
+        if groups is None:
+            positive = torch.zeros_like(logits)
+            positive[at] = 1
+            cls = self.loss_cls(
+                logits.flatten(0, 2), positive.flatten(0, 2), reduction_override='none'
+            )
+        else:
+            objects = stage * len(ground_truth.boxes) + gt
+            target, share = groups.teach(logits[at], predicted_pixels, wanted_pixels, objects)
+            cls = quality_loss(logits, at, target)
         if len(gt) == 0:
             # mmdet's box losses return a scalar for no boxes; keep the graph connected
-            bbox = iou = boxes.reshape(num_stages, -1) * 0
+            bbox = iou = predicted
         else:
-            scale = box_scales(ground_truth.img_shapes, boxes.device)[image]
             bbox = self.loss_bbox(predicted, wanted, reduction_override='none')
-            iou = self.loss_iou(
-                bbox_cxcywh_to_xyxy(predicted) * scale,
-                bbox_cxcywh_to_xyxy(wanted) * scale,
-                reduction_override='none',
-            )
+            iou = self.loss_iou(predicted_pixels, wanted_pixels, reduction_override='none')
+            if groups is not None:
+                bbox, iou = bbox * share[:, None], iou * share
         losses = dict(
-            cls=cls.sum(dim=1) / cls_factor,
-            # pairs come stage by stage, as many in each
-            bbox=bbox.reshape(num_stages, -1).sum(dim=1) / box_factor,
-            iou=iou.reshape(num_stages, -1).sum(dim=1) / box_factor,
+            cls=cls.reshape(num_stages, -1).sum(dim=1) / cls_factor,
+            bbox=_sums(bbox, counts) / box_factor,
+            iou=_sums(iou, counts) / box_factor,
         )
         return {
             f'{name}_{kind}': value
@@ -313,6 +332,11 @@ class DINOR1Head(GroundingDINOHead):
         if factor is not None:
             bboxes = bboxes / factor
         return InstanceData(bboxes=bboxes, scores=scores, labels=labels[prompt])
+
+
+def _sums(values: Tensor, counts: Sequence[int]) -> Tensor:
+    """Sums over ``counts`` rows at a time; (len(counts),)."""
+    return torch.stack([rows.sum() for rows in values.split(counts)])
 
 
 def with_selection(

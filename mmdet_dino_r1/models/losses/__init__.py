@@ -2,6 +2,7 @@
 
 from .giou_loss import PromptGIoULoss
 from .grqo_loss import BestMatchReward, GRQOLoss, group_advantage, mute_last, objectness_kl
+from .object_groups import ObjectGroups, quality_loss, rank_in_group
 from .prompt_text_loss import (
     FrozenProjection,
     PromptTextContrastiveLoss,
@@ -13,6 +14,7 @@ __all__ = [
     'BestMatchReward',
     'FrozenProjection',
     'GRQOLoss',
+    'ObjectGroups',
     'PromptGIoULoss',
     'PromptTextContrastiveLoss',
     'group_advantage',
@@ -20,4 +22,6 @@ __all__ = [
     'mute_last',
     'objectness_kl',
     'prompt_text_contrast',
+    'quality_loss',
+    'rank_in_group',
 ]

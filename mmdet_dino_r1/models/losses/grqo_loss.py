@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
+from .object_groups import ObjectGroups
+
 # Of a log-ratio of objectness. Up to here the KL is exact; e^88 is more than float32 holds.
 MAX_LOG_RATIO = 20.0
 
@@ -108,6 +110,11 @@ class GRQOLoss(nn.Module):
         eps: see :func:`group_advantage`.
         shared_exemplars: the reference model is prompted with the step's exemplars, as Algorithm 1
             says; False draws others for it, as the published code does.
+        group: ``'image'``, as published. ``'object'`` (ours) adds groups of the queries that
+            compete for one object: while ``active`` they take the place of the detection losses
+            of the matching queries, under the same names, see :class:`ObjectGroups`. The two
+            terms above stay as their weights say.
+        objects: arguments of :class:`ObjectGroups`.
 
     Attributes:
         active: False while supervised training comes first; ``ReferenceModelHook`` sets it.
@@ -124,8 +131,14 @@ class GRQOLoss(nn.Module):
         advantage: str = 'reward',
         eps: float = 1e-6,
         shared_exemplars: bool = True,
+        group: str = 'image',
+        objects: dict | None = None,
     ) -> None:
         super().__init__()
+        if group not in ('image', 'object'):
+            raise ValueError(f"GRQOLoss.group must be 'image' or 'object', got {group!r}")
+        if objects and group == 'image':
+            raise ValueError("GRQOLoss.objects is of no effect without GRQOLoss.group='object'")
         if advantage not in ('reward', 'policy'):
             raise ValueError(f"GRQOLoss.advantage must be 'reward' or 'policy', got {advantage!r}")
         if not 0 <= mute_share < 1:
@@ -141,6 +154,7 @@ class GRQOLoss(nn.Module):
         self.advantage = advantage
         self.eps = eps
         self.shared_exemplars = shared_exemplars
+        self.objects = ObjectGroups(**(objects or {})) if group == 'object' else None
         self.active = True
 
     @property
