@@ -3,17 +3,25 @@
 _base_ = './vis_gdino_r18_shapes.py'
 data_root = 'data/ccp/'
 lite0_weights = 'data/backbone/tf_efficientnet_lite0_features.pth'  # trained on ImageNet
-max_iters = 400
+max_iters = 330
 lr = 8e-4
+num_levels = 2  # strides 16 and 32; a third one, 8, doubles the time of a step
 
 model = dict(
+    num_feature_levels=num_levels,
     data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
     backbone=dict(
         _delete_=True,
         type='EfficientNetLite0',
+        out_indices=(4, 5),
+        frozen_stages=4,  # up to stride 8
         init_cfg=dict(type='Pretrained', checkpoint=lite0_weights),
     ),
-    neck=dict(in_channels=[40, 112, 320]),
+    neck=dict(in_channels=[112, 320], num_outs=num_levels),
+    prompt_encoder=dict(num_levels=num_levels),
+    encoder=dict(layer_cfg=dict(self_attn_cfg=dict(num_levels=num_levels))),
+    decoder=dict(layer_cfg=dict(cross_attn_cfg=dict(num_levels=num_levels))),
+    dn_cfg=dict(group_cfg=dict(num_dn_queries=25)),
 )
 # the pipelines' `scale=(128, 128)`
 _base_.train_pipeline[2].scale = (192, 192)

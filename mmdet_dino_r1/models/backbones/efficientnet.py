@@ -19,7 +19,7 @@ _FIRST_PARTS |= dict(conv_pw='linear_conv.conv', bn2='linear_conv.bn')
 
 
 def mmdet_key(key: str) -> str:
-    """mmdet's name of a parameter of timm's ``tf_efficientnet_lite0``; any other as it is."""
+    """Name in mmdet of a parameter of timm's ``tf_efficientnet_lite0``; any other as it is."""
     if match := re.fullmatch(r'(conv_stem|bn1)\.(\w+)', key):
         part, kind = match.groups()
         return f'layers.0.{"bn" if part == "bn1" else "conv"}.{kind}'

@@ -76,8 +76,9 @@ def test_options_of_a_training(grid, tmp_path):
 
 
 def test_exemplars_of_a_test_follow_the_seed(grid, tmp_path):
-    cfg = training_config(grid, Run(grid.variants['sft'], 2), tmp_path)
-    tested = evaluation_config(cfg, grid, 'base/g4', 2)
+    run = Run(grid.variants['sft'], 2)
+    cfg = training_config(grid, run, tmp_path)
+    tested = evaluation_config(cfg, grid, 'base/g4', run)
     assert (cfg.default_hooks.prompt_bank.bank.shots, tested.work_dir) == (
         16,
         f'{tmp_path}/sft/seed_2/tests/base_g4',
@@ -120,7 +121,7 @@ SFT = GRID['variants']['sft']
         (dict(variants={'a/b': SFT}), ": variants['a/b']: the name is one of a folder"),
         (
             dict(variants=dict(sft=dict(configs='x.py'))),
-            ": variants['sft'] lacks config and has configs; its keys are config, title, options.",
+            ": variants['sft'] lacks config and has configs; its keys are config, title, options,",
         ),
         (
             dict(variants=dict(sft=dict(SFT, options=[]))),
@@ -201,7 +202,8 @@ def test_options_that_do_not_fit(grid, tmp_path):
     run.variant.options['param_scheduler.5.end'] = 3
     with pytest.raises(ValueError, match='^the variant grqo: its options do not fit .*Index 5'):
         training_config(grid, run, tmp_path)
-    cfg = training_config(grid, Run(grid.variants['sft'], 0), tmp_path)
+    run = Run(grid.variants['sft'], 0)
+    cfg = training_config(grid, run, tmp_path)
     grid.evaluations['base/i'][f'{BANK}'] = 'bank.safetensors'
     with pytest.raises(ValueError, match='^the evaluation base/i: its options do not fit'):
-        evaluation_config(cfg, grid, 'base/i', 0)
+        evaluation_config(cfg, grid, 'base/i', run)
