@@ -21,6 +21,7 @@ model = dict(
     prompt_encoder=dict(num_levels=num_levels),
     encoder=dict(layer_cfg=dict(self_attn_cfg=dict(num_levels=num_levels))),
     decoder=dict(layer_cfg=dict(cross_attn_cfg=dict(num_levels=num_levels))),
+    bbox_head=dict(num_classes=17),
     dn_cfg=dict(group_cfg=dict(num_dn_queries=25)),
 )
 # the pipelines' `scale=(128, 128)`

@@ -87,6 +87,21 @@ def test_exemplars_of_a_test_follow_the_seed(grid, tmp_path):
     assert (bank.shots, bank.seed) == (4, 2)
 
 
+def test_a_variant_may_be_tested_on_a_set_of_its_own(tmp_path):
+    own = dict(base={'test_evaluator.ann_file': 'own.json', f'{BANK}.shots': 2}, novel={})
+    variants = {**GRID['variants'], 'third': {**GRID['variants']['third'], 'splits': own}}
+    grid = load_grid(write(tmp_path, variants=variants))
+
+    def tested(variant, name):
+        run = Run(grid.variants[variant], 0)
+        cfg = evaluation_config(training_config(grid, run, tmp_path), grid, name, run)
+        return cfg.test_evaluator.ann_file, cfg.default_hooks.prompt_bank.bank.shots
+
+    assert tested('third', 'base/i') == ('own.json', 2)
+    assert tested('third', 'base/g4') == ('own.json', 4)  # the evaluation has the last word
+    assert tested('sft', 'base/i') == ('data/shapes/annotations/val.json', 16)
+
+
 def test_fingerprints_tell_settings_apart_and_no_folders(grid, tmp_path):
     def of(variant, seed, out='out'):
         return fingerprint(training_config(grid, Run(grid.variants[variant], seed), Path(out)))
