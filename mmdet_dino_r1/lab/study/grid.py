@@ -142,6 +142,8 @@ def load_grid(path: str | Path) -> Grid:
         if not re.fullmatch(r'[\w.+-]+', name):
             raise ValueError(f'{where}: the name is one of a folder: letters, digits, _ . + -')
         check_keys(where, entry, _VARIANT)
+        for split, options in entry.get('splits', {}).items():
+            check_type(f"{where}, splits['{split}']", options, dict)
         variants[name] = Variant(name, **{'title': name, 'options': {}, 'splits': {}, **entry})
     for index, entry in enumerate(content['comparisons']):
         _check_comparison(f'{path}: comparisons[{index}]', entry)
@@ -202,7 +204,9 @@ def _check_comparison(where: str, entry: object) -> None:
 def _check_names(path: str | Path, grid: Grid) -> None:
     """Every name that is used exists, and every variant is used."""
     compared = {name for comparison in grid.comparisons for name in comparison.names}
+    splits = [split for variant in grid.variants.values() for split in variant.splits]
     for what, names, known in (
+        ("the variants' splits are", splits, dict.fromkeys(map(split_of, grid.evaluations))),
         ('comparisons name the variants', compared, grid.variants),
         ('primary names the evaluations', grid.primary, grid.evaluations),
         ('diagnostics names the evaluations', grid.diagnostics, grid.evaluations),

@@ -88,7 +88,7 @@ def test_exemplars_of_a_test_follow_the_seed(grid, tmp_path):
 
 
 def test_a_variant_may_be_tested_on_a_set_of_its_own(tmp_path):
-    own = dict(base={'test_evaluator.ann_file': 'own.json', f'{BANK}.shots': 2}, novel={})
+    own = dict(base={'test_evaluator.ann_file': 'own.json', f'{BANK}.shots': 2})
     variants = {**GRID['variants'], 'third': {**GRID['variants']['third'], 'splits': own}}
     grid = load_grid(write(tmp_path, variants=variants))
 
@@ -171,6 +171,14 @@ SFT = GRID['variants']['sft']
         (
             dict(comparisons=comparison(variants=['grqo'])),
             ': no comparison names the variants third, so nothing says with how many seeds',
+        ),
+        (
+            dict(variants={**GRID['variants'], 'sft': dict(config='x.py', splits=dict(bse={}))}),
+            ": the variants' splits are bse, which it does not set. It has: base",
+        ),
+        (
+            dict(variants={**GRID['variants'], 'sft': dict(config='x.py', splits=dict(base=3))}),
+            ": variants['sft'], splits['base'] is 3, not a dict.",
         ),
         (
             dict(diagnostics=['novel/i']),
