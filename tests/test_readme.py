@@ -32,7 +32,7 @@ def test_commands_name_tools_and_configs_that_exist(page):
     tools = set(re.findall(r'mim run mmdet_dino_r1 (\w+)', text))
     tools |= set(re.findall(r'-m mmdet_dino_r1\.tools\.(\w+)', text))
     assert tools - {'NAME'} <= TOOLS
-    configs = set(re.findall(r'\b((?:dino_r1|vis_gdino|pet_dino)_(?:swin|r18)\w*)\.py', text))
+    configs = set(re.findall(r'\b((?:dino_r1|vis_gdino|pet_dino)_(?:swin|r18|lite0)\w*)\.py', text))
     written_out = {name.replace('SIZE', size) for name in configs for size in 'tbl'}
     assert written_out <= CONFIG_NAMES
 
