@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def iou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
-    """IoU in [0, 1] of boxes and others; arguments are those of :func:`generalised_iou`."""
+    """IoU in [0, 1] of boxes and others that broadcast, as with :func:`generalised_iou`: (n, 4)."""
     shared, union = _shared_and_union(boxes, others, eps)
     return shared / union
 
