@@ -47,6 +47,8 @@ VARIANTS = {
         TWO_IMAGES,
         {},
     ),
+    'object groups': (dict(group='object'), TWO_IMAGES, {}),
+    'object groups, a crowd and no boxes': (dict(group='object'), [CROWD, NO_BOXES], {}),
     'Swin': ({}, TWO_IMAGES, SWIN),
     'exemplars of other images': (
         {},
