@@ -154,6 +154,7 @@ class GRQOLoss(nn.Module):
         self.advantage = advantage
         self.eps = eps
         self.shared_exemplars = shared_exemplars
+        self.group = group
         self.objects = ObjectGroups(**(objects or {})) if group == 'object' else None
         self.active = True
 
