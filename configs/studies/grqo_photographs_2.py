@@ -23,17 +23,18 @@ methods = dict(
         sft,
         {'train_cfg.max_iters': same_time_steps, 'param_scheduler.1.end': same_time_steps},
     ),
+    sft_gamma=(
+        'supervised, focal loss of gamma 1/2',
+        sft,
+        {'model.bbox_head.loss_cls.gamma': 0.5},
+    ),
     grqo=('GRQO as published', grqo, {}),
     objects=(
         'GRQO, groups of one object',
         sft,
         {
             'model.bbox_head.loss_grqo': dict(
-                type='GRQOLoss',
-                group='object',
-                objects=dict(queries=(3, 1, 3)),
-                reward_weight=0.0,
-                kl_weight=0.0,
+                type='GRQOLoss', group='object', reward_weight=0.0, kl_weight=0.0
             )
         },
     ),
@@ -97,5 +98,5 @@ prompts = dict(
 evaluations = {
     f'{split}/{shots}': options for split in ('base', 'novel') for shots, options in prompts.items()
 }
-primary = ['base/g16', 'novel/g16']
+primary = ['base/g16', 'novel/g16', 'base/g16_no_nms', 'novel/g16_no_nms']
 diagnostics = ['base/g16', 'novel/g16']

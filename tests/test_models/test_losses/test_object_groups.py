@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
-from conftest import TWO_IMAGES, build_tiny, make_batch, without_dropout
+from conftest import CONFIGS, TWO_IMAGES, build_tiny, make_batch, without_dropout
+from mmdet.registry import HOOKS, MODELS
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
+from mmengine.config import Config
 from scipy.optimize import linear_sum_assignment
 
 from mmdet_dino_r1.models.dense_heads.training_targets import TrainingTargets
@@ -84,6 +86,16 @@ def test_sizes_by_stage():
 def test_bad_settings_are_named(bad, named):
     with pytest.raises(ValueError, match=rf'GRQOLoss\.objects\.{named}'):
         GRQOLoss(group='object', objects=bad)
+
+
+def test_the_preset_is_these_groups_alone():
+    cfg = Config.fromfile(CONFIGS / '_base_' / 'grqo_objects.py')
+    grqo = MODELS.build(cfg.grqo)
+    assert grqo.objects == ObjectGroups() and not grqo.needs_reference
+    reward, no_boxes = torch.zeros(2, 1, 4), torch.tensor([False])
+    losses = grqo(reward, no_boxes, torch.zeros(1, 4), None)
+    assert [name for name in losses if 'loss' in name] == []
+    HOOKS.build(cfg.reference_model)
 
 
 def test_bad_groups_are_named():
