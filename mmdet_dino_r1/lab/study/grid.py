@@ -63,7 +63,7 @@ class Variant:
     title: str
     config: str
     options: Mapping
-    splits: Mapping[str, Mapping]
+    splits: Mapping[str, Mapping] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def load_grid(path: str | Path) -> Grid:
         check_keys(where, entry, _VARIANT)
         for split, options in entry.get('splits', {}).items():
             check_type(f"{where}, splits['{split}']", options, dict)
-        variants[name] = Variant(name, **{'title': name, 'options': {}, 'splits': {}, **entry})
+        variants[name] = Variant(name, **{'title': name, 'options': {}, **entry})
     for index, entry in enumerate(content['comparisons']):
         _check_comparison(f'{path}: comparisons[{index}]', entry)
     for folder, settings in content.get('shapes', {}).items():

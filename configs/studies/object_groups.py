@@ -1,6 +1,6 @@
 # Does GRQO help when its group is the queries that compete for one object, and which of its parts
 # do? Supervised training against it on the hard shapes set, at equal steps and at equal time, with
-# suppression and without. `mim run mmdet_dino_r1 study studies/grqo_objects.py --out DIR`;
+# suppression and without. `mim run mmdet_dino_r1 study studies/object_groups.py --out DIR`;
 # docs/study.md has the protocol and the results.
 name = 'grqo-objects-1'
 
