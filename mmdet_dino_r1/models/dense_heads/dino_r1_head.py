@@ -137,7 +137,7 @@ class DINOR1Head(GroundingDINOHead):
                 pairs,
                 dn_pairs,
                 # positives per stage, each object once; averaged over ranks in one go
-                torch.tensor([matched, dn_counts[0]]),
+                torch.tensor([matched, dn_counts[0]], dtype=torch.float32),
                 torch.tensor(ground_truth.counts) > 0,
             )
             mean_positives = reduce_mean(positives).clamp(min=1)
