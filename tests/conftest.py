@@ -208,6 +208,17 @@ def make_batch(boxes_and_labels: list[tuple[list, list]], size: int = 64, seed: 
     return torch.stack(images), samples
 
 
+def head_inputs(model: torch.nn.Module, images: torch.Tensor, samples: list) -> dict:
+    """A training forward up to the head: what the head's loss receives."""
+    torch.manual_seed(5)
+    captured = {}
+    head_loss = model.bbox_head.loss
+    model.bbox_head.loss = lambda **kwargs: captured.update(kwargs) or {}
+    model.loss(images, samples)
+    model.bbox_head.loss = head_loss
+    return captured
+
+
 TWO_IMAGES = [
     ([[4, 4, 24, 30], [30, 20, 60, 50], [10, 36, 26, 60]], [2, 5, 2]),
     ([[8, 8, 40, 40]], [7]),

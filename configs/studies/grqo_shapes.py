@@ -3,27 +3,12 @@
 # `mim run mmdet_dino_r1 study studies/grqo_shapes.py --out DIR`; docs/study.md has the protocol and
 # the results. The keys are explained in mmdet_dino_r1/lab/study/grid.py. A change of what is
 # trained, drawn or tested is a new name.
+_base_ = '../_base_/studies/hard_shapes.py'
 name = 'grqo-shapes-1'
-
-shapes = {
-    'data/shapes_hard': dict(
-        difficulty='hard',
-        image_size=96,
-        val_images=100,
-        val_novel_images=100,
-        checksums=dict(annotations='674145587fd4d386', pixels='892373761b6c98c9'),
-    )
-}
 
 steps = 400
 same_time_steps = 475  # supervised steps that take as long as `steps` of GRQO; see docs/study.md
 sft, grqo = 'vis_gdino_r18_shapes_hard.py', 'dino_r1_r18_shapes_hard.py'
-common = {
-    'val_cfg': None,
-    'val_dataloader': None,
-    'val_evaluator': None,
-    'default_hooks.checkpoint.interval': 100,
-}
 
 # --- how a run is trained -----------------------------------------------------------------
 loss = 'model.bbox_head.loss_grqo'
@@ -154,14 +139,7 @@ comparisons = [
 ]
 
 # --- how every run is tested: split / prompts ---------------------------------------------
-bank = 'default_hooks.prompt_bank.bank'
-novel = {
-    'test_dataloader.dataset.ann_file': 'annotations/val_novel.json',
-    'test_evaluator.ann_file': 'data/shapes_hard/annotations/val_novel.json',
-    f'{bank}.data_root': 'data/shapes_hard/',
-    f'{bank}.ann_file': 'annotations/prompts_novel.json',
-    f'{bank}.data_prefix': dict(img=''),
-}
+bank = _base_.bank
 prompts = dict(
     g1={f'{bank}.shots': 1},
     g4={f'{bank}.shots': 4},
@@ -172,7 +150,7 @@ prompts = dict(
 )
 evaluations = {
     f'{split}/{name}': {**of_split, **of_prompts}
-    for split, of_split in dict(base={}, novel=novel).items()
+    for split, of_split in dict(base={}, novel=_base_.novel).items()
     for name, of_prompts in prompts.items()
 }
 primary = ['base/g16', 'novel/g16']

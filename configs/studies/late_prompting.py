@@ -1,23 +1,8 @@
 # Does late prompting help? Prompts that image features and decoder see (fused) or do not (late),
 # read from the neck or the encoder's memory, box by box or jointly those of a class on an image.
 # `mim run mmdet_dino_r1 study studies/late_prompting.py --out DIR`; docs/study.md has the protocol.
+_base_ = '../_base_/studies/hard_shapes.py'
 name = 'late-prompting-1'
-
-shapes = {
-    'data/shapes_hard': dict(
-        difficulty='hard',
-        image_size=96,
-        val_images=100,
-        val_novel_images=100,
-        checksums=dict(annotations='674145587fd4d386', pixels='892373761b6c98c9'),
-    )
-}
-common = {
-    'val_cfg': None,
-    'val_dataloader': None,
-    'val_evaluator': None,
-    'default_hooks.checkpoint.interval': 100,
-}
 
 # --- how a run is trained -----------------------------------------------------------------
 late = {'model.fusion': False}
@@ -46,14 +31,7 @@ comparisons = [
 ]
 
 # --- how every run is tested: split / prompts ---------------------------------------------
-bank = 'default_hooks.prompt_bank.bank'
-novel = {
-    'test_dataloader.dataset.ann_file': 'annotations/val_novel.json',
-    'test_evaluator.ann_file': 'data/shapes_hard/annotations/val_novel.json',
-    f'{bank}.data_root': 'data/shapes_hard/',
-    f'{bank}.ann_file': 'annotations/prompts_novel.json',
-    f'{bank}.data_prefix': dict(img=''),
-}
+bank = _base_.bank
 # all classes, 5 or 1 of them at a time. Every (query, class) pair is kept: with fewer, duplicates
 # would be suppressed before the best are taken where all go in at once, and after that in chunks
 chunk, every_pair = 'model.test_cfg.chunk_size', {'model.test_cfg.max_per_img': 1500}
@@ -66,7 +44,7 @@ prompts = dict(
 )
 evaluations = {
     f'{split}/{name}': {f'{bank}.shots': 16, **of_split, **of_prompts}
-    for split, of_split in dict(base={}, novel=novel).items()
+    for split, of_split in dict(base={}, novel=_base_.novel).items()
     for name, of_prompts in prompts.items()
 }
 primary = ['base/g16', 'novel/g16']

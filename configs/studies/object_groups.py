@@ -2,24 +2,10 @@
 # do? Supervised training against it on the hard shapes set, at equal steps and at equal time, with
 # suppression and without. `mim run mmdet_dino_r1 study studies/object_groups.py --out DIR`;
 # docs/study.md has the protocol and the results.
+_base_ = '../_base_/studies/hard_shapes.py'
 name = 'grqo-objects-1'
 
-shapes = {
-    'data/shapes_hard': dict(
-        difficulty='hard',
-        image_size=96,
-        val_images=100,
-        val_novel_images=100,
-        checksums=dict(annotations='674145587fd4d386', pixels='892373761b6c98c9'),
-    )
-}
 same_time_steps = 420  # 1.05 x 400: more than the step of object groups costs; see docs/study.md
-common = {
-    'val_cfg': None,
-    'val_dataloader': None,
-    'val_evaluator': None,
-    'default_hooks.checkpoint.interval': 100,
-}
 
 # --- how a run is trained -----------------------------------------------------------------
 supervised = {
@@ -106,21 +92,14 @@ comparisons = [
 ]
 
 # --- how every run is tested: split / prompts ---------------------------------------------
-bank = 'default_hooks.prompt_bank.bank'
-novel = {
-    'test_dataloader.dataset.ann_file': 'annotations/val_novel.json',
-    'test_evaluator.ann_file': 'data/shapes_hard/annotations/val_novel.json',
-    f'{bank}.data_root': 'data/shapes_hard/',
-    f'{bank}.ann_file': 'annotations/prompts_novel.json',
-    f'{bank}.data_prefix': dict(img=''),
-}
+bank = _base_.bank
 prompts = dict(
     g16={f'{bank}.shots': 16},
     g16_no_nms={f'{bank}.shots': 16, 'model.test_cfg.nms': None},
 )
 evaluations = {
     f'{split}/{name}': {**of_split, **of_prompts}
-    for split, of_split in dict(base={}, novel=novel).items()
+    for split, of_split in dict(base={}, novel=_base_.novel).items()
     for name, of_prompts in prompts.items()
 }
 primary = list(evaluations)

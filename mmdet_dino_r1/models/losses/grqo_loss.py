@@ -187,14 +187,14 @@ class GRQOLoss(nn.Module):
                 ``kl_weight`` is 0.
         """
         reward = reward * has_boxes[:, None]
-        advantage = mute_last(group_advantage(reward, self.eps), self.mute_share)
-        if self.advantage == 'policy':
-            # log p_i at (bs, num_queries) serves every layer
-            advantage = advantage.detach() * F.logsigmoid(objectness_logits)
         num_layers, *group = reward.shape
-        per_layer = 1 / (group[0] * group[1])
         losses = {}
         if self.reward_weight > 0:
+            advantage = mute_last(group_advantage(reward, self.eps), self.mute_share)
+            if self.advantage == 'policy':
+                # log p_i at (bs, num_queries) serves every layer
+                advantage = advantage.detach() * F.logsigmoid(objectness_logits)
+            per_layer = 1 / (group[0] * group[1])
             losses['loss_grqo_reward'] = -self.reward_weight * advantage.sum() * per_layer
 
         groups_with_boxes = (has_boxes.sum() * num_layers).clamp(min=1)

@@ -38,9 +38,7 @@ def rank_in_group(quality: Tensor, group: Tensor) -> Tensor:
     return torch.empty_like(places).scatter(0, order, places - starts)
 
 
-def quality_loss(
-    logits: Tensor, at: Sequence[Tensor], target: Tensor, gamma: float = 0.5
-) -> Tensor:
+def quality_loss(logits: Tensor, at: Sequence[Tensor], target: Tensor, gamma: float) -> Tensor:
     """Cross entropy with a soft target where there is one, and p^gamma times that of 0 elsewhere.
 
     Args:

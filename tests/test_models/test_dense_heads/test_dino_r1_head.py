@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TWO_IMAGES, build_tiny, make_batch
+from conftest import TWO_IMAGES, build_tiny, head_inputs, make_batch
 from mmdet.models.dense_heads import GroundingDINOHead
 from mmdet.models.losses import GIoULoss
 from mmdet.models.task_modules.assigners import HungarianAssigner
@@ -14,17 +14,6 @@ from mmdet_dino_r1.models.layers import DenoisingQueries
 from mmdet_dino_r1.structures import BatchBoxes, ExemplarChoice
 
 WIDTH = 256  # mmdet pads logits to it
-
-
-def run(model, images, samples):
-    """A training forward up to the head: what the head receives."""
-    torch.manual_seed(5)
-    captured = {}
-    head_loss = model.bbox_head.loss
-    model.bbox_head.loss = lambda **kwargs: captured.update(kwargs) or {}
-    model.loss(images, samples)
-    model.bbox_head.loss = head_loss
-    return captured
 
 
 def mmdet_losses(model, inputs, samples):
@@ -76,7 +65,7 @@ def mmdet_losses(model, inputs, samples):
 def test_detection_losses_equal_mmdet(ground_truth):
     model = build_tiny().train()
     images, samples = make_batch(ground_truth)
-    inputs = run(model, images, samples)
+    inputs = head_inputs(model, images, samples)
     ours = model.bbox_head.loss(**inputs)
     theirs = mmdet_losses(model, inputs, samples)
     assert ours.keys() == theirs.keys()
@@ -86,7 +75,7 @@ def test_detection_losses_equal_mmdet(ground_truth):
 
 def test_grqo_sees_matching_queries_of_decoder_layers_only():
     model = build_tiny(dict(kl_weight=0)).train()
-    inputs = run(model, *make_batch(TWO_IMAGES))
+    inputs = head_inputs(model, *make_batch(TWO_IMAGES))
     seen = {}
     grqo = model.bbox_head.loss_grqo
     forward = grqo.forward
@@ -100,7 +89,7 @@ def test_grqo_sees_matching_queries_of_decoder_layers_only():
 def test_reward_is_the_assigners_own_cost():
     """One query's reward, from mmdet's match costs on that query alone."""
     model = build_tiny(dict(kl_weight=0)).train()
-    inputs = run(model, *make_batch(TWO_IMAGES))
+    inputs = head_inputs(model, *make_batch(TWO_IMAGES))
     head, choice = model.bbox_head, inputs['choice']
     logits, boxes = head(
         inputs['hidden_states'],

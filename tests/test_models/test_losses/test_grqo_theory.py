@@ -278,7 +278,7 @@ def test_object_groups_pull_by_their_advantages():
     target, share = taught(logits, [0.9, 0.8, 0.3])
     assert share.sum().item() == pytest.approx(1.777, abs=1e-3)
     assert share.argsort(descending=True).tolist() == [1, 0, 2]
-    loss = quality_loss(logits, (torch.arange(3),), target).sum()
+    loss = quality_loss(logits, (torch.arange(3),), target, gamma=0.5).sum()
     (slope,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(slope, logits.sigmoid().detach() - target)
     assert slope.sum().abs() > 0.1

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import CONFIGS, TWO_IMAGES, build_tiny, make_batch, without_dropout
+from conftest import CONFIGS, TWO_IMAGES, build_tiny, head_inputs, make_batch, without_dropout
 from mmdet.registry import HOOKS, MODELS
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_overlaps
 from mmengine.config import Config
@@ -106,17 +106,6 @@ def test_bad_groups_are_named():
 
 
 # ------------------------------------------------------------------------------ in the head
-def head_inputs(model, images, samples):
-    """What the head receives in a training step."""
-    torch.manual_seed(5)
-    captured = {}
-    head_loss = model.bbox_head.loss
-    model.bbox_head.loss = lambda **kwargs: captured.update(kwargs) or {}
-    model.loss(images, samples)
-    model.bbox_head.loss = head_loss
-    return captured
-
-
 def losses_by_loops(model, inputs, sizes):
     """The losses of the matching queries, object by object: {name: value}."""
     head = model.bbox_head
