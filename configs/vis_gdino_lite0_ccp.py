@@ -25,8 +25,8 @@ model = dict(
     dn_cfg=dict(group_cfg=dict(num_dn_queries=25)),
 )
 # the pipelines' `scale=(128, 128)`
-_base_.train_pipeline[2].scale = (192, 192)
-_base_.test_pipeline[1].scale = (192, 192)
+_base_.train_pipeline[2].scale = (256, 256)
+_base_.test_pipeline[1].scale = (256, 256)
 images = dict(img='images/')
 train_dataloader = dict(
     dataset=dict(data_root=data_root, data_prefix=images, pipeline=_base_.train_pipeline)

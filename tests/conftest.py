@@ -124,7 +124,7 @@ def tiny_model_cfg(grqo: dict | None = None, **model) -> Config:
     )
     if grqo is not None:
         cfg.model.bbox_head.loss_grqo = dict(type='GRQOLoss', **grqo)
-    cfg.merge_from_dict(dict(model=model))
+    cfg.merge_from_dict(dict(model=deepcopy(model)))  # `_delete_` is taken out of what is given
     return cfg.model
 
 

@@ -81,13 +81,12 @@ def baseline_of(name: str) -> Config:
 def test_every_variant_of_a_study_trains_and_tests(path):
     grid = load_grid(path)
     for number, variant in enumerate(grid.variants.values()):
-        run = Run(variant, 1)
-        cfg = training_config(grid, run, Path('out'))
+        cfg = training_config(grid, Run(variant, 1), Path('out'))
         assert cfg.randomness.seed == 1, variant.name
         hooks = types_in(cfg.get('custom_hooks', []))
         assert all(map(is_registered, hooks)) and not misspelt_keys(cfg), variant.name
         for name in grid.evaluations:
-            tested = evaluation_config(cfg, grid, name, run)
+            tested = evaluation_config(cfg, grid, name, 1)
             dataset = tested.test_dataloader.dataset
             assert tested.test_evaluator.ann_file == dataset.data_root + dataset.ann_file
             assert tested.default_hooks.prompt_bank.bank.seed == 1

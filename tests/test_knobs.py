@@ -17,7 +17,6 @@ README = (Path(__file__).resolve().parents[1] / 'README.md').read_text(encoding=
 # key -> default as the tables print it
 KEYS = dict(re.findall(r'^\| `((?:model|default_hooks)\.[\w.]+)` \| ([^|,]+)', README, re.M))
 OTHER_VALUES = {
-    'model.bbox_head.loss_grqo.group': 'object',
     'model.bbox_head.loss_grqo.reward_weight': '0.1',
     'model.bbox_head.loss_grqo.kl_weight': '0',
     'model.bbox_head.loss_grqo.mute_share': '0.5',

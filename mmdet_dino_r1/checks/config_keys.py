@@ -28,7 +28,6 @@ from ..config.tree import registries, type_name
 from ..engine.hooks.prompt_bank_hook import BANK_KEYS
 from ..models.dense_heads.negative_prompts import NegativesRule
 from ..models.layers import DenoisingQueries, PromptDecoder, PromptFusionEncoder
-from ..models.losses import ObjectGroups
 from ..utils.near_names import near_names
 
 # What registries and those who call them take out of a dict before the class sees it: hooks,
@@ -62,7 +61,6 @@ _TAKERS: dict[str, tuple[Callable | str, ...]] = {
     'DINOR1.train_cfg': ('assigner',),
     'DINOR1.test_cfg': ('max_per_img', 'chunk_size', 'max_per_chunk', 'nms', 'negatives'),
     'DINOR1.test_cfg.negatives': (NegativesRule,),
-    'GRQOLoss.objects': (ObjectGroups,),
     'PromptBankHook.bank': tuple(BANK_KEYS),
     'CocoDataset.filter_cfg': ('filter_empty_gt', 'min_size', _MORE),
     'CocoJsonDataset.filter_cfg': ('filter_empty_gt', 'min_size', _MORE),

@@ -50,11 +50,6 @@ def test_mmdets_own_configs_have_none(name):
         ('model.train_cfg.asigner', 'model.train_cfg', 'assigner'),
         ('model.dn_cfg.group_cfg.num_dn_query', 'model.dn_cfg.group_cfg', 'num_dn_queries'),
         ('model.bbox_head.loss_grqo.kl_weigth', 'GRQOLoss', 'kl_weight'),
-        (
-            'model.bbox_head.loss_grqo.objects.querys',
-            'model.bbox_head.loss_grqo.objects',
-            'queries',
-        ),
         ('train_dataloader.batchsize', 'train_dataloader', 'batch_size'),
         ('train_dataloader.sampler.shufle', 'DefaultSampler', 'shuffle'),
         ('optim_wrapper.clip_grads', 'OptimWrapper', 'clip_grad'),

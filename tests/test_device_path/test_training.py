@@ -31,6 +31,9 @@ SWIN = dict(
     ),
     neck=dict(in_channels=[32, 64, 128]),
 )
+QUALITY = dict(
+    bbox_head=dict(loss_cls=dict(_delete_=True, type='PromptQualityFocalLoss')),
+)
 
 
 def sampler(**options):
@@ -47,8 +50,8 @@ VARIANTS = {
         TWO_IMAGES,
         {},
     ),
-    'object groups': (dict(group='object'), TWO_IMAGES, {}),
-    'object groups, a crowd and no boxes': (dict(group='object'), [CROWD, NO_BOXES], {}),
+    'Quality Focal Loss': ({}, TWO_IMAGES, QUALITY),
+    'Quality Focal Loss, a crowd and no boxes': ({}, [CROWD, NO_BOXES], QUALITY),
     'Swin': ({}, TWO_IMAGES, SWIN),
     'exemplars of other images': (
         {},

@@ -110,8 +110,8 @@ def test_what_runs_leave(study):
 
 def test_metrics_are_those_of_a_test_by_hand(study, tmp_path):
     grid, out = load_grid(study[0]), study[1]
-    run = Run(grid.variants['grqo'], 1)
-    cfg = evaluation_config(training_config(grid, run, out), grid, 'novel/g16', run)
+    cfg = training_config(grid, Run(grid.variants['grqo'], 1), out)
+    cfg = evaluation_config(cfg, grid, 'novel/g16', 1)
     assert cfg.default_hooks.prompt_bank.bank.seed == 1
     cfg.load_from = str(out / 'grqo' / 'seed_1' / 'weights.pth')
     cfg.work_dir, cfg.experiment_name = str(tmp_path), 'by_hand'

@@ -18,8 +18,7 @@ class GradientShareHook(Hook):
     At each interval, before the step, the same batch goes through the model once more and the
     two sums of losses are differentiated apart. It costs about a step each time and leaves no
     trace. Logged on each rank's own batch: ``grqo_grad_share`` and ``grqo_grad_cosine`` (of the
-    directions: 1 the same, 0 orthogonal). Object groups count as detection losses; without a reward
-    or KL term beside them nothing is measured.
+    directions: 1 the same, 0 orthogonal).
 
     Args:
         interval: iterations between measurements. Where the reference model has just been
@@ -38,8 +37,7 @@ class GradientShareHook(Hook):
         if runner.iter % self.interval:
             return
         model = unwrapped(runner.model)
-        grqo = model.bbox_head.loss_grqo
-        if grqo is None or not grqo.active or not (grqo.reward_weight or grqo.kl_weight):
+        if model.bbox_head.loss_grqo is None or not model.bbox_head.loss_grqo.active:
             return
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         devices = [p.device for p in model.parameters() if p.is_cuda][:1]

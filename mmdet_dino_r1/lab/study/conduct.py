@@ -154,11 +154,10 @@ def draw_data(grid: Grid) -> dict[str, dict]:
 def check(grid: Grid, runs: Sequence[Run], out: Path) -> None:
     """Look at every config of the runs to do before anything is trained; raises as its parts do."""
     for variant in {run.variant.name: run.variant for run in runs}.values():
-        run = Run(variant, 0)
-        cfg = training_config(grid, run, out)
+        cfg = training_config(grid, Run(variant, 0), out)
         _check_config(cfg, 'train', f'the variant {variant.name}')
         for name in grid.evaluations:
-            tested = evaluation_config(cfg, grid, name, run)
+            tested = evaluation_config(cfg, grid, name, 0)
             _check_config(tested, 'test', f'the variant {variant.name}, evaluation {name}')
 
 

@@ -4,8 +4,7 @@ A grid file is an mmengine config (``configs/studies/*.py``) that sets
 
     name         of the study, with its version: results of two versions are never mixed
     common       options that every run gets; options are those of ``--cfg-options``: dotted keys
-    variants     name -> dict(config=..., title=..., options={...}, splits={...}): one way to train;
-                 splits = split -> options of its tests that this variant has of its own
+    variants     name -> dict(config=..., title=..., options={...}): one way to train
     comparisons  [dict(title=..., baseline=variant, variants=[...], seeds=5)], first things first;
                  each variant is in one at least
     evaluations  name -> options of a test: split and prompts; the first part of the name, up to
@@ -42,7 +41,7 @@ _GRID = (
     dict(name=str, variants=dict, comparisons=_LIST, evaluations=dict, primary=_LIST),
     dict(common=dict, diagnostics=_LIST, shapes=dict),
 )
-_VARIANT = dict(config=str), dict(title=str, options=dict, splits=dict)
+_VARIANT = dict(config=str), dict(title=str, options=dict)
 _COMPARISON = (
     dict(title=str, baseline=str, variants=_LIST, seeds=int),
     dict(axis=(dict, type(None))),
@@ -63,7 +62,6 @@ class Variant:
     title: str
     config: str
     options: Mapping
-    splits: Mapping[str, Mapping] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,8 +140,6 @@ def load_grid(path: str | Path) -> Grid:
         if not re.fullmatch(r'[\w.+-]+', name):
             raise ValueError(f'{where}: the name is one of a folder: letters, digits, _ . + -')
         check_keys(where, entry, _VARIANT)
-        for split, options in entry.get('splits', {}).items():
-            check_type(f"{where}, splits['{split}']", options, dict)
         variants[name] = Variant(name, **{'title': name, 'options': {}, **entry})
     for index, entry in enumerate(content['comparisons']):
         _check_comparison(f'{path}: comparisons[{index}]', entry)
@@ -204,9 +200,7 @@ def _check_comparison(where: str, entry: object) -> None:
 def _check_names(path: str | Path, grid: Grid) -> None:
     """Every name that is used exists, and every variant is used."""
     compared = {name for comparison in grid.comparisons for name in comparison.names}
-    splits = [split for variant in grid.variants.values() for split in variant.splits]
     for what, names, known in (
-        ("the variants' splits are", splits, dict.fromkeys(map(split_of, grid.evaluations))),
         ('comparisons name the variants', compared, grid.variants),
         ('primary names the evaluations', grid.primary, grid.evaluations),
         ('diagnostics names the evaluations', grid.diagnostics, grid.evaluations),
@@ -256,15 +250,13 @@ def training_config(grid: Grid, run: Run, out: Path) -> Config:
     return _changed(cfg, options, run.folder(out), f'the variant {variant.name}')
 
 
-def evaluation_config(cfg: Config, grid: Grid, name: str, run: Run) -> Config:
-    """The config of one test of a run, from that of its training.
+def evaluation_config(cfg: Config, grid: Grid, name: str, seed: int) -> Config:
+    """The config of one test of a trained run, from that of its training.
 
     The exemplars are drawn by the run's seed, so intervals over seeds hold their luck too, and all
     variants of a seed get the same ones.
     """
-    of_split = run.variant.splits.get(split_of(name), {})
-    options = {**of_split, **grid.evaluations[name]}
-    options['default_hooks.prompt_bank.bank.seed'] = run.seed
+    options = {**grid.evaluations[name], 'default_hooks.prompt_bank.bank.seed': seed}
     work_dir = Path(cfg.work_dir) / 'tests' / name.replace('/', '_')
     return _changed(cfg, options, work_dir, f'the evaluation {name}')
 

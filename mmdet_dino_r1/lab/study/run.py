@@ -167,7 +167,7 @@ def _evaluate(grid: Grid, run: Run, out: Path, name: str) -> None:
             f'{folder / WEIGHTS} is gone, and {folder / RESULT} lacks the test {name}. Delete the '
             'folder to train again.'
         )
-    cfg = evaluation_config(training_config(grid, run, out), grid, name, run)
+    cfg = evaluation_config(training_config(grid, run, out), grid, name, run.seed)
     _name_run(cfg, f'{grid.name}-{run.variant.name}-{run.seed}-{name.replace("/", "-")}')
     cfg.load_from = str(folder / WEIGHTS)
     runner = Runner.from_cfg(cfg)

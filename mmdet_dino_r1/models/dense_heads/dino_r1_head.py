@@ -13,6 +13,7 @@ import torch
 from mmcv.ops import batched_nms
 from mmdet.models.dense_heads import GroundingDINOHead
 from mmdet.models.layers import inverse_sigmoid
+from mmdet.models.losses import QualityFocalLoss
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
@@ -22,8 +23,8 @@ from torch import Tensor, nn
 
 from ...structures import BatchBoxes, ExemplarChoice, QuerySelection, VisualPrompts
 from ...utils.device_copy import box_scales, remembered_rows, to_cpu, to_device
+from ...utils.overlap import iou as overlap
 from ..layers import PromptContrastiveEmbed
-from ..losses import ObjectGroups, quality_loss
 from ..task_modules import BatchedHungarianAssigner
 from .negative_prompts import NegativesRule
 from .training_targets import TrainingTargets, denoising_pairs
@@ -35,7 +36,8 @@ class DINOR1Head(GroundingDINOHead):
 
     Differs from the parent: targets are one-hot over the prompts of the batch; matching and
     losses run on all layers at once; the match cost is computed once and also gives the
-    rewards. The detection losses have the parent's names and values.
+    rewards. The detection losses have the parent's names and values. Where ``loss_cls`` is a
+    ``QualityFocalLoss`` a positive is taught the IoU of its box instead of 1.
 
     Args:
         contrastive_cfg: ``log_scale`` and ``bias`` of the similarity, as in mmdet
@@ -112,9 +114,7 @@ class DINOR1Head(GroundingDINOHead):
             ground_truth: boxes of those classes only.
         """
         logits, boxes = self(hidden_states, references, memory_text, text_token_mask)
-        num_layers, device = len(logits), logits.device
-        grqo = self.loss_grqo if self.loss_grqo is not None and self.loss_grqo.active else None
-        groups = None if grqo is None else grqo.objects
+        num_layers, device, grqo = len(logits), logits.device, self.loss_grqo
         # costs, rewards and losses in float32 whatever the precision of the network
         with torch.autocast(device.type, enabled=False):
             logits, boxes, dn_logits, dn_boxes = self.split_outputs(
@@ -126,18 +126,14 @@ class DINOR1Head(GroundingDINOHead):
                 costs = self.assigner.cost(
                     logits, boxes, targets.instances, ground_truth.img_shapes
                 )
-            sizes = None if groups is None else groups.sizes(num_layers)
-            pairs = targets.pairs(self.assigner.match(costs, sizes))
-            counts = pairs[0].bincount(minlength=num_layers + 1).tolist()
+            pairs = targets.pairs(self.assigner.match(costs))
             dn_pairs = denoising_pairs(dn_meta['positives'], num_layers)
-            dn_counts = [dn_pairs.shape[1] // num_layers] * num_layers
-            matched = sum(min(count, logits.shape[2]) for count in ground_truth.counts)
             pairs, dn_pairs, positives, has_boxes = to_device(
                 device,
                 pairs,
                 dn_pairs,
-                # positives per stage, each object once; averaged over ranks in one go
-                torch.tensor([matched, dn_counts[0]], dtype=torch.float32),
+                # positives per stage, averaged over ranks in one go
+                torch.tensor([pairs.shape[1] / (num_layers + 1), dn_pairs.shape[1] / num_layers]),
                 torch.tensor(ground_truth.counts) > 0,
             )
             mean_positives = reduce_mean(positives).clamp(min=1)
@@ -145,17 +141,16 @@ class DINOR1Head(GroundingDINOHead):
             layers = [*(f'd{i}.' for i in range(num_layers - 1)), '']
             losses = self._detection_losses(
                 [*(f'{layer}loss' for layer in layers), 'enc_loss'],
-                (logits, boxes, pairs, counts),
+                (logits, boxes, pairs),
                 targets,
                 (cls_factors[0], mean_positives[0]),
-                groups,
             ) | self._detection_losses(
                 [f'{layer}dn_loss' for layer in layers],
-                (dn_logits, dn_boxes, dn_pairs, dn_counts),
+                (dn_logits, dn_boxes, dn_pairs),
                 targets,
                 (cls_factors[1], mean_positives[1]),
             )
-            if grqo is not None:
+            if grqo is not None and grqo.active:
                 # (num_layers, bs, num_queries): the selection has no reward
                 reward = torch.stack([self.query_reward(cost[:-1]) for cost in costs], dim=1)
                 losses |= grqo(
@@ -192,63 +187,52 @@ class DINOR1Head(GroundingDINOHead):
                 costs = self.assigner.cost(
                     logits, boxes, targets.instances, ground_truth.img_shapes
                 )
-            pairs = targets.pairs(self.assigner.match(costs))
-            counts = [pairs.shape[1] // len(logits)] * len(logits)
-            (pairs,) = to_device(logits.device, pairs)
+            (pairs,) = to_device(logits.device, targets.pairs(self.assigner.match(costs)))
             names = [str(stage) for stage in range(len(logits))]
             undivided = logits.new_ones(2).unbind()
-            predictions = logits, boxes, pairs, counts
-            losses = self._detection_losses(names, predictions, targets, undivided)
+            losses = self._detection_losses(names, (logits, boxes, pairs), targets, undivided)
             return torch.stack([*losses.values()]).sum()
 
     def _detection_losses(
         self,
         names: Sequence[str],
-        predictions: tuple[Tensor, Tensor, Tensor, Sequence[int]],
+        predictions: tuple[Tensor, Tensor, Tensor],
         targets: TrainingTargets,
         factors: tuple[Tensor, Tensor],
-        groups: ObjectGroups | None = None,
     ) -> dict[str, Tensor]:
         """Class, L1 and GIoU loss of each stage: its name and ``_cls``, ``_bbox`` or ``_iou``.
 
-        ``predictions`` are (num_stages, bs, n, num_prompts) logits, (num_stages, bs, n, 4) boxes,
-        (4, num_pairs) positives, see :meth:`TrainingTargets.pairs`, stage by stage, and how many
-        each stage has; everything else is background. ``factors`` divide the classification
-        loss, and the box losses. ``groups`` say what the positives are taught; without them each
-        is taught everything, and its class by ``loss_cls``.
+        ``predictions`` are (num_stages, bs, n, num_prompts) logits, (num_stages, bs, n, 4) boxes
+        and (4, num_pairs) positives, see :meth:`TrainingTargets.pairs`; everything else is
+        background. ``factors`` divide the classification loss, and the box losses.
         """
-        logits, boxes, (stage, image, query, gt), counts = predictions
+        logits, boxes, (stage, image, query, gt) = predictions
         cls_factor, box_factor = factors
         num_stages, ground_truth = len(logits), targets.ground_truth
-        at = stage, image, query, targets.prompt_index[gt]
-
         scale = box_scales(ground_truth.img_shapes, boxes.device)[image]
         predicted, wanted = boxes[stage, image, query], ground_truth.boxes[gt]  # (num_pairs, 4)
-        predicted_pixels, wanted_pixels = (
-            bbox_cxcywh_to_xyxy(rows) * scale for rows in (predicted, wanted)
-        )
-        if groups is None:
-            positive = torch.zeros_like(logits)
-            positive[at] = 1
-            cls = self.loss_cls(
-                logits.flatten(0, 2), positive.flatten(0, 2), reduction_override='none'
-            )
-        else:
-            objects = stage * len(ground_truth.boxes) + gt
-            target, share = groups.teach(logits[at], predicted_pixels, wanted_pixels, objects)
-            cls = quality_loss(logits, at, target, groups.gamma)
+        in_pixels = [bbox_cxcywh_to_xyxy(rows) * scale for rows in (predicted, wanted)]
+
+        target = torch.zeros_like(logits)
+        # as in mmdet's DETRHead
+        by_quality = isinstance(self.loss_cls, QualityFocalLoss)
+        score = overlap(*in_pixels).detach() if by_quality else 1.0
+        target[stage, image, query, targets.prompt_index[gt]] = score
+        cls = self.loss_cls(
+            logits.flatten(0, 2), target.flatten(0, 2), reduction_override='none'
+        ).reshape(num_stages, -1)
+
         if len(gt) == 0:
             # mmdet's box losses return a scalar for no boxes; keep the graph connected
-            bbox = iou = predicted
+            bbox = iou = boxes.reshape(num_stages, -1) * 0
         else:
             bbox = self.loss_bbox(predicted, wanted, reduction_override='none')
-            iou = self.loss_iou(predicted_pixels, wanted_pixels, reduction_override='none')
-            if groups is not None:
-                bbox, iou = bbox * share[:, None], iou * share
+            iou = self.loss_iou(*in_pixels, reduction_override='none')
         losses = dict(
-            cls=cls.reshape(num_stages, -1).sum(dim=1) / cls_factor,
-            bbox=_sums(bbox, counts) / box_factor,
-            iou=_sums(iou, counts) / box_factor,
+            cls=cls.sum(dim=1) / cls_factor,
+            # pairs come stage by stage, as many in each
+            bbox=bbox.reshape(num_stages, -1).sum(dim=1) / box_factor,
+            iou=iou.reshape(num_stages, -1).sum(dim=1) / box_factor,
         )
         return {
             f'{name}_{kind}': value
@@ -332,11 +316,6 @@ class DINOR1Head(GroundingDINOHead):
         if factor is not None:
             bboxes = bboxes / factor
         return InstanceData(bboxes=bboxes, scores=scores, labels=labels[prompt])
-
-
-def _sums(values: Tensor, counts: Sequence[int]) -> Tensor:
-    """Sums over ``counts`` rows at a time; (len(counts),)."""
-    return torch.stack([rows.sum() for rows in values.split(counts)])
 
 
 def with_selection(

@@ -2,26 +2,24 @@
 
 from .giou_loss import PromptGIoULoss
 from .grqo_loss import BestMatchReward, GRQOLoss, group_advantage, mute_last, objectness_kl
-from .object_groups import ObjectGroups, quality_loss, rank_in_group
 from .prompt_text_loss import (
     FrozenProjection,
     PromptTextContrastiveLoss,
     mean_per_class,
     prompt_text_contrast,
 )
+from .quality_focal_loss import PromptQualityFocalLoss
 
 __all__ = [
     'BestMatchReward',
     'FrozenProjection',
     'GRQOLoss',
-    'ObjectGroups',
     'PromptGIoULoss',
+    'PromptQualityFocalLoss',
     'PromptTextContrastiveLoss',
     'group_advantage',
     'mean_per_class',
     'mute_last',
     'objectness_kl',
     'prompt_text_contrast',
-    'quality_loss',
-    'rank_in_group',
 ]

@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
-from .object_groups import ObjectGroups
-
 # Of a log-ratio of objectness. Up to here the KL is exact; e^88 is more than float32 holds.
 MAX_LOG_RATIO = 20.0
 
@@ -110,11 +108,6 @@ class GRQOLoss(nn.Module):
         eps: see :func:`group_advantage`.
         shared_exemplars: the reference model is prompted with the step's exemplars, as Algorithm 1
             says; False draws others for it, as the published code does.
-        group: ``'image'``, as published. ``'object'`` (ours) adds groups of the queries that
-            compete for one object: while ``active`` they take the place of the detection losses
-            of the matching queries, under the same names, see :class:`ObjectGroups`. The two
-            terms above stay as their weights say.
-        objects: arguments of :class:`ObjectGroups`.
 
     Attributes:
         active: False while supervised training comes first; ``ReferenceModelHook`` sets it.
@@ -131,14 +124,8 @@ class GRQOLoss(nn.Module):
         advantage: str = 'reward',
         eps: float = 1e-6,
         shared_exemplars: bool = True,
-        group: str = 'image',
-        objects: dict | None = None,
     ) -> None:
         super().__init__()
-        if group not in ('image', 'object'):
-            raise ValueError(f"GRQOLoss.group must be 'image' or 'object', got {group!r}")
-        if objects and group == 'image':
-            raise ValueError("GRQOLoss.objects is of no effect without GRQOLoss.group='object'")
         if advantage not in ('reward', 'policy'):
             raise ValueError(f"GRQOLoss.advantage must be 'reward' or 'policy', got {advantage!r}")
         if not 0 <= mute_share < 1:
@@ -154,8 +141,6 @@ class GRQOLoss(nn.Module):
         self.advantage = advantage
         self.eps = eps
         self.shared_exemplars = shared_exemplars
-        self.group = group
-        self.objects = ObjectGroups(**(objects or {})) if group == 'object' else None
         self.active = True
 
     @property
@@ -177,8 +162,6 @@ class GRQOLoss(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses (keys with ``loss``, summed by mmengine) and health figures (logged only).
 
-        A term whose weight is 0 is left out.
-
         Args:
             reward: (num_layers, bs, num_queries); of no meaning where an image has no boxes.
             has_boxes: (bs,) bool.
@@ -187,15 +170,13 @@ class GRQOLoss(nn.Module):
                 ``kl_weight`` is 0.
         """
         reward = reward * has_boxes[:, None]
+        advantage = mute_last(group_advantage(reward, self.eps), self.mute_share)
+        if self.advantage == 'policy':
+            # log p_i at (bs, num_queries) serves every layer
+            advantage = advantage.detach() * F.logsigmoid(objectness_logits)
         num_layers, *group = reward.shape
-        losses = {}
-        if self.reward_weight > 0:
-            advantage = mute_last(group_advantage(reward, self.eps), self.mute_share)
-            if self.advantage == 'policy':
-                # log p_i at (bs, num_queries) serves every layer
-                advantage = advantage.detach() * F.logsigmoid(objectness_logits)
-            per_layer = 1 / (group[0] * group[1])
-            losses['loss_grqo_reward'] = -self.reward_weight * advantage.sum() * per_layer
+        per_layer = 1 / (group[0] * group[1])
+        losses = dict(loss_grqo_reward=-self.reward_weight * advantage.sum() * per_layer)
 
         groups_with_boxes = (has_boxes.sum() * num_layers).clamp(min=1)
         # images without boxes have reward 0 and spread 0: they add nothing to either sum

@@ -21,7 +21,7 @@ from ...utils.device_copy import box_scales, to_cpu
 
 
 class Matches(NamedTuple):
-    """Matched pairs of all layers and images, layer by layer.
+    """Matched pairs of all layers and images, layer by layer, as many in each.
 
     All are (num_pairs,) long, on the CPU. ``image`` counts in the batch, ``query`` among those of
     its layer and image, ``gt`` among the image's boxes.
@@ -72,13 +72,10 @@ class BatchedHungarianAssigner(HungarianAssigner):
         return costs
 
     @staticmethod
-    def match(costs: Sequence[Tensor], sizes: Sequence[int] | None = None) -> Matches:
-        """Matching of least total cost, for each layer and image.
+    def match(costs: Sequence[Tensor]) -> Matches:
+        """One-to-one matching of least total cost, for each layer and image.
 
-        Args:
-            costs: what :meth:`cost` gives, (num_layers, num_queries, num_gts) for each image.
-            sizes: queries of each ground truth, by layer; one of each where None. A layer gives
-                every ground truth of an image fewer where it has not as many queries.
+        Takes what :meth:`cost` gives: (num_layers, num_queries, num_gts) for each image.
 
         Raises:
             FloatingPointError: a cost is not finite (scipy would say "invalid numeric entries").
@@ -89,20 +86,9 @@ class BatchedHungarianAssigner(HungarianAssigner):
             raise FloatingPointError(
                 f'Match costs are not finite for image {", ".join(bad)} of the batch, from 0 on.'
             )
-        sizes = sizes or [1] * len(on_cpu[0])
         pairs = [
-            np.stack(np.broadcast_arrays(layer, image, *_assign(of_layer, size)))
-            for layer, (size, *of_images) in enumerate(
-                zip(sizes, *(cost.numpy() for cost in on_cpu), strict=True)
-            )
+            np.stack(np.broadcast_arrays(layer, image, *linear_sum_assignment(of_layer)))
+            for layer, of_images in enumerate(zip(*(cost.numpy() for cost in on_cpu), strict=True))
             for image, of_layer in enumerate(of_images)
         ]
         return Matches(*torch.from_numpy(np.concatenate(pairs, axis=1)))
-
-
-def _assign(cost: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Query and ground truth of each pair, ``size`` of each, from (num_queries, num_gts)."""
-    num_queries, num_gts = cost.shape
-    size = min(size, max(num_queries // max(num_gts, 1), 1))
-    query, column = linear_sum_assignment(cost.repeat(size, axis=1))
-    return query, column // size

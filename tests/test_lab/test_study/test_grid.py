@@ -76,30 +76,14 @@ def test_options_of_a_training(grid, tmp_path):
 
 
 def test_exemplars_of_a_test_follow_the_seed(grid, tmp_path):
-    run = Run(grid.variants['sft'], 2)
-    cfg = training_config(grid, run, tmp_path)
-    tested = evaluation_config(cfg, grid, 'base/g4', run)
+    cfg = training_config(grid, Run(grid.variants['sft'], 2), tmp_path)
+    tested = evaluation_config(cfg, grid, 'base/g4', 2)
     assert (cfg.default_hooks.prompt_bank.bank.shots, tested.work_dir) == (
         16,
         f'{tmp_path}/sft/seed_2/tests/base_g4',
     )
     bank = tested.default_hooks.prompt_bank.bank
     assert (bank.shots, bank.seed) == (4, 2)
-
-
-def test_a_variant_may_be_tested_on_a_set_of_its_own(tmp_path):
-    own = dict(base={'test_evaluator.ann_file': 'own.json', f'{BANK}.shots': 2})
-    variants = {**GRID['variants'], 'third': {**GRID['variants']['third'], 'splits': own}}
-    grid = load_grid(write(tmp_path, variants=variants))
-
-    def tested(variant, name):
-        run = Run(grid.variants[variant], 0)
-        cfg = evaluation_config(training_config(grid, run, tmp_path), grid, name, run)
-        return cfg.test_evaluator.ann_file, cfg.default_hooks.prompt_bank.bank.shots
-
-    assert tested('third', 'base/i') == ('own.json', 2)
-    assert tested('third', 'base/g4') == ('own.json', 4)  # the evaluation has the last word
-    assert tested('sft', 'base/i') == ('data/shapes/annotations/val.json', 16)
 
 
 def test_fingerprints_tell_settings_apart_and_no_folders(grid, tmp_path):
@@ -136,7 +120,7 @@ SFT = GRID['variants']['sft']
         (dict(variants={'a/b': SFT}), ": variants['a/b']: the name is one of a folder"),
         (
             dict(variants=dict(sft=dict(configs='x.py'))),
-            ": variants['sft'] lacks config and has configs; its keys are config, title, options,",
+            ": variants['sft'] lacks config and has configs; its keys are config, title, options.",
         ),
         (
             dict(variants=dict(sft=dict(SFT, options=[]))),
@@ -171,14 +155,6 @@ SFT = GRID['variants']['sft']
         (
             dict(comparisons=comparison(variants=['grqo'])),
             ': no comparison names the variants third, so nothing says with how many seeds',
-        ),
-        (
-            dict(variants={**GRID['variants'], 'sft': dict(config='x.py', splits=dict(bse={}))}),
-            ": the variants' splits are bse, which it does not set. It has: base",
-        ),
-        (
-            dict(variants={**GRID['variants'], 'sft': dict(config='x.py', splits=dict(base=3))}),
-            ": variants['sft'], splits['base'] is 3, not a dict.",
         ),
         (
             dict(diagnostics=['novel/i']),
@@ -225,8 +201,7 @@ def test_options_that_do_not_fit(grid, tmp_path):
     run.variant.options['param_scheduler.5.end'] = 3
     with pytest.raises(ValueError, match='^the variant grqo: its options do not fit .*Index 5'):
         training_config(grid, run, tmp_path)
-    run = Run(grid.variants['sft'], 0)
-    cfg = training_config(grid, run, tmp_path)
+    cfg = training_config(grid, Run(grid.variants['sft'], 0), tmp_path)
     grid.evaluations['base/i'][f'{BANK}'] = 'bank.safetensors'
     with pytest.raises(ValueError, match='^the evaluation base/i: its options do not fit'):
-        evaluation_config(cfg, grid, 'base/i', run)
+        evaluation_config(cfg, grid, 'base/i', 0)

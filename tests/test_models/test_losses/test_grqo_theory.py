@@ -13,11 +13,9 @@ from torch import Tensor
 from mmdet_dino_r1.models.losses import (
     BestMatchReward,
     GRQOLoss,
-    ObjectGroups,
     group_advantage,
     mute_last,
     objectness_kl,
-    quality_loss,
 )
 from mmdet_dino_r1.models.task_modules import BatchedHungarianAssigner, PromptFocalLossCost
 
@@ -260,47 +258,3 @@ def test_kl_is_stiffer_than_that_of_a_coin():
 
     ratio = curvature / torch.autograd.functional.hessian(coin, z)
     assert ratio.item() == pytest.approx(99)
-
-
-# ------------------------------------------------------------- groups of one object
-def taught(logits: Tensor, overlaps: list[float]) -> tuple[Tensor, Tensor]:
-    """Targets and shares of one object's queries that cover so much of it, and nothing else."""
-    wanted = torch.tensor([0.0, 0, 100, 100]).expand(len(overlaps), 4)
-    boxes = wanted.clone()
-    boxes[:, 2] *= torch.tensor(overlaps)
-    one = torch.zeros(len(overlaps), dtype=torch.long)
-    return ObjectGroups().teach(logits, boxes, wanted, one)
-
-
-def test_object_groups_pull_by_their_advantages():
-    """Statement 11: 1 + e^(-2/3) + e^(-4/3) = 1.777; the class gets p - w."""
-    logits = torch.tensor([-1.0, 0.5, 0.0], requires_grad=True)
-    target, share = taught(logits, [0.9, 0.8, 0.3])
-    assert share.sum().item() == pytest.approx(1.777, abs=1e-3)
-    assert share.argsort(descending=True).tolist() == [1, 0, 2]
-    loss = quality_loss(logits, (torch.arange(3),), target, gamma=0.5).sum()
-    (slope,) = torch.autograd.grad(loss, logits)
-    torch.testing.assert_close(slope, logits.sigmoid().detach() - target)
-    assert slope.sum().abs() > 0.1
-
-
-def test_scores_come_to_rest_at_the_overlap():
-    """Statement 12: gradient descent on the logits alone, from the scores of a new head."""
-    overlaps = torch.tensor([0.9, 0.6, 0.5, 0.0])
-    logits = torch.full((4,), -4.6)
-    for _ in range(3000):
-        target, _ = taught(logits, overlaps.tolist())
-        logits = logits - 0.5 * (logits.sigmoid() - target)
-    rest = torch.exp(-torch.arange(4) / 1.5) ** (4 / 3) * overlaps
-    torch.testing.assert_close(logits.sigmoid(), rest, rtol=1e-3, atol=1e-3)
-    ratios = torch.exp(-torch.arange(4) / 1.5) ** (4 / 3)
-    assert ratios[1:3].tolist() == pytest.approx([0.411, 0.169], abs=1e-3)
-
-
-def test_a_change_of_order_moves_the_target_by_little():
-    """Statement 13: two queries change places; each target moves by e^(2/3) and its own change."""
-    before, _ = taught(torch.zeros(2), [0.700, 0.701])
-    after, _ = taught(torch.zeros(2), [0.701, 0.700])
-    quality = 0.701**0.75 / 0.7**0.75
-    expected = torch.tensor([math.exp(2 / 3) * quality, math.exp(-2 / 3) / quality])
-    torch.testing.assert_close(after / before, expected)

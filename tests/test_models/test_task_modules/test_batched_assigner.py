@@ -124,26 +124,3 @@ def test_best_match_reward():
     assert BestMatchReward()(cost).tolist() == [1.0, -0.5]
     assert BestMatchReward()(torch.empty(4, 0)).tolist() == [0.0] * 4
     assert task_modules.BestMatchReward is BestMatchReward, 'where 0.5 had it'
-
-
-def test_several_queries_of_each_ground_truth():
-    """By layer 3, 1 and 2; of 11 boxes no more than one, for there are but 8 queries."""
-    logits, boxes = predictions()
-    gts = [ground_truth(2), ground_truth(3), ground_truth(11)]
-    batched = BatchedHungarianAssigner(COSTS)
-    costs = batched.cost(logits, boxes, gts, SHAPES)
-    matches = batched.match(costs, sizes=[3, 1, 2])
-    for layer, size in enumerate([3, 1, 2]):
-        for image, count in enumerate([2, 3, 11]):
-            here = (matches.layer == layer) & (matches.image == image)
-            query, gt = matches.query[here], matches.gt[here]
-            assert len(set(query.tolist())) == len(query), 'no query serves two'
-            each = min(size, 8 // count) if count <= 8 else None
-            if each:
-                assert gt.bincount(minlength=count).tolist() == [each] * count
-            else:
-                assert len(gt) == len(set(gt.tolist())) == 8
-            # none left out would have been cheaper in place of one that is in
-            cost = costs[image][layer]
-            left = [q for q in range(8) if q not in query.tolist()]
-            assert all((cost[q, gt] >= cost[query, gt]).all() for q in left)
