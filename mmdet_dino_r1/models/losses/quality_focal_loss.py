@@ -11,7 +11,7 @@ from torch import Tensor
 
 @MODELS.register_module()
 class PromptQualityFocalLoss(QualityFocalLoss):
-    """|w - p|^beta times the cross entropy of score p and target w (arXiv 2006.04388, equation 5).
+    """|w - p|^beta times the cross entropy of score p and target w (QFL of arXiv 2006.04388).
 
     The values are the parent's. The weight is a constant here: the parent differentiates it,
     which with beta below 1 has an infinite slope where a score meets its target. Nor does the CPU
