@@ -34,6 +34,7 @@ SWIN = dict(
 QUALITY = dict(
     bbox_head=dict(loss_cls=dict(_delete_=True, type='PromptQualityFocalLoss')),
 )
+CONTRAST = dict(prompt_contrast=dict(type='PromptContrastiveLoss'))
 
 
 def sampler(**options):
@@ -52,6 +53,7 @@ VARIANTS = {
     ),
     'Quality Focal Loss': ({}, TWO_IMAGES, QUALITY),
     'Quality Focal Loss, a crowd and no boxes': ({}, [CROWD, NO_BOXES], QUALITY),
+    'contrast of prompts': ({}, TWO_IMAGES, CONTRAST),
     'Swin': ({}, TWO_IMAGES, SWIN),
     'exemplars of other images': (
         {},

@@ -84,6 +84,8 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
             were one: more negatives where a rank has few images.
         text_alignment: config of :class:`PromptTextContrastiveLoss`, which adds the frozen
             ``text_feat_map``; None: no contrast with text.
+        prompt_contrast: config of :class:`PromptContrastiveLoss`; None: no contrast of the
+            prompts with one another.
         prompt_bank: file of a bank to begin with, for tools that are given a config and a
             checkpoint alone; ``PromptBankHook`` replaces it.
         **kwargs: those of mmdet's ``GroundingDINO`` but for ``language_model``.
@@ -109,6 +111,7 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
         use_autocast: bool = False,
         gather_prompts: bool = False,
         text_alignment: dict | None = None,
+        prompt_contrast: dict | None = None,
         prompt_bank: str | None = None,
         **kwargs,
     ) -> None:
@@ -134,6 +137,7 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
         if prompt_bank is not None:
             self.set_prompt_bank(load_prompt_bank(prompt_bank))
         self.reference_model = ReferenceModel()
+        self.prompt_contrast = None if prompt_contrast is None else MODELS.build(prompt_contrast)
         self.text_alignment = None
         if text_alignment is not None:
             self.text_alignment = MODELS.build(text_alignment)
@@ -361,10 +365,13 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
                 reference_logits=reference_logits,
                 ground_truth=ground_truth,
             )
-            if self.text_alignment is not None:  # with all boxes, not only those drawn
-                everything = boxes.chosen()
+            if self.text_alignment is not None or self.prompt_contrast is not None:
+                everything = boxes.chosen()  # not only the exemplars drawn
                 embeddings = self.encode_exemplars(image, everything)
+            if self.text_alignment is not None:
                 losses |= self.text_alignment(embeddings, everything.labels, self.text_feat_map)
+            if self.prompt_contrast is not None:
+                losses |= self.prompt_contrast(embeddings, everything.labels)
             check_finite(losses, batch_data_samples)
         return losses
 

@@ -2,6 +2,7 @@
 
 from .giou_loss import PromptGIoULoss
 from .grqo_loss import BestMatchReward, GRQOLoss, group_advantage, mute_last, objectness_kl
+from .prompt_contrastive_loss import PromptContrastiveLoss
 from .prompt_text_loss import (
     FrozenProjection,
     PromptTextContrastiveLoss,
@@ -14,6 +15,7 @@ __all__ = [
     'BestMatchReward',
     'FrozenProjection',
     'GRQOLoss',
+    'PromptContrastiveLoss',
     'PromptGIoULoss',
     'PromptQualityFocalLoss',
     'PromptTextContrastiveLoss',
