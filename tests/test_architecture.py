@@ -16,6 +16,7 @@ GROUND = {'utils', 'config'}
 METHOD = {
     'structures': set(),
     'models.backbones': {'structures'},
+    'models.data_preprocessors': set(),
     'models.layers': {'structures'},
     'models.losses': {'structures'},
     'models.task_modules': {'structures'},

@@ -29,16 +29,11 @@ comparisons = [
 
 # --- how every run is tested: split / prompts ---------------------------------------------
 bank = _base_.bank
-# every (query, class) pair is kept: see late_prompting.py
-chunk, every_pair = 'model.test_cfg.chunk_size', {'model.test_cfg.max_per_img': 1500}
 prompts = dict(
     g1={f'{bank}.shots': 1},
     g4={f'{bank}.shots': 4},
     g16={},
     g16_no_nms={'model.test_cfg.nms': None},
-    all=every_pair,
-    by_5={**every_pair, chunk: 5},
-    by_1={**every_pair, chunk: 1},
 )
 evaluations = {
     f'{split}/{name}': {f'{bank}.shots': 16, **of_split, **of_prompts}

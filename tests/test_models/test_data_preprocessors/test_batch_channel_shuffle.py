@@ -1,4 +1,4 @@
-"""Shuffled channels: the same for all images of a step, another way in others, in training alone."""
+"""Shuffled channels: for all images of a step alike, another way in others; in training alone."""
 
 from itertools import permutations
 
