@@ -86,7 +86,7 @@ def without_validation(cfg: Config) -> Config:
 
 
 def uneven(folder: Path, num_ranks: int = 2) -> Config:
-    """By iterations; every second image, those of rank 1, is without boxes; EMA; text."""
+    """By iterations; every second image, those of rank 1, is without boxes; EMA; contrasts."""
     shapes = folder / 'shapes'
     split = write_split(shapes, 'uneven', list(range(8)), lambda i: 3 * (i % 2 == 0))
     cfg = plain_cfg(shapes, folder / 'uneven', split, 4 // num_ranks, by_epoch=False)
@@ -100,6 +100,7 @@ def uneven(folder: Path, num_ranks: int = 2) -> Config:
     cfg.model.text_alignment = dict(
         type='PromptTextContrastiveLoss', embeddings=str(path), text_dim=len(names)
     )
+    cfg.model.prompt_contrast = dict(type='PromptContrastiveLoss')
     cfg.model.gather_prompts = False
     cfg.custom_hooks += [dict(type='TextAlignmentHook'), dict(type='EMAHook', momentum=0.5)]
     return cfg

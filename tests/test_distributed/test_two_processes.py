@@ -57,10 +57,12 @@ def assert_same_steps(ranks: list[dict], joint: dict, steps: range, tolerance: f
 
 def test_a_rank_without_boxes_under_the_runner(folder):
     first, second = notes_of(folder, 'uneven')
-    # rank 1 has no box at any step: no detection loss of boxes, no alignment with text
+    # rank 1 has no box at any step: no detection loss of boxes, no contrast
     for one, other in zip(first['losses'], second['losses'], strict=True):
         assert one['loss_bbox'] > 0 and other['loss_bbox'] == 0
         assert one['loss_prompt_text'] > 0 and other['loss_prompt_text'] == 0
+        assert other['loss_prompt_contrast'] == 0
+    assert any(one['loss_prompt_contrast'] > 0 for one in first['losses'])
     for one, other in zip(first['gradients'], second['gradients'], strict=True):
         assert all(map(torch.equal, one, other))
         assert sum(float(gradient.abs().max()) > 0 for gradient in one) > 100
