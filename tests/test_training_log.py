@@ -26,7 +26,8 @@ def logged_names(shapes: Path, folder: Path) -> set[str]:
         TextEmbeddings(names, torch.randn(len(names), 768), {}), folder / 'texts'
     )
     alignment = dict(type='PromptTextContrastiveLoss', embeddings=str(texts))
-    cfg.model = tiny_model_cfg(dict(), text_alignment=alignment)
+    contrast = dict(type='PromptContrastiveLoss')
+    cfg.model = tiny_model_cfg(dict(), text_alignment=alignment, prompt_contrast=contrast)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.update(num_workers=0, persistent_workers=False, batch_size=4)
         loader.dataset.data_root = f'{shapes}/'
