@@ -9,6 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import mmdet
+import mmengine.config.config
 import pytest
 import torch
 from mmdet.registry import MODELS
@@ -16,6 +17,11 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
+
+# Here, where pytest has no workers yet: the first import on a machine caches a grammar in a file
+# that another process may read half of (yapf 0.43: `Grammar.dump` renames it before it is flushed),
+# and a worker whose import failed once cannot import yapf again.
+from yapf.yapflib import yapf_api
 
 import mmdet_dino_r1  # noqa: F401  registers everything
 from mmdet_dino_r1.testing import ShapesConfig, generate_shapes
@@ -45,8 +51,8 @@ def mmdet_scope():
 @pytest.fixture(autouse=True)
 def unformatted_configs(monkeypatch):
     """Spare the seconds that yapf takes to format each config, four times a run."""
-    for place in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):
-        monkeypatch.setattr(f'{place}.FormatCode', lambda text, **_: (text, True), raising=False)
+    for module in (yapf_api, mmengine.config.config):
+        monkeypatch.setattr(module, 'FormatCode', lambda text, **_: (text, True), raising=False)
 
 
 @pytest.fixture(scope='session')
