@@ -16,7 +16,6 @@ GROUND = {'utils', 'config'}
 METHOD = {
     'structures': set(),
     'models.backbones': {'structures'},
-    'models.data_preprocessors': set(),
     'models.layers': {'structures'},
     'models.losses': {'structures'},
     'models.task_modules': {'structures'},

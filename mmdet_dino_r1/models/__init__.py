@@ -1,23 +1,7 @@
 """Model components, registered in mmdet's MODELS and TASK_UTILS."""
 
-from . import (
-    backbones,
-    data_preprocessors,
-    dense_heads,
-    detectors,
-    layers,
-    losses,
-    task_modules,
-)
+from . import backbones, dense_heads, detectors, layers, losses, task_modules
 
 task_modules.BestMatchReward = losses.BestMatchReward  # where 0.5 had it; until 0.8
 
-__all__ = [
-    'backbones',
-    'data_preprocessors',
-    'dense_heads',
-    'detectors',
-    'layers',
-    'losses',
-    'task_modules',
-]
+__all__ = ['backbones', 'dense_heads', 'detectors', 'layers', 'losses', 'task_modules']
