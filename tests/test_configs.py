@@ -49,9 +49,16 @@ def config(name: str) -> Config:
     return Config.fromfile(CONFIGS / f'{name}.py')
 
 
+PLUS = [path for path in LEAVES if path.stem.startswith('dino_r1_plus')]
+
+
 @pytest.mark.parametrize(
     'path',
-    [p for p in LEAVES if p.stem.startswith('dino_r1') and 'zeroshot' not in p.stem],
+    [
+        path
+        for path in LEAVES
+        if path.stem.startswith('dino_r1') and 'zeroshot' not in path.stem and path not in PLUS
+    ],
     ids=lambda p: p.stem,
 )
 def test_dino_r1_is_its_baseline_plus_grqo(path):
@@ -64,6 +71,17 @@ def test_dino_r1_is_its_baseline_plus_grqo(path):
         assert ours[key] == baseline[key], key
     if 'pet_dino' in path.stem:
         assert ours['load_from'] == baseline['load_from']
+
+
+@pytest.mark.parametrize('path', PLUS, ids=lambda p: p.stem)
+def test_dino_r1_plus_is_the_baseline_with_what_won(path):
+    ours = Config.fromfile(path).to_dict()
+    baseline = config(path.stem.replace('dino_r1_plus', 'vis_gdino')).to_dict()
+    ours.pop('quality_loss'), ours.pop('prompt_contrast')
+    assert ours['model'].pop('prompt_contrast') == dict(type='PromptContrastiveLoss')
+    assert ours['model']['bbox_head'].pop('loss_cls') == dict(type='PromptQualityFocalLoss')
+    del baseline['model']['bbox_head']['loss_cls']
+    assert ours == baseline
 
 
 def baseline_of(name: str) -> Config:

@@ -97,7 +97,7 @@ class TestMetafile:
         assert index.check(silent=True) is not False and not index.check_errors
         assert len(list(index.models)) == len(self.models)
         names = {collection.name for collection in index.collections}
-        assert names == {'DINO-R1', 'VIS-GDINO', 'PET-DINO'}
+        assert names == {'DINO-R1', 'DINO-R1-plus', 'VIS-GDINO', 'PET-DINO'}
 
     @pytest.mark.slow
     @pytest.mark.parametrize(

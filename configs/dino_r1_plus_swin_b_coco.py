@@ -1,0 +1,7 @@
+# The recipe of our studies, Swin-B, COCO: docs/prompt_recipe.md has the evidence.
+_base_ = ['./vis_gdino_swin_b_coco.py', './_base_/plus.py']
+
+model = dict(
+    bbox_head=dict(loss_cls=_base_.quality_loss),
+    prompt_contrast=_base_.prompt_contrast,
+)
