@@ -1,7 +1,4 @@
-# The recipe of our studies, Swin-L, COCO: docs/prompt_recipe.md has the evidence.
+# What won in our studies, Swin-L, COCO; see docs/prompt_recipe.md.
 _base_ = ['./vis_gdino_swin_l_coco.py', './_base_/plus.py']
 
-model = dict(
-    bbox_head=dict(loss_cls=_base_.quality_loss),
-    prompt_contrast=_base_.prompt_contrast,
-)
+model = dict(bbox_head=dict(loss_cls=_base_.quality_loss), prompt_contrast=_base_.prompt_contrast)
