@@ -169,8 +169,9 @@ def test_a_checkpoint_of_another_model(command):
         'the config has model.fusion=False.',
         f'Use the config that it was trained with (beside it: {run}/tiny.py).',
     ]
-    # the labels of the denoising queries are for training only
-    other = ['--cfg-options', 'model.bbox_head.num_classes=50']
+    # the labels of the denoising queries and the memory of classes are for training only
+    memory = 'model.prompt_contrast.type=PromptContrastiveLoss'
+    other = ['--cfg-options', 'model.bbox_head.num_classes=50', memory]
     assert command('test', f'{run}/epoch_1.pth', *other)[0] == 0
 
 

@@ -68,4 +68,6 @@ class Recorder(Hook):
         if isinstance(runner.optim_wrapper, RecordingOptimWrapper):
             self.notes['gradients'] = runner.optim_wrapper.gradients
             self.notes['stepped'] = runner.optim_wrapper.stepped
+        contrast = unwrapped(runner.model).prompt_contrast
+        self.notes['memory'] = None if contrast is None else contrast.memory
         torch.save(self.notes, f'{runner.work_dir}/rank{get_rank()}.pt')

@@ -63,6 +63,8 @@ def test_a_rank_without_boxes_under_the_runner(folder):
         assert one['loss_prompt_text'] > 0 and other['loss_prompt_text'] == 0
         assert other['loss_prompt_contrast'] == 0
     assert any(one['loss_prompt_contrast'] > 0 for one in first['losses'])
+    # which remembers the classes of the other rank
+    assert torch.equal(first['memory'], second['memory']) and second['memory'].any()
     for one, other in zip(first['gradients'], second['gradients'], strict=True):
         assert all(map(torch.equal, one, other))
         assert sum(float(gradient.abs().max()) > 0 for gradient in one) > 100

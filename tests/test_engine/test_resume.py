@@ -18,8 +18,9 @@ STEPS = 16  # the set has 12 images: epochs of 3 batches
 
 
 def cfg_for(shapes, work_dir, by_epoch=True, workers=0, endless=False, seed=0):
-    """The tiny config, GRQO in it, a checkpoint every other iteration and no validation."""
+    """The tiny config with all that has a state, a checkpoint every other step, no validation."""
     cfg = tiny_cfg(shapes, work_dir, by_epoch=by_epoch)
+    cfg.model.prompt_contrast = dict(type='PromptContrastiveLoss')
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if by_epoch:
         cfg.train_cfg.max_epochs = -(-STEPS // 3)

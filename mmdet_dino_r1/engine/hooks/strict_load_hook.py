@@ -21,7 +21,7 @@ from ...utils.checkpoint_fit import (
 from ...utils.wrappers import unwrapped
 
 # parts of the model that a test does not use; the latter only if the prompts are no texts
-_TRAINING_ONLY = ('dn_query_generator.',)
+_TRAINING_ONLY = ('dn_query_generator.', 'prompt_contrast.')
 _OF_TEXT = ('text_alignment.', 'text_feat_map.')
 _SHOWN = 5
 

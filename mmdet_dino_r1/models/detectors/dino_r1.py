@@ -84,8 +84,8 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
             were one: more negatives where a rank has few images.
         text_alignment: config of :class:`PromptTextContrastiveLoss`, which adds the frozen
             ``text_feat_map``; None: no contrast with text.
-        prompt_contrast: config of :class:`PromptContrastiveLoss`; None: no contrast of the
-            prompts with one another.
+        prompt_contrast: config of :class:`PromptContrastiveLoss`, which adds the buffers of its
+            memory; None: no contrast of the prompts with one another.
         prompt_bank: file of a bank to begin with, for tools that are given a config and a
             checkpoint alone; ``PromptBankHook`` replaces it.
         **kwargs: those of mmdet's ``GroundingDINO`` but for ``language_model``.
@@ -137,7 +137,10 @@ class DINOR1(PromptBanksMixin, GroundingDINO):
         if prompt_bank is not None:
             self.set_prompt_bank(load_prompt_bank(prompt_bank))
         self.reference_model = ReferenceModel()
-        self.prompt_contrast = None if prompt_contrast is None else MODELS.build(prompt_contrast)
+        self.prompt_contrast = None
+        if prompt_contrast is not None:
+            sizes = dict(num_classes=self.bbox_head.num_classes, dim=self.embed_dims)
+            self.prompt_contrast = MODELS.build(prompt_contrast, default_args=sizes)
         self.text_alignment = None
         if text_alignment is not None:
             self.text_alignment = MODELS.build(text_alignment)
