@@ -1,4 +1,4 @@
-# What makes prompts generalise? A contrast of prompts within the batch and with a memory of classes,
+# What makes prompts generalise? A contrast of prompts, in the batch and with a memory of classes,
 # on the hard shapes set. `mim run mmdet_dino_r1 study studies/prompt_recipe_shapes.py --out DIR`;
 # docs/prompt_recipe.md has the protocol and the results.
 _base_ = ['../_base_/studies/hard_shapes.py', '../_base_/studies/prompt_recipe.py']
