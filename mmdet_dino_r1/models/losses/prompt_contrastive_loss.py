@@ -39,7 +39,6 @@ class PromptContrastiveLoss(nn.Module):
 
     Attributes:
         memory: (num_classes, dim) float, 0 for a class that was not seen.
-        seen: (num_classes,) bool.
 
     Raises:
         ValueError: the temperature is not positive, the weight negative, or the rate not within
@@ -65,7 +64,11 @@ class PromptContrastiveLoss(nn.Module):
         self.temperature = temperature
         self.memory_rate = memory_rate
         self.register_buffer('memory', torch.zeros(num_classes, dim))
-        self.register_buffer('seen', torch.zeros(num_classes, dtype=torch.bool))
+
+    @property
+    def seen(self) -> Tensor:
+        """(num_classes,) bool, the classes that the memory has."""
+        return self.memory.any(dim=1)
 
     def forward(self, prompts: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The loss (``loss_prompt_contrast``), in float32 whatever autocast says.
@@ -75,9 +78,9 @@ class PromptContrastiveLoss(nn.Module):
         stands for no class. The memory takes them in afterwards. All ranks must call it.
         """
         if MessageHub.get_current_instance().get_info('iter', 1) == 0:
-            self.seen.zero_()  # what came with weights is of another training's classes
+            self.memory.zero_()  # what came with weights is of another training's classes
         (labels,) = to_device(prompts.device, labels)
-        classes = torch.arange(len(self.seen), device=labels.device)
+        classes = torch.arange(len(self.memory), device=labels.device)
         with torch.autocast(prompts.device.type, enabled=False):
             prompts = prompts.float()
             directions = F.normalize(torch.cat([prompts, self.memory]), dim=-1)
@@ -104,4 +107,3 @@ class PromptContrastiveLoss(nn.Module):
         counts = sums[:, -1:]
         rate = torch.where(self.seen[:, None], self.memory_rate, 1.0) * (counts > 0)
         self.memory += rate * (sums[:, :-1] / counts.clamp(min=1) - self.memory)
-        self.seen |= counts[:, 0] > 0
