@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from colorsys import hsv_to_rgb
 from pathlib import Path
 
@@ -34,6 +35,28 @@ def keep_best(found: InstanceData, score_thr: float, top_k: int | None) -> Insta
     for label in found.labels.unique():
         keep[(found.labels == label).nonzero()[:top_k]] = True
     return found[keep]
+
+
+class Kept:
+    """Which detections of an image are kept, and the best of each class in all images.
+
+    Args:
+        num_classes: how many.
+        score_thr: lowest score.
+        top_k: most of a class and image; None: no limit.
+
+    Attributes:
+        best: (num_classes,) highest scores so far, kept or not; 0 for a class that has none.
+    """
+
+    def __init__(self, num_classes: int, score_thr: float, top_k: int | None) -> None:
+        self.best = torch.zeros(num_classes)
+        self.rule = score_thr, top_k
+
+    def __call__(self, found: InstanceData) -> InstanceData:
+        """Those of one image that are kept."""
+        self.best.scatter_reduce_(0, found.labels, found.scores.float(), 'amax')
+        return keep_best(found, *self.rule)
 
 
 def spread_colours(number: int) -> list[tuple[int, int, int]]:
@@ -72,20 +95,29 @@ def to_coco(results: dict, root: str | Path | None = None) -> dict:
             name = Path(os.path.relpath(name, root)).as_posix()
         size = dict(height=found['height'], width=found['width'])
         images.append(dict(id=len(images) + 1, file_name=name, **size))
-        for label, score, (x1, y1, x2, y2) in zip(
+        for label, score, box in zip(
             found['labels'], found['scores'], found['bboxes'], strict=True
         ):
             annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=len(images),
-                    category_id=label + 1,
-                    bbox=[x1, y1, x2 - x1, y2 - y1],
-                    area=(x2 - x1) * (y2 - y1),
-                    segmentation=[],
-                    iscrowd=0,
-                    score=score,
-                )
+                coco_annotation(len(annotations) + 1, len(images), label + 1, box, score)
             )
     categories = [dict(id=label, name=name) for label, name in enumerate(results['classes'], 1)]
     return dict(images=images, categories=categories, annotations=annotations)
+
+
+def coco_annotation(
+    id: int, image_id: int, category_id: int, box: Sequence[float], score: float
+) -> dict:
+    """A detection as COCO has it, from a ``box`` (x1, y1, x2, y2) in pixels; to 1/1000 pixel."""
+    x1, y1, x2, y2 = box
+    width, height = x2 - x1, y2 - y1
+    return dict(
+        id=id,
+        image_id=image_id,
+        category_id=category_id,
+        bbox=[round(value, 3) for value in (x1, y1, width, height)],
+        area=round(width * height, 3),
+        segmentation=[],
+        iscrowd=0,
+        score=score,
+    )

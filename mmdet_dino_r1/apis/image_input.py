@@ -38,19 +38,16 @@ class UnreadableImage(ValueError):
 class PreparedImage:
     """An image on its way to the model.
 
-    ``index``: place among the inputs. ``name``: path, URL, or 'array 3'. ``pixels``: (h, w, 3) in
-    BGR order, as read. ``data``: what the test pipeline packed.
+    ``index``: place among the inputs. ``name``: path, URL, or 'array 3'. ``size``: height and width
+    as read. ``data``: what the test pipeline packed. ``pixels``: (h, w, 3) in BGR order, as read;
+    None where nothing is to be drawn on them.
     """
 
     index: int
     name: str
-    pixels: np.ndarray
+    size: tuple[int, int]
     data: dict
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width, as read."""
-        return self.pixels.shape[:2]
+    pixels: np.ndarray | None
 
     def attach(
         self,
@@ -113,8 +110,9 @@ class ImageReader:
             raise UnreadableImage(f'{name} cannot be read as an image: {reason}') from error
         pixels = read['img']
         data = self.transform(dict(read, img_id=index))
-        check_only_resized(data['data_samples'].metainfo, pixels.shape[:2])
-        return PreparedImage(index, name, pixels, data)
+        size = pixels.shape[:2]
+        check_only_resized(data['data_samples'].metainfo, size)
+        return PreparedImage(index, name, size, data, pixels)
 
 
 def list_images(inputs: Image | Sequence[Image]) -> list[Image]:

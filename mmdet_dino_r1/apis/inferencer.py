@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..config.tree import type_name
 from ..engine.bank_builder import weights_fingerprint
 from ..structures import PromptBank, load_prompt_bank
 from ..utils.progress import with_progress
-from .detection_results import fetch, keep_best, spread_colours
+from .detection_results import Kept, fetch, spread_colours
 from .distractors import split_distractors, takes_negatives
 from .image_input import (
     ImageReader,
@@ -251,12 +251,11 @@ class DINOR1Inferencer(BaseInferencer):
         predictions: list = [None] * len(images)
         pictures: list = [None] * len(images)
         broken: dict[str, str] = {}
-        best = torch.zeros(len(prompts.wanted))
+        kept = Kept(len(prompts.wanted), score_thr, top_k)
         may_fail = broken if skip_broken else None
-        for image, sample in self._detect(images, prompts, batch_size, may_fail):
-            found = sample.pred_instances
-            best.scatter_reduce_(0, found.labels, found.scores.float(), 'amax')
-            sample.pred_instances = keep_best(found, score_thr, top_k)
+        prepared = self.preprocess(images, prompts, may_fail)
+        for image, sample in self.detect_prepared(prepared, batch_size, may_fail):
+            sample.pred_instances = kept(sample.pred_instances)
             if out_dir is not None or show or return_vis:
                 out_file = out_dir and Path(out_dir) / 'vis' / names[image.index]
                 picture = self.visualize(image, sample, prompts.wanted, out_file, show, wait_time)
@@ -268,7 +267,7 @@ class DINOR1Inferencer(BaseInferencer):
             predictions=predictions,
             visualization=pictures if return_vis else [],
             classes=prompts.wanted,
-            best_scores=dict(zip(prompts.wanted, best.tolist(), strict=True)),
+            best_scores=dict(zip(prompts.wanted, kept.best.tolist(), strict=True)),
             broken=broken,
         )
 
@@ -301,15 +300,14 @@ class DINOR1Inferencer(BaseInferencer):
         )
         return prompts
 
-    def _detect(
-        self,
-        images: Sequence[Image],
-        prompts: CallPrompts,
-        batch_size: int,
-        broken: dict[str, str] | None,
+    def detect_prepared(
+        self, prepared: Iterable[PreparedImage], batch_size: int, broken: dict[str, str] | None
     ) -> Iterator[tuple[PreparedImage, DetDataSample]]:
-        """Each image that can be used with all its detections, as the batches fill."""
-        prepared = self.preprocess(images, prompts, broken)
+        """Each image with all its detections, as the batches fill.
+
+        Raises:
+            ValueError: an image is too small; ``broken``, if any, gets the message instead.
+        """
         for batch in same_size_batches(prepared, batch_size):
             try:
                 found = self.forward(batch)
@@ -361,7 +359,7 @@ class DINOR1Inferencer(BaseInferencer):
             warnings.filterwarnings('ignore', message='.* is out of bounds')
             self.visualizer.add_datasample(
                 image.name,
-                image.pixels[..., ::-1].astype(np.uint8),
+                np.asarray(image.pixels)[..., ::-1].astype(np.uint8),
                 sample,
                 draw_gt=False,
                 show=show,

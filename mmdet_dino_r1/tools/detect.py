@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmengine.dist import barrier, get_dist_info
+
 from mmdet_dino_r1 import apis
+from mmdet_dino_r1.apis.detection_parts import PartFolder, Summary
+from mmdet_dino_r1.apis.detection_run import DetectionRun, Interrupted, what_is_asked
+from mmdet_dino_r1.apis.image_list import read_image_list
 from mmdet_dino_r1.structures import save_prompt_bank
-from mmdet_dino_r1.utils.command_line import add_model, one_line_errors
+from mmdet_dino_r1.utils.command_line import (
+    add_launcher,
+    add_model,
+    launched,
+    one_line_errors,
+    positive,
+)
 from mmdet_dino_r1.utils.near_names import some
+from mmdet_dino_r1.utils.progress import bar_of_steps
 
 _EXAMPLES = """\
 examples:
@@ -33,8 +42,14 @@ examples:
   a point (x,y), which becomes a small square; boxes are what the weights were trained with:
     detect CONFIG CHECKPOINT --ref a.jpg --box "45,55:cat" --input photos --out found
 
-writes OUT/vis/*.jpg and OUT/predictions.json: a COCO data set whose annotations have a score.
-Status 0: done; 1: done, but some images could not be read; 2: nothing was done.
+  a folder tree on all GPUs; the same command goes on after a kill (docs/labelling.md):
+    torchrun --nproc_per_node 8 -m mmdet_dino_r1.tools.detect CONFIG CHECKPOINT --no-pictures \\
+        --bank animals.safetensors --input photos --recursive --out found --launcher pytorch
+
+writes OUT/vis/*.jpg, OUT/parts/*.jsonl as it goes and in the end OUT/predictions.json: a COCO data
+set whose annotations have a score.
+Status 0: done; 1: done, but the images in OUT/unreadable.txt could not be read (0 with --launcher);
+2: nothing was done; 3: stopped before the end, the same command goes on.
 """
 
 
@@ -95,18 +110,31 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='NAME',
         help='class that only competes: what looks more like it is left out; may be repeated',
     )
-    add('--input', nargs='+', required=True, metavar='PATH', help='folders, images and URLs')
+    inputs = 'folders, images, URLs; *.txt with one of these per line, COCO *.json, *.tar of images'
+    add('--input', nargs='+', required=True, metavar='PATH', help=inputs)
+    add('--recursive', action='store_true', help='also the folders in a folder')
+    add('--img', help='image folder of a COCO *.json (default: the one it lies in)')
     add('--out', type=Path, required=True, help='folder to write to')
+    add('--overwrite', action='store_true', help='forget what is finished in --out')
+    retry = 'do those parts again that had images which could not be read'
+    add('--retry-unreadable', action='store_true', help=retry)
     add('--score-thr', type=float, default=0.3, help='lowest score (default %(default)s)')
     add('--top-k', type=int, help='most detections per class and image')
-    add('--batch-size', type=int, default=1, help='images at once (default %(default)s)')
+    add('--batch-size', type=positive, default=1, help='images at once (default %(default)s)')
+    part = 'images of which the results are written at once (default %(default)s)'
+    add('--part-size', type=positive, default=100, help=part)
+    reading = 'processes that read images, 0: none (default %(default)s)'
+    add('--workers', type=int, default=2, help=reading)
     add('--save-bank', metavar='FILE', help='write the prompts: *.safetensors')
-    add('--no-pictures', action='store_true', help='write predictions.json only')
+    add('--no-pictures', action='store_true', help='write no drawn images')
+    add_launcher(parser)
     options = parser.parse_args(args)
     if not 0 <= options.score_thr <= 1:
         parser.error('--score-thr is a score from 0 to 1; only the drawn ones are in per cent')
     if options.top_k is not None and options.top_k < 1:
         parser.error('--top-k must be at least 1')
+    if options.workers < 0:
+        parser.error('--workers must be at least 0')
     if not options.references and options.bank is None:
         parser.error('nothing shows what to look for: give --ref and --box, or --bank')
     for path, boxes in options.references:
@@ -120,57 +148,83 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse_args(args)
     start = time.perf_counter()
-    inferencer = apis.DINOR1Inferencer(
-        options.config, options.checkpoint, options.device, cfg_options=options.cfg_options
-    )
-    references = [
-        apis.Reference(path, *zip(*boxes, strict=True)) for path, boxes in options.references
-    ]
-    bank = inferencer.set_prompts(references, options.bank, options.distractor)
-    if options.save_bank:
-        save_prompt_bank(bank, options.save_bank)
-    results = inferencer(
-        options.input[0] if len(options.input) == 1 else options.input,
+    run, rank, world = prepare(options)
+    began = time.perf_counter()
+    try:
+        run(rank, world, bar_of_steps(rank == 0))
+        if missing := run.folder.missing():
+            print(f'detect: process {rank} is done; others do the last {len(missing)} parts')
+            return 0
+        if rank and run.folder.result.exists():
+            return 0  # another process was the last one and joined them
+        summary = run.folder.join()
+    except (Interrupted, OSError) as error:
+        left, number = len(run.folder.missing()), run.folder.number
+        kept = f'{number - left} of {number} parts are finished and kept; the same command goes on.'
+        print(f'detect: {error}. {kept}', file=sys.stderr)
+        return 3
+    if run.images_done:
+        seconds = time.perf_counter() - began
+        waiting = f'waiting for images {run.seconds_waited / seconds:.0%} of the time'
+        print(f'{run.images_done / seconds:.1f} images/s, {waiting}')
+    print(f'{run.folder.result}: {summary.described()}, {time.perf_counter() - start:.1f} s')
+    tell_classes(summary, options.score_thr)
+    tell_unreadable(summary, run.folder.unreadable)
+    return 1 if summary.unreadable and options.launcher == 'none' else 0
+
+
+def prepare(options: argparse.Namespace) -> tuple[DetectionRun, int, int]:
+    """The run, begun in its folder; and as which process of how many it is to be done."""
+    images = read_image_list(options.input, options.recursive, options.img)
+    with launched('detect', options.launcher, options.device):
+        inferencer = apis.DINOR1Inferencer(
+            options.config, options.checkpoint, options.device, cfg_options=options.cfg_options
+        )
+        references = [
+            apis.Reference(path, *zip(*boxes, strict=True)) for path, boxes in options.references
+        ]
+        bank = inferencer.set_prompts(references, options.bank, options.distractor)
+        asked = what_is_asked(inferencer, images, references)
+        own = ('part_size', 'score_thr', 'top_k')
+        folder = PartFolder(options.out, asked | {name: getattr(options, name) for name in own})
+        rank, world = get_dist_info()
+        if rank == 0:
+            folder.begin(options.overwrite, options.retry_unreadable)
+            if options.save_bank:
+                save_prompt_bank(bank, options.save_bank)
+        barrier()
+        folder.refuse_another()
+    run = DetectionRun(
+        inferencer,
+        images,
+        folder,
         options.batch_size,
-        score_thr=options.score_thr,
-        top_k=options.top_k,
-        skip_broken=True,
-        out_dir=None if options.no_pictures else options.out,
+        options.score_thr,
+        options.top_k,
+        workers=min(options.workers, len(images)),
+        pictures=None if options.no_pictures else options.out / 'vis',
     )
-    for message in results['broken'].values():
-        print(f'detect: left out: {message}', file=sys.stderr)
-    if all(found is None for found in results['predictions']):
-        raise ValueError('no image could be read; nothing is written.')
-    coco = apis.to_coco(results, root=common_folder(options.input))
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / 'predictions.json'
-    path.write_text(json.dumps(coco, ensure_ascii=False), encoding='utf-8')
-    print(
-        f'{path}: {len(coco["annotations"])} detections in {len(coco["images"])} images, '
-        f'{time.perf_counter() - start:.1f} s'
-    )
-    counts = Counter({name: 0 for name in results['classes']})
-    for found in filter(None, results['predictions']):
-        counts.update(found['class_names'])
-    print(some([f'{name} {count}' for name, count in counts.most_common()]))
-    best = results['best_scores']
-    if missed := [f'{name} {best[name]:.2f}' for name, count in counts.items() if not count]:
+    return run, rank, world
+
+
+def tell_classes(summary: Summary, score_thr: float) -> None:
+    """Print how much of each class was found, and which classes only the threshold hides."""
+    print(some([f'{name} {count}' for name, count in summary.counts.most_common()]))
+    best = summary.best_scores
+    if missed := [f'{name} {best[name]:.2f}' for name, n in summary.counts.items() if not n]:
         print(
-            f'highest score, all below --score-thr {options.score_thr:g}: {some(missed)}. '
+            f'highest score, all below --score-thr {score_thr:g}: {some(missed)}. '
             'Scores are not calibrated: try a lower --score-thr.'
         )
-    return 1 if results['broken'] else 0
 
 
-def common_folder(inputs: Sequence[str]) -> Path | None:
-    """The folder that all inputs lie in; None where there are only URLs.
-
-    File names of the JSON are relative to it: importers look for them in a folder of images, and
-    some refuse absolute ones.
-    """
-    paths = [Path(item).absolute() for item in inputs if '://' not in item]
-    folders = [path if path.is_dir() else path.parent for path in paths]
-    return Path(os.path.commonpath(folders)) if folders else None
+def tell_unreadable(summary: Summary, path: Path, most: int = 10) -> None:
+    """Print the first of the images that could not be read, and where all of them are listed."""
+    messages = list(summary.unreadable.values())
+    for message in messages[:most]:
+        print(f'detect: left out: {message}', file=sys.stderr)
+    if len(messages) > most:
+        print(f'detect: left out: {len(messages)} images in all, see {path}', file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written; what was there before is still there.
     """
-    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    # the machine's name, too: in containers all have the same few numbers
+    unfinished = path.with_name(f'{path.name}.{platform.node()}.{os.getpid()}.tmp')
     try:
         yield unfinished
         unfinished.replace(path)

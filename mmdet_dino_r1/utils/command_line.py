@@ -88,22 +88,22 @@ def class_list(text: str) -> list[str]:
 
 @contextmanager
 def launched(tool: str, launcher: str, device: str | None) -> Iterator[None]:
-    """Inside, a ``tool`` is one of the processes that torchrun started, if that is the launcher.
+    """Inside, a ``tool`` is one of the processes that torchrun or srun started, if it says so.
 
     Raises:
-        ValueError: torchrun did not start this process.
+        ValueError: the launcher did not start this process.
     """
     if launcher == 'none':
         yield
         return
-    if 'RANK' not in os.environ:
-        raise ValueError(
-            '--launcher pytorch needs torchrun: torchrun --nproc_per_node N '
-            f'-m mmdet_dino_r1.tools.{tool} …'
-        )
-    join_processes_without_gpu('pytorch', device)
+    module = f'-m mmdet_dino_r1.tools.{tool} …'
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise ValueError(f'--launcher pytorch needs torchrun: torchrun --nproc_per_node N {module}')
+    if launcher == 'slurm' and 'SLURM_PROCID' not in os.environ:
+        raise ValueError(f'--launcher slurm needs srun: srun --ntasks N python {module}')
+    join_processes_without_gpu(launcher, device)
     if not torch.distributed.is_initialized():
-        init_dist('pytorch', backend='nccl')
+        init_dist(launcher, backend='nccl')
     yield
     torch.distributed.destroy_process_group()
 
@@ -115,8 +115,8 @@ def add_out_file(parser: argparse.ArgumentParser, suffix: str) -> None:
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
-    """Add ``--launcher``, 'none' or 'pytorch'; see :func:`launched`."""
-    parser.add_argument('--launcher', choices=('none', 'pytorch'), default='none')
+    """Add ``--launcher``, 'none', 'pytorch' or 'slurm'; see :func:`launched`."""
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm'), default='none')
 
 
 def refuse_existing(options: argparse.Namespace) -> None:

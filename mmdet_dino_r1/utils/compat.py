@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -166,14 +167,22 @@ def name_package_to_mmengine() -> None:
 
 
 def join_processes_without_gpu(launcher: str, device: str | None = None) -> None:
-    """Join the processes that torchrun started, where they are to work on the CPU.
+    """Join the processes that torchrun or srun started, where they are to work on the CPU.
 
-    mmengine's ``init_dist`` picks a CUDA device whatever the backend, so ``--launcher pytorch``
-    fails on a CPU. A runner leaves a process group alone that is there.
+    mmengine's ``init_dist`` picks a CUDA device whatever the backend, so ``--launcher pytorch`` and
+    ``slurm`` fail on a CPU. A runner leaves a process group alone that is there. Of srun's
+    processes on several machines, ``MASTER_ADDR`` has to name the first.
     """
     import torch
 
     on_cpu = (device or '').startswith('cpu') or not torch.cuda.is_available()
     is_there = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if launcher == 'pytorch' and on_cpu and not is_there:
-        torch.distributed.init_process_group('gloo')
+    if launcher not in ('pytorch', 'slurm') or not on_cpu or is_there:
+        return
+    if launcher == 'slurm':
+        names = dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID')
+        os.environ |= {name: os.environ[of_slurm] for name, of_slurm in names.items()}
+        os.environ.setdefault('MASTER_PORT', '29500')  # mmengine's
+        if os.environ.get('SLURM_JOB_NUM_NODES', '1') == '1':
+            os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
+    torch.distributed.init_process_group('gloo')

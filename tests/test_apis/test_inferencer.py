@@ -231,7 +231,7 @@ def test_batch_size_and_neighbours_change_nothing(inferencer, folder, own):
 
 def test_batches_hold_one_size_and_none_waits_for_long():
     def prepared(index, size):
-        return PreparedImage(index, '', None, dict(inputs=torch.empty(3, *size)))
+        return PreparedImage(index, '', size, dict(inputs=torch.empty(3, *size)), None)
 
     images = [prepared(index, size) for index, size in enumerate(SIZES)]
     batches = [[image.index for image in batch] for batch in same_size_batches(images, 2)]
@@ -534,9 +534,9 @@ def test_coco_file_loads(inferencer, folder, tmp_path):
         annotations = coco.loadAnns(coco.getAnnIds(image_id))
         assert 1 <= len(annotations) <= 6
         assert [a['score'] for a in annotations] == found['scores']
-        x, y, width, height = annotations[0]['bbox']
-        assert [x, y, x + width, y + height] == pytest.approx(found['bboxes'][0])
-        assert annotations[0]['area'] == pytest.approx(width * height)
+        x1, y1, x2, y2 = found['bboxes'][0]
+        assert annotations[0]['bbox'] == [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)]
+        assert annotations[0]['area'] == round((x2 - x1) * (y2 - y1), 3)
         # datumaro, which CVAT imports with, fails where the key is missing
         assert all(a['segmentation'] == [] for a in annotations)
     assert len(coco.loadRes(coco.dataset['annotations']).anns) == len(coco.anns)
@@ -636,7 +636,7 @@ def test_boxes_at_the_border_are_drawn_without_a_warning(inferencer):
         labels=torch.tensor([0]),
         scores=torch.tensor([0.5]),
     )
-    image = PreparedImage(0, 'x', picture(1), {})
+    image = PreparedImage(0, 'x', (64, 64), {}, picture(1))
     assert inferencer.visualize(image, sample, ('cat', 'dog')).shape == (64, 64, 3)
 
 

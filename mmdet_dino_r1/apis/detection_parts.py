@@ -1,0 +1,221 @@
+"""The folder of a long detection: what was asked for, the finished parts, and their sum.
+
+``run.json`` says what was asked for. ``parts/part_000003.jsonl`` has a line of JSON for each of the
+images of part 3 and a last one on the part; a part is there whole or not at all. docs/labelling.md
+has the schema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..utils.atomic_write import atomic_path, atomic_write
+from .detection_results import coco_annotation
+
+
+@dataclass
+class Summary:
+    """What the parts of a run hold.
+
+    ``images`` that were read; ``unreadable``: message by name; ``counts``: detections of each
+    class; ``best_scores``: of classes without any, the highest score, below the threshold.
+    """
+
+    images: int
+    unreadable: dict[str, str]
+    counts: Counter[str]
+    best_scores: dict[str, float]
+
+    def described(self) -> str:
+        """How much was found."""
+        return f'{self.counts.total()} detections in {self.images} images'
+
+
+class PartFolder:
+    """The parts of a run in a folder.
+
+    Args:
+        out: the folder.
+        run: what was asked for: ``images`` (their number), ``part_size``, ``categories`` (id and
+            name of each class) and what else makes a difference.
+    """
+
+    def __init__(self, out: Path, run: dict) -> None:
+        self.out, self.run = out, run
+        self.result = out / 'predictions.json'
+        self.unreadable = out / 'unreadable.txt'
+        self._manifest = out / 'run.json'
+        self._parts = out / 'parts'
+        self.number = -(-run['images'] // run['part_size'])
+
+    @classmethod
+    def of_run(cls, out: Path) -> PartFolder:
+        """That of a run which has begun; ValueError: there is none."""
+        try:
+            return cls(out, json.loads((out / 'run.json').read_text(encoding='utf-8')))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ValueError(f'{out} is no folder that detect wrote: no run.json.') from error
+
+    def begin(self, overwrite: bool = False, retry: bool = False) -> None:
+        """Make the folder, or go on in it.
+
+        Args:
+            overwrite: forget the parts that are there.
+            retry: forget those with images that could not be read.
+
+        Raises:
+            ValueError: something else was asked for there.
+            OSError: it cannot be written.
+        """
+        if any(self._parts.glob('*.jsonl')) and not overwrite:
+            self.refuse_another()
+        self._parts.mkdir(parents=True, exist_ok=True)
+        for path in self._parts.glob('*.tmp'):  # of a process that was killed
+            path.unlink()
+        for path in self._parts.glob('*.jsonl'):
+            if overwrite or (retry and any('error' in line for line in _lines(path))):
+                path.unlink()
+        if self.missing():
+            self.result.unlink(missing_ok=True)
+        atomic_write(self._manifest, _dump(self.run).encode())
+
+    def refuse_another(self) -> None:
+        """ValueError: the run in the folder is not this one."""
+        other = PartFolder.of_run(self.out).run
+        # by way of JSON, which has no tuples
+        asked = json.loads(_dump(self.run))
+        if differ := [key for key in {**asked, **other} if asked.get(key) != other.get(key)]:
+            told = '; '.join(
+                f'{key} {_short(other.get(key))}, now {_short(asked.get(key))}' for key in differ
+            )
+            raise ValueError(
+                f'{self.out} has the results of another run: {told}. Give another --out, or '
+                '--overwrite to begin anew.'
+            )
+
+    def path(self, part: int) -> Path:
+        """The file of a part."""
+        return self._parts / f'part_{part:06d}.jsonl'
+
+    def indices(self, part: int) -> range:
+        """Places of its images in the list of all."""
+        size = self.run['part_size']
+        return range(part * size, min((part + 1) * size, self.run['images']))
+
+    def missing(self) -> list[int]:
+        """The parts that are not finished."""
+        return [part for part in range(self.number) if not self.path(part).exists()]
+
+    def write(self, part: int, images: Sequence[dict], best_scores: dict[str, float]) -> None:
+        """Finish a part; OSError: it cannot be written, and is not there."""
+        rows = [*images, dict(part=part, images=len(images), best_scores=best_scores)]
+        try:
+            atomic_write(self.path(part), ''.join(f'{_dump(row)}\n' for row in rows).encode())
+        except OSError as error:  # that of a full disk names no file
+            raise OSError(error.errno, error.strerror, str(self.path(part))) from error
+
+    def images(self) -> Iterator[dict]:
+        """What the finished parts have of each image, in order.
+
+        Raises:
+            ValueError: a part is not whole.
+        """
+        for part in range(self.number):
+            if self.path(part).exists():
+                yield from self._read(part)[:-1]
+
+    def _read(self, part: int) -> list[dict]:
+        try:
+            rows = list(_lines(self.path(part)))
+        except ValueError:
+            rows = []
+        if not rows or rows[-1].get('images') != len(self.indices(part)) != len(rows) - 1:
+            raise ValueError(f'{self.path(part)} is damaged: delete it and run detect again.')
+        return rows
+
+    def join(self) -> Summary:
+        """Write the COCO data set of what is finished, and the list of unreadable images.
+
+        Holds one part at a time. Ids of annotations count from 1.
+
+        Raises:
+            ValueError: a part is damaged, or no image could be read; such parts are forgotten.
+            OSError: it cannot be written.
+        """
+        summary = self._summary()
+        if not summary.images:
+            for path in self._parts.glob('*.jsonl'):
+                path.unlink()
+            first = next(iter(summary.unreadable.values()), 'nothing is finished')
+            raise ValueError(f'no image could be read: {first}')
+        categories = self.run['categories']
+        ids = {category['name']: category['id'] for category in categories}
+        with atomic_path(self.result) as path, path.open('w', encoding='utf-8') as file:
+            file.write('{"images": [')
+            _write_rows(file, filter(None, map(_coco_image, self.images())))
+            file.write(f'],\n"categories": {_dump(categories)},\n"annotations": [')
+            _write_rows(file, self._annotations(ids))
+            file.write(']}\n')
+        if summary.unreadable:
+            rows = [f'{name}\t{message}\n' for name, message in summary.unreadable.items()]
+            atomic_write(self.unreadable, ''.join(rows).encode())
+        else:
+            self.unreadable.unlink(missing_ok=True)
+        return summary
+
+    def _summary(self) -> Summary:
+        names = [category['name'] for category in self.run['categories']]
+        summary = Summary(0, {}, Counter(dict.fromkeys(names, 0)), {})
+        for part in range(self.number):
+            if not self.path(part).exists():
+                continue
+            *images, last = self._read(part)
+            for image in images:
+                if 'error' in image:
+                    summary.unreadable[image['image']] = image['error']
+                else:
+                    summary.images += 1
+                    summary.counts.update(image['class_names'])
+            for name, score in last['best_scores'].items():
+                summary.best_scores[name] = max(score, summary.best_scores.get(name, 0))
+        return summary
+
+    def _annotations(self, ids: dict[str, int]) -> Iterator[dict]:
+        number = 0
+        for image in self.images():
+            if 'error' in image:
+                continue
+            found = zip(image['class_names'], image['bboxes'], image['scores'], strict=True)
+            for name, box, score in found:
+                number += 1
+                yield coco_annotation(number, image['id'], ids[name], box, score)
+
+
+def _coco_image(image: dict) -> dict | None:
+    if 'error' in image:
+        return None
+    size = dict(height=image['height'], width=image['width'])
+    return dict(id=image['id'], file_name=image['image'], **size)
+
+
+def _lines(path: Path) -> Iterator[dict]:
+    with path.open(encoding='utf-8') as file:
+        yield from map(json.loads, file)
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _write_rows(file, rows: Iterator[dict]) -> None:
+    for index, row in enumerate(rows):
+        file.write(f'{"," * bool(index)}\n{_dump(row)}')
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'
