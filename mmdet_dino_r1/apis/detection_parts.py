@@ -198,8 +198,8 @@ class PartFolder:
 def _coco_image(image: dict) -> dict | None:
     if 'error' in image:
         return None
-    size = dict(height=image['height'], width=image['width'])
-    return dict(id=image['id'], file_name=image['image'], **size)
+    more = {key: image[key] for key in ('height', 'width', 'time') if key in image}
+    return dict(id=image['id'], file_name=image['image'], **more)
 
 
 def _lines(path: Path) -> Iterator[dict]:

@@ -100,7 +100,7 @@ class DetectionRun:
             OSError: a part cannot be written; those that are finished are kept.
         """
         begun: deque[int] = deque()
-        names = picture_names(self.images.paths) if self.pictures else []
+        names = picture_names(self.images.names) if self.pictures else []
         most = sum(len(self.folder.indices(part)) for part in self.folder.missing()[rank::world])
         with _signals_interrupt():
             arriving = self._timed(iter(self._loader(self._in_turn(rank, world, begun))))
@@ -170,7 +170,10 @@ class DetectionRun:
         rows = []
         for index in self.folder.indices(part):
             line = lines.get(index) or dict(error=broken[self.images.paths[index]])
-            rows.append(dict(id=self.images.ids[index], image=self.images.names[index], **line))
+            row = dict(id=self.images.ids[index], image=self.images.names[index])
+            if index in self.images.times:
+                row['time'] = self.images.times[index]
+            rows.append(row | line)
         found = {name for line in lines.values() for name in line['class_names']}
         best = dict(zip(classes, kept.best.tolist(), strict=True))
         self.folder.write(part, rows, {k: round(v, 5) for k, v in best.items() if k not in found})

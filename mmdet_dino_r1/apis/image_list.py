@@ -1,4 +1,4 @@
-"""Long lists of images: folder trees, lists in files, COCO annotations, tar files."""
+"""Long lists of images: folder trees, lists in files, COCO annotations, tar files, videos."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from .image_input import IMAGE_SUFFIXES, list_images
 from .tar_images import list_members
+from .video_frames import VIDEO_SUFFIXES, list_frames
 
 
 @dataclass
@@ -24,6 +25,7 @@ class ImageList:
         ids: of each, its ``id`` in results.
         roots: folders and tar files that were there; if one is gone, its images are not broken.
         category_ids: ids of classes by name, from a COCO file; {}: there was none.
+        times: of frames of a video, by their place in the list, in seconds.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -31,6 +33,7 @@ class ImageList:
     ids: list[int] = field(default_factory=list)
     roots: list[Path] = field(default_factory=list)
     category_ids: dict[str, int] = field(default_factory=dict)
+    times: dict[int, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -48,7 +51,7 @@ class ImageList:
 
 
 def read_image_list(
-    inputs: Sequence[str], recursive: bool = False, img: str | None = None
+    inputs: Sequence[str], recursive: bool = False, img: str | None = None, stride: int = 1
 ) -> ImageList:
     """The images of inputs, each of which is one of these, in their order.
 
@@ -57,6 +60,7 @@ def read_image_list(
     ``*.txt``  a path or URL per line, as one would type it
     ``*.json`` COCO annotations, whose ``file_name`` are in the folder ``img``
     ``*.tar``  the images in it, in its order
+    a video    every ``stride``-th of its frames
     else       the path or URL of an image
     ========== =====================================================================
 
@@ -68,6 +72,7 @@ def read_image_list(
         inputs: paths and URLs.
         recursive: look into the folders in folders, also where links lead.
         img: image folder of COCO files; None: the folder that each lies in.
+        stride: of videos (``VIDEO_SUFFIXES``).
 
     Raises:
         OSError: a file or folder is not there, or cannot be read.
@@ -99,6 +104,11 @@ def read_image_list(
             if not chosen:
                 raise ValueError(f'{path}: none of its {len(members)} files is an image.')
             _add(listed, [(uri, f'{within}/{name}') for name, uri in chosen.items()], path)
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
+            frames = list_frames(path, stride)
+            listed.times |= dict(enumerate(frames.values(), len(listed)))
+            name = _relative(path, shared)
+            _add(listed, [(uri, f'{name}/{uri.rsplit("#")[-1]:0>6}.jpg') for uri in frames], path)
         else:
             _add(listed, [(item, _relative(path, shared))])
     listed.ids = listed.ids or list(range(1, len(listed) + 1))

@@ -110,10 +110,11 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='NAME',
         help='class that only competes: what looks more like it is left out; may be repeated',
     )
-    inputs = 'folders, images, URLs; *.txt with one of these per line, COCO *.json, *.tar of images'
+    inputs = 'folders, images, URLs, videos, *.tar; *.txt with a path or URL per line; COCO *.json'
     add('--input', nargs='+', required=True, metavar='PATH', help=inputs)
     add('--recursive', action='store_true', help='also the folders in a folder')
     add('--img', help='image folder of a COCO *.json (default: the one it lies in)')
+    add('--stride', type=positive, default=1, help='take every so many-th frame of a video')
     add('--out', type=Path, required=True, help='folder to write to')
     add('--overwrite', action='store_true', help='forget what is finished in --out')
     retry = 'do those parts again that had images which could not be read'
@@ -175,7 +176,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def prepare(options: argparse.Namespace) -> tuple[DetectionRun, int, int]:
     """The run, begun in its folder; and as which process of how many it is to be done."""
-    images = read_image_list(options.input, options.recursive, options.img)
+    images = read_image_list(options.input, options.recursive, options.img, options.stride)
     with launched('detect', options.launcher, options.device):
         inferencer = apis.DINOR1Inferencer(
             options.config, options.checkpoint, options.device, cfg_options=options.cfg_options

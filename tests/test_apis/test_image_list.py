@@ -5,6 +5,7 @@ import json
 import tarfile
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 from mmengine import fileio
@@ -95,6 +96,25 @@ def test_members_of_a_tar_file_are_read_where_they_lie(tmp_path):
         fileio.get(f'tar://{path}#{10**6}+5#x')
 
 
+def test_frames_of_a_video(tmp_path):
+    path = tmp_path / 'clip.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 5, (32, 16))
+    for frame in range(8):
+        writer.write(np.full((16, 32, 3), 30 * frame, np.uint8))
+    writer.release()
+    listed = read_image_list([str(path)], stride=3)
+    assert listed.names == ['clip.avi/000000.jpg', 'clip.avi/000003.jpg', 'clip.avi/000006.jpg']
+    assert listed.times == {0: 0.0, 1: 0.6, 2: 1.2}
+    for address, value in [*zip(listed.paths, (0, 90, 180), strict=True), (listed.paths[1], 90)]:
+        pixels = mmcv.imfrombytes(fileio.get(address))
+        assert pixels.shape == (16, 32, 3) and abs(pixels - value * 1.0).max() <= 2  # JPEG's
+    with pytest.raises(OSError, match='clip.avi ends before frame 8'):
+        fileio.get(f'video://{path}#8')
+    assert fileio.get(listed.paths[1]) == fileio.get(f'video://{path}#3')
+    every = read_image_list([listed.paths[0], str(path)])
+    assert len(every) == 9 and every.times[8] == 1.4
+
+
 def test_what_is_gone_is_told_from_what_is_broken(tree):
     listed = read_image_list([str(tree)], recursive=True)
     assert listed.vanished() is None
@@ -126,6 +146,7 @@ def test_equal_lists_alone_have_one_fingerprint():
             '1 of its images have the id of another',
         ),
         ('s.tar', 'no tar', 's.tar cannot be read as a tar file'),
+        ('c.mp4', 'no video', 'c.mp4 is not there, or no video that OpenCV can read'),
     ],
 )
 def test_mistakes_name_the_file(tmp_path, name, content, message):

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import cv2
@@ -119,6 +120,31 @@ def test_ids_of_a_coco_file_are_those_of_the_result(tmp_path, command):
     dogs = [each for each in found['annotations'] if each['category_id'] == 9]
     loaded = COCO(tmp_path / 'ann.json').loadRes(dogs)
     assert {each['image_id'] for each in loaded.dataset['annotations']} == {40, 5}
+
+
+def test_tar_files_and_videos_are_images_too(tmp_path, command):
+    with tarfile.open(tmp_path / 'shard.tar', 'w') as tar:
+        tar.add(tmp_path / 'in/0.png', 'a/0.png')
+    clip = cv2.VideoWriter(
+        str(tmp_path / 'clip.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 64)
+    )
+    for _ in range(3):
+        clip.write(cv2.imread(str(tmp_path / 'in/1.png')))
+    clip.release()
+    inputs = [str(tmp_path / name) for name in ('shard.tar', 'clip.avi', 'in/0.png')]
+    command = [each for each in command('out', '--stride', '2') if each != '--no-pictures']
+    assert main([*command, '--input', *inputs]) == 0
+    found = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert [(image['file_name'], image.get('time')) for image in found['images']] == [
+        ('shard.tar/a/0.png', None),
+        ('clip.avi/000000.jpg', 0.0),
+        ('clip.avi/000002.jpg', 0.2),
+        ('in/0.png', None),
+    ]
+    same = [[a['bbox'] for a in found['annotations'] if a['image_id'] == i] for i in (1, 4)]
+    assert same[0] == same[1] != []
+    drawn = sorted(path.name for path in (tmp_path / 'out/vis').iterdir())
+    assert drawn == ['0.jpg', '000000.jpg', '000002.jpg', '0_3.jpg']
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
