@@ -51,6 +51,17 @@ floating-point or 32-bit TIFF
     test_floats_with_gaps_and_negative_values
 other files among the images of a folder, in inference
     test_a_folder_gives_what_opencv_reads_and_tells_what_is_left_out
+a list, COCO file, tar file or video given to `detect` that is none, or whose images are in no folder that is there
+    test_mistakes_name_the_file
+    test_folders_and_tar_files_without_images
+a kill, a full disk, a lost mount, a reader killed while `detect` runs
+    test_killed_and_continued_by_two_processes
+    test_a_disk_without_room
+    test_a_lost_folder_is_no_broken_image
+    test_a_reading_process_that_dies
+    test_a_signal_ends_the_run_and_it_goes_on
+results of another run in the folder of `detect`
+    test_another_run_is_not_mixed_in
 an image of width or height zero, or without, in the annotations
     test_no_size
     test_training_goes_on_without_the_boxes_that_are_none
