@@ -51,7 +51,7 @@ floating-point or 32-bit TIFF
     test_floats_with_gaps_and_negative_values
 other files among the images of a folder, in inference
     test_a_folder_gives_what_opencv_reads_and_tells_what_is_left_out
-a list, COCO file, tar file or video given to `detect` that is none, or whose images are in no folder that is there
+a list, COCO file, tar file or video given to `detect` that is none, or has images nowhere
     test_mistakes_name_the_file
     test_folders_and_tar_files_without_images
 a kill, a full disk, a lost mount, a reader killed while `detect` runs

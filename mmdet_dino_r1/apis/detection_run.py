@@ -18,6 +18,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 
 import cv2
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..config.loading import image_pipeline
@@ -159,7 +160,7 @@ class DetectionRun:
         detected = self.inferencer.detect_prepared(
             self._readable(items, broken), self.batch_size, broken
         )
-        for image, sample in detected:
+        for image, sample in _with_enough_memory(detected):
             sample.pred_instances = kept(sample.pred_instances)
             if self.pictures is not None:
                 self.inferencer.visualize(
@@ -193,6 +194,13 @@ class DetectionRun:
                 raise Interrupted(f'{root} is gone, or empty, while its images are read')
             else:
                 broken[self.images.paths[item.index]] = item.message
+
+
+def _with_enough_memory(detected: Iterator) -> Iterator:
+    try:
+        yield from detected
+    except torch.cuda.OutOfMemoryError as error:
+        raise Interrupted(f'not enough GPU memory, give a lower --batch-size: {error}') from error
 
 
 def what_is_asked(

@@ -23,7 +23,7 @@ from mmdet_dino_r1.utils.command_line import (
     positive,
 )
 from mmdet_dino_r1.utils.near_names import some
-from mmdet_dino_r1.utils.progress import bar_of_steps
+from mmdet_dino_r1.utils.progress import bar_of_steps, lines_of_steps
 
 _EXAMPLES = """\
 examples:
@@ -152,7 +152,7 @@ def main(args: Sequence[str] | None = None) -> int:
     run, rank, world = prepare(options)
     began = time.perf_counter()
     try:
-        run(rank, world, bar_of_steps(rank == 0))
+        run(rank, world, (bar_of_steps() or lines_of_steps()) if rank == 0 else None)
         if missing := run.folder.missing():
             print(f'detect: process {rank} is done; others do the last {len(missing)} parts')
             return 0
@@ -175,7 +175,20 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def prepare(options: argparse.Namespace) -> tuple[DetectionRun, int, int]:
-    """The run, begun in its folder; and as which process of how many it is to be done."""
+    """The run, begun in its folder; and as which process of how many it is to be done.
+
+    Raises:
+        ValueError: ``--out`` lies in what is searched for images, or has another run's results; see
+            :func:`read_image_list` and :class:`DINOR1Inferencer` for more.
+    """
+    out = options.out.resolve()
+    if options.recursive and any(
+        Path(each).resolve() in (out, *out.parents) for each in options.input
+    ):
+        raise ValueError(
+            f'--out {options.out} lies in an --input: with --recursive its drawn images would be '
+            'detected in.'
+        )
     images = read_image_list(options.input, options.recursive, options.img, options.stride)
     with launched('detect', options.launcher, options.device):
         inferencer = apis.DINOR1Inferencer(

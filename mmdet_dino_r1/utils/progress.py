@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator
 
 from mmengine.utils import ProgressBar
@@ -18,6 +19,18 @@ def with_progress(items: Collection, visible: bool = True) -> Iterator:
         yield item
         bar.update()
     print(flush=True)  # ends the bar's line
+
+
+def lines_of_steps(seconds: float = 60) -> Callable[[int, int], None]:
+    """What prints a line every so many seconds when it is called as a bar is; for log files."""
+    last = [time.monotonic()]
+
+    def show(done: int, steps: int) -> None:
+        if time.monotonic() - last[0] >= seconds:
+            last[0] = time.monotonic()
+            print(f'{done} of {steps}', flush=True)
+
+    return show
 
 
 def bar_of_steps(visible: bool = True) -> Callable[[int, int], None] | None:

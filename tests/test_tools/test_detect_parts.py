@@ -12,13 +12,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import find_free_port
 from pycocotools.coco import COCO
 
-from mmdet_dino_r1.apis import detection_run
+from mmdet_dino_r1.apis import DINOR1Inferencer, detection_run
 from mmdet_dino_r1.apis.detection_parts import PartFolder
 from mmdet_dino_r1.tools import join_detections
 from mmdet_dino_r1.tools.detect import main
+from mmdet_dino_r1.utils.progress import lines_of_steps
 
 NAMES = [f'{index}.png' for index in range(6)] + ['sub/6.png']
 
@@ -205,6 +207,30 @@ def test_a_reading_process_that_dies(tmp_path, command, monkeypatch, capsys):
     monkeypatch.setattr(detection_run.ImageFiles, '__getitem__', lambda *_: os._exit(1))
     assert main(command('out', '--workers', '1')) == 3
     assert 'a process that reads images died' in capsys.readouterr().err
+
+
+def test_too_little_memory(tmp_path, command, monkeypatch, capsys):
+    def fill(self, batch):
+        raise torch.cuda.OutOfMemoryError('Tried to allocate 8 GiB')
+
+    monkeypatch.setattr(DINOR1Inferencer, 'forward', fill)
+    assert main(command('out')) == 3
+    assert 'not enough GPU memory, give a lower --batch-size: Tried' in capsys.readouterr().err
+
+
+def test_results_do_not_become_inputs(tmp_path, command, capsys):
+    assert main(command('in/found')) == 2
+    assert 'lies in an --input' in capsys.readouterr().err
+    assert not (tmp_path / 'in/found').exists()
+
+
+def test_a_log_is_told_how_far_it_is(capsys):
+    show = lines_of_steps(0)
+    show(3, 7)
+    assert capsys.readouterr().out == '3 of 7\n'
+    show = lines_of_steps(1000)
+    show(4, 7)
+    assert capsys.readouterr().out == ''
 
 
 def test_unreadable_images_are_listed_and_done_again_when_asked(tmp_path, command, capsys):
