@@ -183,7 +183,7 @@ setup(
         'text': ['transformers>=4.30,<5'],
         # `export_onnx` alone
         'onnx': ['onnx', 'onnxruntime', 'onnxscript'],
-        # `web_demo` alone
+        # `web_demo` and `label_studio` alone
         'web': ['flask', 'waitress'],
     },
     include_package_data=False,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import mmcv
 import numpy as np
 from mmcv.transforms import Compose, LoadImageFromFile
 from mmdet.registry import TRANSFORMS
@@ -80,6 +81,7 @@ class ImageReader:
         self.load = TRANSFORMS.build(steps[0]) if steps else None
         if not isinstance(self.load, LoadImageFromFile):
             raise ValueError('The test pipeline does not start with LoadImageFromFile.')
+        self._decoding = dict(flag=self.load.color_type, backend=self.load.imdecode_backend)
         as_float = dict(to_float32=steps[0].get('to_float32', False))
         self.take = TRANSFORMS.build(dict(as_float, type='mmdet.LoadImageFromNDArray'))
         self.transform = Compose(steps[1:])
@@ -113,6 +115,13 @@ class ImageReader:
         size = pixels.shape[:2]
         check_only_resized(data['data_samples'].metainfo, size)
         return PreparedImage(index, name, size, data, pixels)
+
+    def decode(self, content: bytes) -> np.ndarray | None:
+        """The content of a file as (h, w, 3) uint8 in BGR order, read as files are; None: no image.
+
+        Some broken files raise errors of the decoder's own.
+        """
+        return mmcv.imfrombytes(content, **self._decoding)
 
 
 def list_images(inputs: Image | Sequence[Image]) -> list[Image]:

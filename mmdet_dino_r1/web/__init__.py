@@ -1,1 +1,1 @@
-"""The web page: boxes drawn on pictures, detections in others. ``server.py`` alone needs Flask."""
+"""Servers: the page (``server.py``) and Label Studio's backend (``label_studio.py``) need Flask."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-
-import mmcv
 
 from ..apis import DINOR1Inferencer, Reference, to_coco
 from ..apis.prompt_tuning import tune_references
@@ -24,6 +21,30 @@ LOWEST_SCORE = 0.05
 _TURN = 0.005
 # With fusion each step runs encoder and decoder again: minutes rather than an hour on a CPU.
 _FEWER = dict(steps=40, folds=2)
+
+
+def tune_in_turns(
+    inferencer: DINOR1Inferencer,
+    references: Sequence[Reference],
+    start: PromptBank | None,
+    lock: Lock,
+    progress: Callable[[int, int], None],
+) -> PromptBank:
+    """Tune, and let others have the model, whose ``lock`` is held, after each step.
+
+    See :func:`tune_references` for the rest, and for the errors.
+    """
+
+    def after_step(done: int, all_steps: int) -> None:
+        lock.release()
+        time.sleep(_TURN)
+        lock.acquire()
+        progress(done, all_steps)
+
+    options = dict(batch_size=min(8, len(references)))  # more would be repetitions
+    if inferencer.model.fusion:
+        options |= _FEWER
+    return tune_references(inferencer, references, start, after_step, **options)
 
 
 class SharedDetector:
@@ -40,8 +61,7 @@ class SharedDetector:
             inferencer.set_prompts(bank=self.bank)  # a wrong one is refused before any page opens
         self.bank_classes = () if self.bank is None else self.bank.class_names
         self.encoded_jointly = inferencer.model.prompt_encoder.joint  # a class's boxes, by picture
-        load = inferencer.pipeline.load
-        self.decode = partial(mmcv.imfrombytes, flag=load.color_type, backend=load.imdecode_backend)
+        self.decode = inferencer.pipeline.decode
         self._lock = Lock()  # the model's
         self._tuning = Lock()  # one tuning at a time: each keeps features in memory
 
@@ -131,13 +151,6 @@ class SharedDetector:
         job: Improvement,
     ) -> PromptBank:
         """Tune, and let others have the model after each step."""
-
-        def after_step(done: int, all_steps: int) -> None:
-            self._lock.release()
-            time.sleep(_TURN)
-            self._lock.acquire()
-            job.progress(done, all_steps)
-
         while not self._tuning.acquire(timeout=1):
             job.go_on()
         try:
@@ -153,10 +166,7 @@ class SharedDetector:
                 ]
                 start = averaged.aligned_to(others) if others else None
                 references = self._references(session, chosen)
-                options = dict(batch_size=min(8, len(references)))  # more would be repetitions
-                if self.inferencer.model.fusion:
-                    options |= _FEWER
-                bank = tune_references(self.inferencer, references, start, after_step, **options)
+                bank = tune_in_turns(self.inferencer, references, start, self._lock, job.progress)
                 return self._with_names(session, chosen, bank)
         finally:
             self._tuning.release()

@@ -11,7 +11,8 @@ from functools import partial
 
 import pytest
 
-from mmdet_dino_r1.tools.web_demo import address, is_loopback, main, open_port, parse_args
+from mmdet_dino_r1.tools.web_demo import main, parse_args
+from mmdet_dino_r1.web.listener import address, is_loopback, open_port
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from model_variants import JOINT
 from PIL import Image
 
+from mmdet_dino_r1 import PromptBank, save_prompt_bank
 from mmdet_dino_r1.apis import DINOR1Inferencer
 from mmdet_dino_r1.web import shared_detector
 from mmdet_dino_r1.web.shared_detector import SharedDetector
@@ -34,9 +35,25 @@ def tiny_files(root, **changes):
 
 
 @pytest.fixture(scope='session')
-def inferencer(tmp_path_factory):
-    files = tiny_files(tmp_path_factory.mktemp('tiny'))
-    return DINOR1Inferencer(*files, 'cpu', show_progress=False)
+def model_files(tmp_path_factory):
+    return tiny_files(tmp_path_factory.mktemp('tiny'))
+
+
+@pytest.fixture(scope='session')
+def inferencer(model_files):
+    return DINOR1Inferencer(*model_files, 'cpu', show_progress=False)
+
+
+@pytest.fixture
+def make_bank(inferencer, tmp_path):
+    """Writes a bank of classes with random rows, as this model might have made it."""
+
+    def make(*classes):
+        rows = torch.randn(len(classes), 256, generator=torch.Generator().manual_seed(0))
+        bank = PromptBank(classes, rows, inferencer.made_with)
+        return save_prompt_bank(bank, tmp_path / 'bank.safetensors')
+
+    return make
 
 
 @pytest.fixture(scope='session')

@@ -342,9 +342,10 @@ def test_every_error_is_json(page, encode, monkeypatch):
     assert answer.json['error'] == 'The server failed: ZeroDivisionError: division by zero'
 
 
-def test_flask_is_needed_by_the_server_alone():
+def test_flask_is_needed_by_the_applications_alone():
     script = (
-        'import sys, mmdet_dino_r1.tools.web_demo, mmdet_dino_r1.web.shared_detector; '
+        'import sys, mmdet_dino_r1.tools.web_demo, mmdet_dino_r1.tools.label_studio; '
+        'import mmdet_dino_r1.web.shared_detector, mmdet_dino_r1.web.label_studio_backend; '
         "assert not {'flask', 'waitress'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, '-c', script], check=True)
