@@ -127,7 +127,7 @@ def expected_rows(inferencer, paths, threshold, references):
 def downloaded(folder, name):
     """A file, once the browser has written it whole."""
     for _ in range(200):
-        if (folder / name).exists():
+        if (folder / name).exists() and (folder / name).stat().st_size:  # it begins empty
             return folder / name
         time.sleep(0.05)
     raise AssertionError(f'{name} was not downloaded')

@@ -1,4 +1,4 @@
-"""Detect in images what boxes show; ``mim run mmdet_dino_r1 detect --help`` has examples."""
+"""Detect in images what boxes show; ``python -m mmdet_dino_r1.tools.detect --help``: examples."""
 
 from __future__ import annotations
 
