@@ -108,7 +108,10 @@ PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadscope
 test: setup
 	$(PYTEST) -m 'not slow and not ddp' $(ARGS)
 
+# Two packages that nothing but their tests needs. SAHI asks for an OpenCV of its own.
 test-all: test
+	$(PIP) install 'ray[data]==2.60.0'
+	$(PIP) install --no-deps sahi==0.12.8
 	$(PYTEST) -m 'slow or ddp' $(ARGS)
 
 test-openmmlab: VENV = $(VENV_OPENMMLAB)

@@ -10,10 +10,11 @@ from mmengine.registry import init_default_scope
 
 from mmdet_dino_r1 import PromptBank, save_prompt_bank
 
-pytest.importorskip('sahi')
+pytest.importorskip('sahi')  # `make test-all` installs it
 from sahi import AutoDetectionModel
 from sahi.predict import get_sliced_prediction
 
+pytestmark = pytest.mark.slow
 IMAGE = np.random.default_rng(5).integers(0, 256, (128, 128, 3), np.uint8)  # RGB, as SAHI has it
 OFFSETS = [(0, 0), (64, 0), (0, 64), (64, 64)]  # x, y
 SLICES = [IMAGE[y : y + 64, x : x + 64] for x, y in OFFSETS]

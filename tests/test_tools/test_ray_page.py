@@ -33,7 +33,9 @@ def test_the_example_of_the_page_runs_as_printed(tmp_path, tiny_files):
     save_prompt_bank(inferencer.set_prompts([reference]), tmp_path / 'drinks.safetensors')
 
     page = (ROOT / 'docs/labelling.md').read_text(encoding='utf-8')
-    (snippet,) = [text for text in re.findall(r'```python\n(.*?)```', page, re.S) if 'ray' in text]
+    (snippet,) = [
+        text for text in re.findall(r'```python\n(.*?)```', page, re.S) if 'import ray' in text
+    ]
     snippet = snippet.replace('skip_broken=True', 'skip_broken=True, score_thr=0')
     snippet = snippet.replace('batch_size=64', 'batch_size=4')  # work for both
     (tmp_path / 'run.py').write_text(snippet)
