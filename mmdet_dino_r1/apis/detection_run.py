@@ -223,7 +223,8 @@ def what_is_asked(
     if bank is None:
         raise RuntimeError('the inferencer has no prompts')
     model = json.dumps([cfg.model.to_dict(), image_pipeline(cfg)], default=str, sort_keys=True)
-    numbers = count(max(images.category_ids.values(), default=0) + 1)
+    taken = [id for id in images.category_ids.values() if not isinstance(id, str)]
+    numbers = count(max(taken, default=0) + 1)
     ids = {
         name: images.category_ids[name] if name in images.category_ids else next(numbers)
         for name in inferencer.classes

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
+from ..structures.coco_file import image_file, parse_coco
 from .image_input import IMAGE_SUFFIXES, list_images
 from .tar_images import list_members
 from .video_frames import VIDEO_SUFFIXES, list_frames
@@ -193,16 +193,11 @@ def _folder_of_all(path: Path, rows: list[str]) -> Path | None:
 
 def _read_coco(path: Path) -> tuple[dict[int, str], dict[str, int]]:
     """File names of the images by id, and ids of the categories by name."""
+    coco = parse_coco(path.read_bytes(), str(path))
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-        images = {image['id']: image['file_name'] for image in content['images']}
-        number = len(content['images'])
-        categories = {each['name']: each['id'] for each in content.get('categories', ())}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f'{path} is no COCO data set: {type(error).__name__}: {error}. It needs "images" with '
-            '"id" and "file_name".'
-        ) from error
-    if len(images) < number:
-        raise ValueError(f'{path}: {number - len(images)} of its images have the id of another.')
-    return images, categories
+        images = {image['id']: image_file(image) for image in coco['images']}
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
+    if again := len(coco['images']) - len(images):
+        raise ValueError(f'{path}: {again} of its images have the id of another.')
+    return images, {each['name']: each['id'] for each in coco['categories']}

@@ -137,12 +137,16 @@ def test_equal_lists_alone_have_one_fingerprint():
     [
         ('l.txt', '\n \n', 'l.txt is empty'),
         ('l.txt', '/nowhere/at/all/1.jpg', 'There is no /nowhere/at/all, or nothing in it'),
-        ('a.json', '{"images": 3}', 'is no COCO data set: TypeError'),
-        ('a.json', '[]', 'is no COCO data set: TypeError'),
-        ('a.json', '{"images": [{"id": 1}]}', "is no COCO data set: KeyError: 'file_name'"),
+        ('a.json', '{"images": 3}', "a.json is not a COCO annotation file: 'images' is no list"),
+        ('a.json', '[]', 'a.json is not a COCO annotation file: it is no'),
         (
             'a.json',
-            '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}',
+            '{"images": [{"id": 1}], "categories": []}',
+            'a.json: image 1 has neither file_name nor coco_url',
+        ),
+        (
+            'a.json',
+            json.dumps(dict(categories=[], images=2 * [dict(id=1, file_name='a')])),
             '1 of its images have the id of another',
         ),
         ('s.tar', 'no tar', 's.tar cannot be read as a tar file'),
