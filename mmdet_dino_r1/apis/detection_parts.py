@@ -81,7 +81,9 @@ class PartFolder:
                 path.unlink()
         if self.missing():
             self.result.unlink(missing_ok=True)
-        atomic_write(self._manifest, _dump(self.run).encode())
+        content = _dump(self.run).encode()
+        if not self._manifest.exists() or self._manifest.read_bytes() != content:
+            atomic_write(self._manifest, content)
 
     def refuse_another(self) -> None:
         """ValueError: the run in the folder is not this one."""
@@ -113,10 +115,7 @@ class PartFolder:
     def write(self, part: int, images: Sequence[dict], best_scores: dict[str, float]) -> None:
         """Finish a part; OSError: it cannot be written, and is not there."""
         rows = [*images, dict(part=part, images=len(images), best_scores=best_scores)]
-        try:
-            atomic_write(self.path(part), ''.join(f'{_dump(row)}\n' for row in rows).encode())
-        except OSError as error:  # that of a full disk names no file
-            raise OSError(error.errno, error.strerror, str(self.path(part))) from error
+        atomic_write(self.path(part), ''.join(f'{_dump(row)}\n' for row in rows).encode())
 
     def images(self) -> Iterator[dict]:
         """What the finished parts have of each image, in order.

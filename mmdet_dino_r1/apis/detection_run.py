@@ -18,7 +18,9 @@ from itertools import chain, count, islice
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..config.loading import image_pipeline
@@ -28,6 +30,8 @@ from .image_input import ImageReader, PreparedImage, UnreadableImage, picture_na
 from .image_list import ImageList
 from .inferencer import DINOR1Inferencer
 from .reference_prompts import Reference
+
+_PATIENCE = 600  # seconds for the next image of a loader process
 
 # Called after each image with the images done by this process and their highest number.
 Progress = Callable[[int, int], None]
@@ -59,7 +63,20 @@ class ImageFiles(Dataset):
             prepared = self.read(self.images.paths[index], index)
         except UnreadableImage as error:
             return Unreadable(index, str(error))
+        if torch.utils.data.get_worker_info() is not None:
+            prepared.data['inputs'] = _ready_to_send(prepared.data['inputs'])
         return prepared if self.pixels else replace(prepared, pixels=None)
+
+
+def _ready_to_send(inputs: Tensor) -> Tensor | np.ndarray:
+    """A tensor in shared memory, or, where that has no room (containers), what goes by a pipe.
+
+    Left to the loader's own thread, a tensor without room would be lost and waited for in vain.
+    """
+    try:
+        return inputs.share_memory_()
+    except RuntimeError:
+        return inputs.numpy()
 
 
 @dataclass
@@ -130,6 +147,7 @@ class DetectionRun:
             sampler=indices,  # type: ignore[arg-type]  # taken as far as is read ahead
             num_workers=self.workers,
             prefetch_factor=ahead,
+            timeout=_PATIENCE if self.workers else 0,
             collate_fn=_as_it_is,
             worker_init_fn=_begin_worker,
         )
@@ -141,9 +159,9 @@ class DetectionRun:
             try:
                 item = next(loaded, None)
             except RuntimeError as error:
-                if 'DataLoader worker' not in str(error):
+                if 'DataLoader' not in str(error):
                     raise
-                raise Interrupted(f'a process that reads images died: {error}') from error
+                raise Interrupted(f'a process that reads images died or hangs: {error}') from error
             self.seconds_waited += time.perf_counter() - start
             if item is None:
                 return
@@ -189,6 +207,7 @@ class DetectionRun:
         """
         for item in items:
             if isinstance(item, PreparedImage):
+                item.data['inputs'] = torch.as_tensor(item.data['inputs'])
                 yield item
             elif (root := self.images.vanished()) is not None:
                 raise Interrupted(f'{root} is gone, or empty, while its images are read')

@@ -14,13 +14,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A place beside ``path`` to write to, in an existing folder; in the end it is moved there.
 
     Raises:
-        OSError: it cannot be written; what was there before is still there.
+        OSError: it cannot be written, and is named; what was there before is still there.
     """
     # the machine's name, too: in containers all have the same few numbers
     unfinished = path.with_name(f'{path.name}.{platform.node()}.{os.getpid()}.tmp')
     try:
         yield unfinished
         unfinished.replace(path)
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # that of a full disk
     finally:
         unfinished.unlink(missing_ok=True)
 

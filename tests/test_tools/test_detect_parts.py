@@ -187,26 +187,45 @@ def one_ahead(loader):
 
 def test_a_disk_without_room(tmp_path, command, monkeypatch):
     """A real refusal: after the first part no file may have more than 100 bytes."""
-    ours, its = os.pipe()
-    if (child := os.fork()) == 0:
-        with os.fdopen(its, 'w') as sys.stderr:
-            limit = resource.RLIMIT_FSIZE, (100, 100)
-            after_first_part(monkeypatch, lambda: resource.setrlimit(*limit))
-            status = main(command('out'))
-        os._exit(status)
-    os.close(its)
-    with os.fdopen(ours) as said:
-        last = said.read().splitlines()[-1]
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
-    assert f"File too large: '{tmp_path}/out/parts/part_000001.jsonl'. 1 of 4 parts are" in last
-    assert sorted(content(tmp_path / 'out')) == ['parts/part_000000.jsonl', 'run.json']
+    fill = lambda *_: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # noqa: E731
+    begin = PartFolder.begin
+    for again in (False, True):  # still no room when it goes on
+        ours, its = os.pipe()
+        if (child := os.fork()) == 0:
+            with os.fdopen(its, 'w') as sys.stderr:
+                if again:
+                    monkeypatch.setattr(PartFolder, 'begin', lambda *a: fill() or begin(*a))
+                else:
+                    after_first_part(monkeypatch, fill)
+                status = main(command('out'))
+            os._exit(status)
+        os.close(its)
+        with os.fdopen(ours) as said:
+            last = said.read().splitlines()[-1]
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3, last
+        assert f"File too large: '{tmp_path}/out/parts/part_000001.jsonl'. 1 of 4 parts are" in last
+        assert sorted(content(tmp_path / 'out')) == ['parts/part_000000.jsonl', 'run.json']
     assert main(command('out')) == 0
 
 
 def test_a_reading_process_that_dies(tmp_path, command, monkeypatch, capsys):
     monkeypatch.setattr(detection_run.ImageFiles, '__getitem__', lambda *_: os._exit(1))
     assert main(command('out', '--workers', '1')) == 3
-    assert 'a process that reads images died' in capsys.readouterr().err
+    assert 'a process that reads images died or hangs: DataLoader worker' in capsys.readouterr().err
+
+
+def test_shared_memory_without_room(tmp_path, command, monkeypatch):
+    """What torch says where a container's /dev/shm is full; images then go by pipes."""
+
+    def refuse(self):
+        raise RuntimeError(
+            'unable to allocate shared memory(shm) for file: No space left on device'
+        )
+
+    assert main(command('whole')) == 0
+    monkeypatch.setattr(torch.Tensor, 'share_memory_', refuse)
+    assert main(command('out', '--workers', '1')) == 0
+    assert content(tmp_path / 'out') == content(tmp_path / 'whole')
 
 
 def test_too_little_memory(tmp_path, command, monkeypatch, capsys):
