@@ -28,8 +28,8 @@ def parse_args(args: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=NAME,
         description='Compare the GPU with the CPU, run the GPU tests, take steps, run the '
-        'benchmark, look where the GPU waits, and train for real; each in a process of its own '
-        'with a limit of time.',
+        'benchmark, look where the GPU waits, detect in files, and train for real; each in a '
+        'process of its own with a limit of time.',
     )
     add = parser.add_argument
     add('--out', type=Path, required=True, help='folder of the report')

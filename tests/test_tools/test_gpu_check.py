@@ -45,6 +45,9 @@ def test_to_its_end_on_a_cpu(tmp_path, capsys, monkeypatch):
     assert speed['bfloat16']['training'].keys() == set(NAMES)
     assert speed['bfloat16']['inference'][DINO_R1].keys() == {'5 classes, s', '130 classes, s'}
     assert len(speed[f'profile of {VIS_GDINO}']['heaviest operators']) == 10
+    detect = figures['detect']['detect']
+    assert 0 < detect['detect, images/s'] and 0 < detect['ratio']
+    assert 0 < detect['share of time waiting'] < 1
     training = figures['training']
     killed = training['killed and resumed']
     assert killed['first step logged after that'] > killed['killed after step'] > 0

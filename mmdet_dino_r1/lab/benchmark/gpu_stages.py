@@ -33,6 +33,7 @@ from .kernel_profile import profile_steps
 from .measure import inference_figures
 from .report import assess_all
 from .stage_runner import Record
+from .streaming import streaming_figures
 from .suite import CLASS_COUNTS, Suite, open_device
 from .workload import Workload
 
@@ -48,6 +49,7 @@ class Sizes:
     steps: int = 10  # of each precision
     rounds: int = 2
     classes: tuple[int, ...] = CLASS_COUNTS  # of inference
+    streamed: int = 320  # images that `detect` reads
     # of the real training
     shapes: dict = field(default_factory=lambda: dict(train_images=400, val_images=64))
     training_steps: int = 120
@@ -59,6 +61,7 @@ TINY = Sizes(
     steps=2,
     rounds=1,
     classes=(5, 130),
+    streamed=12,
     shapes=dict(image_size=64, num_base_classes=4, train_images=16, val_images=4),
     training_steps=6,
 )
@@ -186,6 +189,14 @@ def _speed(record: Record, sizes: Sizes) -> None:
             keep('bfloat16', 'inference', found)
 
 
+def _detect(record: Record, sizes: Sizes) -> None:
+    """Detection in files, beside the model alone."""
+    with record.part('detect'):
+        given = load_config(sizes.config), sizes.streamed, 4 * sizes.workload.batch_size
+        found = streaming_figures(*given, sizes.rounds, open_device(None))
+        record.add('detect', found)
+
+
 def _training(record: Record, sizes: Sizes) -> None:
     """A real training with ``--amp`` on drawn shapes: killed, resumed, and tested at its end."""
     with TemporaryDirectory() as folder, record.part('training'):
@@ -239,5 +250,6 @@ STAGES: dict[str, tuple[Callable[[Record, Sizes], None], float]] = {
     'tests': (_gpu_tests, 1 / 6),
     'steps': (_steps, 1 / 8),
     'speed': (_speed, 1 / 3),
+    'detect': (_detect, 1 / 10),
     'training': (_training, 1.0),
 }
