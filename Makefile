@@ -30,7 +30,7 @@ TESTS_OPENMMLAB = tests/test_utils tests/test_registry.py \
   tests/test_models/test_detectors/test_parity.py tests/test_apis/test_mmdet_inference.py \
   tests/test_models/test_detectors/test_pet_dino_parity.py tests/test_pet_dino_weights.py \
   tests/test_models/test_detectors/test_pet_dino_full_size.py \
-  tests/test_evaluation/test_coco_json_metric.py
+  tests/test_evaluation/test_coco_json_metric.py tests/test_apis/test_image_list.py
 
 # The environment of most people with OpenMMLab's packages, and what asks most of PyTorch besides:
 # the model, its training alone and by two processes, mixed precision, banks, inferencer, export.

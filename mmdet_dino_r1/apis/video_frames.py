@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -20,14 +21,22 @@ class VideoBackend(BaseStorageBackend):
     def __init__(self) -> None:
         self._path: str | None = None
         self._next = 0
+        self._capture: cv2.VideoCapture | None = None
+        self._process = os.getpid()
+        self._inherited: list = []
 
     def get(self, filepath: str) -> bytes:
         """A frame, counted from 0; OSError: the file is not there, or ends before it."""
         path, number = filepath.removeprefix('video://').rsplit('#', 1)
         frame = int(number)
+        if os.getpid() != self._process:
+            # Its threads are those of the process that was forked; to close it waits for them.
+            self._inherited.append(self._capture)
+            self._process, self._path = os.getpid(), None
         if path != self._path or frame < self._next:
             self._path, self._next = path, 0
             self._capture = cv2.VideoCapture(path)
+        assert self._capture is not None
         while self._next < frame and self._capture.grab():
             self._next += 1
         taken, pixels = self._capture.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -242,4 +243,9 @@ def tell_unreadable(summary: Summary, path: Path, most: int = 10) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    status = main()
+    if status == 3:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # a reader that hangs, on a lost mount say, is not waited for
+    sys.exit(status)

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import find_free_port
+from mmengine import fileio
 from pycocotools.coco import COCO
 
 from mmdet_dino_r1.apis import DINOR1Inferencer, detection_run
@@ -133,6 +135,7 @@ def test_tar_files_and_videos_are_images_too(tmp_path, command):
     for _ in range(3):
         clip.write(cv2.imread(str(tmp_path / 'in/1.png')))
     clip.release()
+    fileio.get(f'video://{tmp_path}/clip.avi#0')  # readers inherit what is open
     inputs = [str(tmp_path / name) for name in ('shard.tar', 'clip.avi', 'in/0.png')]
     command = [each for each in command('out', '--stride', '2') if each != '--no-pictures']
     assert main([*command, '--input', *inputs]) == 0
@@ -250,6 +253,25 @@ def test_a_log_is_told_how_far_it_is(capsys):
     show = lines_of_steps(1000)
     show(4, 7)
     assert capsys.readouterr().out == ''
+
+
+def test_a_reader_that_hangs_does_not_keep_the_run(tmp_path, command):
+    """It reads from a server that never answers, and gets no signal."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        server.settimeout(120)
+        url = f'http://127.0.0.1:{server.getsockname()[1]}/1.png'
+        tool = [sys.executable, '-m', 'mmdet_dino_r1.tools.detect']
+        run = subprocess.Popen(
+            [*tool, *command('out', '--workers', '1'), '--input', url],
+            env=dict(os.environ, PYTHONPATH=str(Path(__file__).resolve().parents[2])),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        connection, _ = server.accept()
+        with connection:
+            run.terminate()
+            assert run.wait(timeout=60) == 3
+    assert 'ended by SIGTERM. 0 of 1 parts' in run.stderr.read()
 
 
 def test_unreadable_images_are_listed_and_done_again_when_asked(tmp_path, command, capsys):
