@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from ..utils.atomic_write import atomic_path, atomic_write
@@ -74,11 +75,15 @@ class PartFolder:
         if any(self._parts.glob('*.jsonl')) and not overwrite:
             self.refuse_another()
         self._parts.mkdir(parents=True, exist_ok=True)
-        for path in self._parts.glob('*.tmp'):  # of a process that was killed
+        results = f'{self.result.name}.*.tmp'
+        for path in (*self._parts.glob('*.tmp'), *self.out.glob(results)):  # of a killed process
             path.unlink()
-        for path in self._parts.glob('*.jsonl'):
-            if overwrite or (retry and any('error' in line for line in _lines(path))):
-                path.unlink()
+        if overwrite:
+            self._forget()
+        elif retry:
+            for part, rows in self._finished():
+                if any('error' in row for row in rows):
+                    self.path(part).unlink()
         if self.missing():
             self.result.unlink(missing_ok=True)
         content = _dump(self.run).encode()
@@ -117,24 +122,23 @@ class PartFolder:
         rows = [*images, dict(part=part, images=len(images), best_scores=best_scores)]
         atomic_write(self.path(part), ''.join(f'{_dump(row)}\n' for row in rows).encode())
 
-    def images(self) -> Iterator[dict]:
-        """What the finished parts have of each image, in order.
+    def _forget(self) -> None:
+        for path in self._parts.glob('*.jsonl'):
+            path.unlink()
 
-        Raises:
-            ValueError: a part is not whole.
-        """
+    def _finished(self) -> Iterator[tuple[int, list[dict]]]:
+        """The finished parts with their lines; ValueError: one is not whole."""
         for part in range(self.number):
-            if self.path(part).exists():
-                yield from self._read(part)[:-1]
-
-    def _read(self, part: int) -> list[dict]:
-        try:
-            rows = list(_lines(self.path(part)))
-        except ValueError:
-            rows = []
-        if not rows or rows[-1].get('images') != len(self.indices(part)) != len(rows) - 1:
-            raise ValueError(f'{self.path(part)} is damaged: delete it and run detect again.')
-        return rows
+            if not self.path(part).exists():
+                continue
+            try:
+                with self.path(part).open(encoding='utf-8') as file:
+                    rows = list(map(json.loads, file))
+            except ValueError:
+                rows = []
+            if not rows or not rows[-1].get('images') == len(rows) - 1 == len(self.indices(part)):
+                raise ValueError(f'{self.path(part)} is damaged: delete it and run detect again.')
+            yield part, rows
 
     def join(self) -> Summary:
         """Write the COCO data set of what is finished, and the list of unreadable images.
@@ -145,17 +149,16 @@ class PartFolder:
             ValueError: a part is damaged, or no image could be read; such parts are forgotten.
             OSError: it cannot be written.
         """
-        summary = self._summary()
-        if not summary.images:
-            for path in self._parts.glob('*.jsonl'):
-                path.unlink()
-            first = next(iter(summary.unreadable.values()), 'nothing is finished')
-            raise ValueError(f'no image could be read: {first}')
         categories = self.run['categories']
         ids = {category['name']: category['id'] for category in categories}
+        summary = Summary(0, {}, Counter(dict.fromkeys(ids, 0)), {})
         with atomic_path(self.result) as path, path.open('w', encoding='utf-8') as file:
             file.write('{"images": [')
-            _write_rows(file, filter(None, map(_coco_image, self.images())))
+            _write_rows(file, self._images(summary))
+            if not summary.images:
+                self._forget()
+                first = next(iter(summary.unreadable.values()), 'nothing is finished')
+                raise ValueError(f'no image could be read: {first}')
             file.write(f'],\n"categories": {_dump(categories)},\n"annotations": [')
             _write_rows(file, self._annotations(ids))
             file.write(']}\n')
@@ -166,44 +169,29 @@ class PartFolder:
             self.unreadable.unlink(missing_ok=True)
         return summary
 
-    def _summary(self) -> Summary:
-        names = [category['name'] for category in self.run['categories']]
-        summary = Summary(0, {}, Counter(dict.fromkeys(names, 0)), {})
-        for part in range(self.number):
-            if not self.path(part).exists():
-                continue
-            *images, last = self._read(part)
+    def _images(self, summary: Summary) -> Iterator[dict]:
+        """COCO's images; what the parts hold is added up on the way."""
+        for _, (*images, last) in self._finished():
             for image in images:
                 if 'error' in image:
                     summary.unreadable[image['image']] = image['error']
-                else:
-                    summary.images += 1
-                    summary.counts.update(image['class_names'])
+                    continue
+                summary.images += 1
+                summary.counts.update(image['class_names'])
+                more = {key: image[key] for key in ('height', 'width', 'time') if key in image}
+                yield dict(id=image['id'], file_name=image['image'], **more)
             for name, score in last['best_scores'].items():
                 summary.best_scores[name] = max(score, summary.best_scores.get(name, 0))
-        return summary
 
     def _annotations(self, ids: dict[str, int]) -> Iterator[dict]:
         number = 0
-        for image in self.images():
+        for image in chain.from_iterable(rows[:-1] for _, rows in self._finished()):
             if 'error' in image:
                 continue
             found = zip(image['class_names'], image['bboxes'], image['scores'], strict=True)
             for name, box, score in found:
                 number += 1
                 yield coco_annotation(number, image['id'], ids[name], box, score)
-
-
-def _coco_image(image: dict) -> dict | None:
-    if 'error' in image:
-        return None
-    more = {key: image[key] for key in ('height', 'width', 'time') if key in image}
-    return dict(id=image['id'], file_name=image['image'], **more)
-
-
-def _lines(path: Path) -> Iterator[dict]:
-    with path.open(encoding='utf-8') as file:
-        yield from map(json.loads, file)
 
 
 def _dump(value: object) -> str:

@@ -119,7 +119,8 @@ class DetectionRun:
         """
         begun: deque[int] = deque()
         names = picture_names(self.images.names) if self.pictures else []
-        most = sum(len(self.folder.indices(part)) for part in self.folder.missing()[rank::world])
+        own = [part for part in self.folder.missing() if part % world == rank]
+        most = sum(len(self.folder.indices(part)) for part in own)
         with _signals_interrupt():
             arriving = self._timed(iter(self._loader(self._in_turn(rank, world, begun))))
             for first in arriving:

@@ -330,9 +330,12 @@ def test_what_is_finished_can_be_joined(tmp_path, command, monkeypatch, capsys):
     assert join_detections.main([out, '--partial']) == 0
     found = json.loads((tmp_path / 'out/predictions.json').read_text())
     assert [image['file_name'] for image in found['images']] == NAMES[:2]
-    (tmp_path / 'out/parts/part_000000.jsonl').write_text('{"id": 1')
-    assert join_detections.main([out, '--partial']) == 2
-    assert 'part_000000.jsonl is damaged: delete it' in capsys.readouterr().err
+    part = tmp_path / 'out/parts/part_000000.jsonl'
+    rows = part.read_text().splitlines(keepends=True)
+    for damaged in ('{"id": 1', ''.join(rows[:-1]), ''.join(rows[1:])):  # cut off, lines lost
+        part.write_text(damaged)
+        assert join_detections.main([out, '--partial']) == 2
+        assert 'part_000000.jsonl is damaged: delete it' in capsys.readouterr().err
     assert join_detections.main([str(tmp_path / 'in')]) == 2
     assert 'is no folder that detect wrote' in capsys.readouterr().err
 
